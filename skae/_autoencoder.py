@@ -1,0 +1,463 @@
+"""The estimator: parameters, validation and wiring; the work is done on the floors below."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skae._batches import automatic_batch_size, map_rows
+from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
+from skae._modules import ACTIVATIONS, Architecture, automatic_sizes
+from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, freeze, thaw
+from skae._training import Start, fit_network
+from skae._objectives import LOSSES
+
+FLOAT_DTYPES = (np.float64, np.float32)
+
+
+class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
+
+    The codes are the principal components plus what a network adds to them, and the reconstruction is
+    PCA's plus what a second network adds. Both networks start at zero, so training starts at PCA;
+    rows held out from training decide whether and how far it goes on.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Size of the bottleneck: numbers kept a row, at most ``min(n_samples, n_features)``.
+    hidden_layer_sizes : "auto", int or sequence of int, default="auto"
+        Widths of the encoder's hidden layers, from the input to the bottleneck. "auto" chooses two from the
+        numbers of features and components.
+    decoder_layer_sizes : "auto", int or sequence of int, default="auto"
+        Widths of the decoder's hidden layers, from the bottleneck to the output. "auto" mirrors the encoder.
+    activation : {"gelu", "relu", "silu", "elu", "tanh", "logistic", "identity"}, default="gelu"
+        Nonlinearity between the layers. "identity" makes the autoencoder linear; with ``linear_skip=True``
+        that is PCA itself, and nothing is left to train.
+    linear_skip : bool, default=True
+        Whether PCA runs beside the networks. False gives the plain autoencoder, which starts anywhere and
+        may end below PCA.
+    loss : {"squared_error"}, default="squared_error"
+        What training minimises: the squared error pooled over all columns, as a share of the variance.
+    alpha : float, default=0.0
+        Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
+    whiten : bool, default=False
+        False gives codes in PCA's units, True codes of unit variance on the training rows.
+    optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
+        Finds the weights. "lbfgs" takes all rows in each step.
+    lr : "auto" or float, default="auto"
+        Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
+    max_epochs : int, default=200
+        Largest number of passes over the training rows; 0 is PCA.
+    batch_size : "auto" or int, default="auto"
+        Rows a step. "auto" is a twentieth of the rows, between 32 and 256.
+    early_stopping : bool, default=True
+        Whether rows are set aside that choose the best epoch and say when to stop. Without them the last
+        epoch is kept, unless PCA reconstructs the training rows better.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, chosen at random.
+    n_iter_no_change : int, default=20
+        Epochs without progress after which training stops.
+    tol : float, default=1e-4
+        Smallest progress that counts, as a share of the variance.
+    refit : bool, default=True
+        Whether to train again on all rows for the chosen number of epochs after early stopping has found it.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the fit before, on the linear path of the fit before.
+    callbacks : list of skorch callbacks, default=None
+        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either.
+    device : str or torch.device, default="cpu"
+        "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
+    random_state : int, RandomState instance or None, default=None
+        Draws the held-out rows, the first weights and the order of the rows. An int gives the same
+        result each time, to the last bit on the processor.
+    verbose : int, default=0
+        0 is silent, 1 prints a line for each epoch.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Size of the bottleneck.
+    mean_ : ndarray of shape (n_features,)
+        Mean of each column of the training rows.
+    n_iter_ : int
+        Epochs run.
+    best_epoch_ : int
+        The epoch that was kept; 0 is the start, which is PCA with ``linear_skip=True``.
+    loss_curve_ : list of float
+        Training loss of each epoch, as a share of the variance.
+    validation_scores_ : list of float or None
+        Share of the held-out rows' variance explained, the start first, then after each epoch, so that
+        ``validation_scores_[best_epoch_]`` is the best. None without early stopping.
+    device_ : torch.device
+        Where the network is.
+    net_ : skorch.NeuralNet
+        The fitted net, its module in evaluation mode.
+    n_features_in_ : int
+        Number of features seen during `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had names that are all strings.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The linear case, and the start of this one.
+    sklearn.decomposition.KernelPCA : Nonlinear by a kernel; its inverse is approximate.
+    sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is a plain autoencoder without codes.
+
+    Notes
+    -----
+    Inside, X is centred and scaled, so neither units nor offsets matter, and the networks see values clipped
+    at four standard deviations while the linear path sees all of them: a wild row is treated as PCA treats it.
+
+    References
+    ----------
+    .. [1] G. E. Hinton, R. R. Salakhutdinov, "Reducing the dimensionality of data with neural networks",
+       Science 313 (2006) 504-507. :doi:`10.1126/science.1127647`
+    .. [2] P. Baldi, K. Hornik, "Neural networks and principal component analysis: learning from examples
+       without local minima", Neural Networks 2 (1989) 53-58. :doi:`10.1016/0893-6080(89)90014-2`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.model_selection import train_test_split
+    >>> from skae import AutoEncoderTransformer
+    >>> train, test = train_test_split(load_digits().data, random_state=0)
+    >>> autoencoder = AutoEncoderTransformer(8, random_state=0).fit(train)
+    >>> autoencoder.transform(test).shape
+    (450, 8)
+    >>> pca = AutoEncoderTransformer(8, activation="identity").fit(train)
+    >>> bool(autoencoder.score(test) > pca.score(test) + 0.15)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
+        "decoder_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "linear_skip": ["boolean"],
+        "loss": [StrOptions(set(LOSSES))],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "whiten": ["boolean"],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+        "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "refit": ["boolean"],
+        "warm_start": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        hidden_layer_sizes="auto",
+        decoder_layer_sizes="auto",
+        activation="gelu",
+        linear_skip=True,
+        loss="squared_error",
+        alpha=0.0,
+        whiten=False,
+        optimizer="adam",
+        lr="auto",
+        max_epochs=200,
+        batch_size="auto",
+        early_stopping=True,
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        refit=True,
+        warm_start=False,
+        callbacks=None,
+        device="cpu",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.decoder_layer_sizes = decoder_layer_sizes
+        self.activation = activation
+        self.linear_skip = linear_skip
+        self.loss = loss
+        self.alpha = alpha
+        self.whiten = whiten
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.refit = refit
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the autoencoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows, at least two; float32 and float64 are kept, everything else becomes float64.
+        y : Ignored
+            Not used, present for scikit-learn's sake: the rows are their own targets.
+
+        Returns
+        -------
+        AutoEncoderTransformer
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the device or X is not as described, if ``n_components`` exceeds
+            ``min(n_samples, n_features)``, or if the loss becomes infinite or no number.
+        """
+        with _unchanged_on_failure(self):
+            device = resolve_device(self.device)
+            X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
+            self._check(X, device)
+            random_state = check_random_state(self.random_state)
+            start = self._start(X, device, random_state)
+            settings = self._settings(X, random_state)
+            fraction = self.validation_fraction if self.early_stopping else None
+            self._keep(*fit_network(start, settings, fraction, self.refit))
+        return self
+
+    def transform(self, X):
+        """Map rows to codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components_)
+            The codes, in the dtype of X.
+
+        Raises
+        ------
+        ValueError
+            If the number of features or their names differ from those seen during `fit`.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return self._map(X, "encode", self.n_components_)
+
+    def inverse_transform(self, X):
+        """Map codes back to rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Codes as `transform` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_in_)
+            Reconstructed rows in the units of the training rows, in the dtype of the codes.
+
+        Raises
+        ------
+        ValueError
+            If the number of columns is not ``n_components_``.
+        """
+        check_is_fitted(self)
+        Z = check_array(X, dtype=FLOAT_DTYPES, estimator=self, input_name="X")
+        if Z.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has {Z.shape[1]} columns, but {type(self).__name__} has codes of n_components={self.n_components_}. "
+                "Pass codes as transform returns them."
+            )
+        return self._map(Z, "decode", self.n_features_in_)
+
+    def score(self, X, y=None):
+        """Share of the variance of X that its reconstruction explains, all columns pooled.
+
+        ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training rows of a linear autoencoder it is
+        the sum of PCA's ``explained_variance_ratio_``; on other rows it is comparable between the two.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+        y : Ignored
+            Not used.
+
+        Returns
+        -------
+        float
+            1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
+        """
+        errors, offsets = self._squares(X).sum(axis=0)
+        if offsets == 0:
+            return float(errors == 0)
+        return float(1.0 - errors / offsets)
+
+    def score_samples(self, X):
+        """Minus the mean squared reconstruction error of each row: low where a row is unlike the training rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In squared units of X, the mean over the columns; 0 is a perfect reconstruction.
+        """
+        return -self._squares(X)[:, 0] / self.n_features_in_
+
+    @property
+    def _n_features_out(self):
+        """Number of codes, for `get_feature_names_out`."""
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        net = state.pop("net_", None)
+        return state if net is None else {**state, "_network": freeze(net)}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        network = state.pop("_network", None)
+        super().__setstate__(state)
+        if network is not None:
+            self.net_ = thaw(network, self.device_)
+            self.device_ = str(self.net_.device)
+
+    def _map(self, X, direction, n_columns, dtype=None):
+        """Send rows or codes through the network, at least in its precision and at least in theirs."""
+        module = self.net_.module_
+        if X.dtype == np.float64 and module.mean.dtype == torch.float32:
+            module = copy.deepcopy(module).double()
+        with threads_for(len(X) * module.architecture.n_weights):
+            return map_rows(getattr(module, direction), X, n_columns, module.mean, dtype or X.dtype)
+
+    def _squares(self, X):
+        """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return self._map(X, "squares", 2, np.float64)
+
+    def _architecture(self, X):
+        """The network that the parameters ask for on data of this shape."""
+        n_features = X.shape[1]
+        encoder = _layer_sizes(self.hidden_layer_sizes, "hidden_layer_sizes")
+        if encoder is None:
+            encoder = automatic_sizes(n_features, self.n_components)
+        decoder = _layer_sizes(self.decoder_layer_sizes, "decoder_layer_sizes")
+        if decoder is None:
+            decoder = encoder[::-1]
+        return Architecture(n_features, int(self.n_components), encoder, decoder, self.activation, self.linear_skip)
+
+    def _start(self, X, device, random_state):
+        """Where training begins: at PCA, anywhere, or at the fit before."""
+        architecture = self._architecture(X)
+        before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
+        if before is not None and before.architecture != architecture:
+            raise ValueError(
+                f"warm_start=True needs the network of the fit before, {before.architecture}, but the parameters "
+                f"and X now ask for {architecture}. Set warm_start=False, or keep the sizes."
+            )
+        return Start(X, architecture, device, draw_seed(random_state), before)
+
+    def _settings(self, X, random_state):
+        """How to train."""
+        lbfgs = self.optimizer == "lbfgs"
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = len(X) if lbfgs else automatic_batch_size(len(X))
+        return TrainingSettings(
+            loss=self.loss,
+            optimizer=self.optimizer,
+            lr=DEFAULT_LR.get(self.optimizer, 3e-3) if self.lr == "auto" else self.lr,
+            alpha=self.alpha,
+            batch_size=batch_size,
+            max_epochs=self.max_epochs,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            callbacks=tuple(self.callbacks or ()),
+            verbose=self.verbose,
+            seed=draw_seed(random_state),
+        )
+
+    def _check(self, X, device):
+        """Refuse what the constraints of single parameters cannot see."""
+        n_samples, n_features = X.shape
+        if self.n_components > n_features:
+            raise ValueError(
+                f"n_components={self.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
+                "the input can copy it. Choose fewer components."
+            )
+        if self.linear_skip and self.n_components > n_samples:
+            raise ValueError(
+                f"n_components={self.n_components} must be between 1 and min(n_samples, n_features)="
+                f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
+                "Choose fewer components or pass more rows."
+            )
+        check_dtype_on_device(X.dtype, device)
+        check_callbacks(self.callbacks or ())
+
+    def _keep(self, net, record):
+        """Publish the result."""
+        module = net.module_
+        self.net_ = net
+        self.device_ = str(net.device)
+        self.n_components_ = module.architecture.n_components
+        self.mean_ = module.mean.cpu().numpy().copy()
+        self.n_iter_ = len(record.train_losses)
+        self.best_epoch_ = record.best_epoch
+        self.loss_curve_ = record.train_losses
+        self.validation_scores_ = record.valid_scores
+
+
+@contextmanager
+def _unchanged_on_failure(estimator) -> Iterator[None]:
+    """Put an estimator's attributes back if the block is left by an error or an interrupt."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def _layer_sizes(sizes, name):
+    """Widths as a tuple; None where they are to be chosen."""
+    if sizes is None or (isinstance(sizes, str) and sizes == "auto"):
+        return None
+    widths = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+    if not all(isinstance(width, Integral) and width > 0 for width in widths):
+        raise ValueError(f"{name} must be 'auto' or hold integers of at least 1, got {sizes!r}.")
+    return tuple(int(width) for width in widths)

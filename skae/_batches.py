@@ -1,0 +1,140 @@
+"""Rows of X as batches on the device, and whole arrays through a network a few rows at a time."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from sklearn.utils import gen_batches
+from torch import Tensor
+
+# Values that one pass outside training may hold at once, intermediate layers not counted.
+EVALUATION_VALUES = 1_000_000
+
+
+def as_tensor(values: NDArray, device: torch.device) -> Tensor:
+    """Share the memory of ``values`` with a tensor where torch can, copy where it cannot."""
+    if not values.flags.writeable or any(stride < 0 for stride in values.strides):
+        values = values.copy()
+    return torch.from_numpy(values).to(device)
+
+
+class RowDataset(torch.utils.data.Dataset):
+    """Some rows of X, each its own target, gathered only when a batch asks for them.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Left where it is if the device is the processor, copied to the device once otherwise.
+    rows : ndarray of int, default=None
+        The rows that belong to the set; all of them if None.
+    device : torch.device
+        Where the batches shall lie.
+    y : None
+        Ignored; skorch hands one over where it builds a set of its own.
+    """
+
+    def __init__(
+        self, X: NDArray, y: None = None, *, rows: NDArray | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.rows = np.arange(len(X)) if rows is None else rows
+        self._array = X
+        self._resident = None if self.device.type == "cpu" else as_tensor(X, self.device)
+
+    @property
+    def X(self) -> NDArray:
+        """The rows as one array: skorch's scoring callbacks look for it."""
+        return self._array[self.rows]
+
+    y = X
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.take(np.atleast_1d(index))
+        return (row[0], row[0]) if np.ndim(index) == 0 else (row, row)
+
+    def take(self, positions: NDArray) -> Tensor:
+        """Gather the rows at these positions of the set."""
+        rows = self.rows[positions]
+        if self._resident is None:
+            return torch.from_numpy(self._array[rows])
+        return self._resident.index_select(0, torch.from_numpy(rows).to(self.device))
+
+
+class RowBatches:
+    """Iterate over a `RowDataset` in pairs of a batch and its target, which is the batch itself.
+
+    Parameters
+    ----------
+    dataset : RowDataset
+        The rows.
+    batch_size : int
+        Rows a batch. A last batch of a single row joins the one before, because layers that
+        normalise over the batch cannot take it.
+    generator : torch.Generator or None
+        Shuffles anew at each pass; None keeps the order.
+    """
+
+    def __init__(self, dataset: RowDataset, batch_size: int, generator: torch.Generator | None = None) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def _starts(self) -> list[int]:
+        starts = list(range(0, len(self.dataset), self.batch_size))
+        if len(starts) > 1 and len(self.dataset) - starts[-1] == 1:
+            starts.pop()
+        return starts
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        n_rows = len(self.dataset)
+        if self.generator is None:
+            order = np.arange(n_rows)
+        else:
+            order = torch.randperm(n_rows, generator=self.generator).numpy()
+        starts = self._starts()
+        for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
+            batch = self.dataset.take(order[start:stop])
+            yield batch, batch
+
+
+def automatic_batch_size(n_rows: int) -> int:
+    """About twenty steps an epoch, with batches between 32 and 256 rows, a power of two."""
+    return int(np.clip(2 ** round(np.log2(n_rows / 20)), 32, 256))
+
+
+@torch.inference_mode()
+def map_rows(
+    function: Callable[[Tensor], Tensor], X: NDArray, n_columns: int, like: Tensor, dtype: DTypeLike
+) -> NDArray:
+    """Send all rows of X through a network, a bounded number at a time.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns).
+    X : ndarray of shape (n_samples, n_features)
+        The rows, float32 or float64.
+    n_columns : int
+        Width of the result.
+    like : Tensor
+        Has the dtype and lies on the device that the network computes in.
+    dtype : dtype
+        Of the result.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_columns)
+        What the function made of the rows, in their order.
+    """
+    result = np.empty((len(X), n_columns), dtype=dtype)
+    rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
+    for chunk in gen_batches(len(X), rows):
+        result[chunk] = function(as_tensor(X[chunk], like.device).to(like.dtype)).cpu().numpy()
+    return result

@@ -1,0 +1,110 @@
+"""What happens beside the steps of training: averaging, choosing the epoch, stopping."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.callbacks import Callback
+
+
+class StopTraining(Exception):
+    """Ends training early and on purpose, unlike a keyboard interrupt, which ends the program's work."""
+
+
+class WeightAveraging(Callback):
+    """Exponential average of the weights over the steps; it is evaluated instead of the last step.
+
+    Parameters
+    ----------
+    decay : float
+        Weight of the past.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.parameters_ = list(net.module_.parameters())
+        self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
+        if training:
+            torch._foreach_lerp_(self.average_, self.parameters_, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Swap the weights of the module and their average."""
+        for parameter, average in zip(self.parameters_, self.average_, strict=True):
+            parameter.data, average.data = average.data, parameter.data
+
+
+class FiniteLoss(Callback):
+    """Refuses to go on with a loss that is no number."""
+
+    def on_epoch_end(self, net, **kwargs) -> None:
+        for key in ("train_loss", "valid_loss"):
+            loss = net.history[-1].get(key, 0.0)
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"The {key} became {loss} in epoch {len(net.history)}, with lr={net.lr:g}. "
+                    "X itself is finite: try a smaller lr, a larger alpha or another optimizer."
+                )
+
+
+class EpochChoice:
+    """Decides which epoch to keep and when to stop, from the losses of the held-out rows.
+
+    An epoch is as good as its mean improvement on the start, less ``caution`` standard errors of that
+    mean: what a few lucky rows suggest does not count. This is the one place where the decision is taken.
+
+    Parameters
+    ----------
+    start_losses : ndarray of shape (n_rows,)
+        Loss of each held-out row at the start, as a share of the variance.
+    tol : float
+        Smallest progress that counts.
+    n_iter_no_change : int
+        Epochs without progress after which it is time to stop.
+    caution : float
+        Number of standard errors.
+
+    Attributes
+    ----------
+    best_epoch : int
+        The epoch to keep; 0 is the start.
+    mean_losses : list of float
+        Mean loss of the held-out rows, the start's first.
+    """
+
+    def __init__(self, start_losses: NDArray, tol: float, n_iter_no_change: int, caution: float) -> None:
+        self.start_losses = start_losses
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.caution = caution
+        self.mean_losses = [float(start_losses.mean())]
+        self.best_epoch = 0
+        self._best = 0.0
+        self._reference = 0.0
+        self._last_progress = 0
+
+    def consider(self, losses: NDArray) -> bool:
+        """Note the losses after one more epoch, and say whether it is the best so far."""
+        self.mean_losses.append(float(losses.mean()))
+        gains = self.start_losses - losses
+        gain = gains.mean() - self.caution * gains.std() / np.sqrt(len(gains))
+        if gain > self._reference + self.tol:
+            self._reference, self._last_progress = gain, self.n_epochs
+        if gain <= self._best:
+            return False
+        self._best, self.best_epoch = gain, self.n_epochs
+        return True
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs considered so far."""
+        return len(self.mean_losses) - 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether progress has been missing for long enough."""
+        return self.n_epochs - self._last_progress >= self.n_iter_no_change

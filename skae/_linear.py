@@ -1,0 +1,175 @@
+"""The principal directions of X: where every linear path starts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+from sklearn.utils.extmath import svd_flip
+
+from skae._device import threads_for
+
+# Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
+# smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
+EXACT_SIZE = 2_000_000
+CHUNK_VALUES = 4_000_000
+# A decomposition runs once, a batch thousands of times: it pays to start a second thread later.
+WORK_PER_BATCH = 50
+
+
+@dataclass(frozen=True)
+class PrincipalDirections:
+    """Location, spread and principal directions of some rows.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Mean of each column.
+    column_scale : ndarray of shape (n_features,)
+        Standard deviation of each column (divisor n).
+    components : ndarray of shape (n_components, n_features)
+        Orthonormal principal directions, the most important first, signs as in scikit-learn's PCA.
+    explained_variance : ndarray of shape (n_components,)
+        Variance along each direction (divisor n - 1).
+    """
+
+    mean: NDArray
+    column_scale: NDArray
+    components: NDArray
+    explained_variance: NDArray
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the columns' standard deviations; 1 where nothing varies."""
+        scale = float(np.sqrt(np.mean(np.square(self.column_scale / self._largest)))) * self._largest
+        return scale if scale > 0 else 1.0
+
+    @property
+    def _largest(self) -> float:
+        return float(self.column_scale.max()) or 1.0
+
+    def residual_share(self, n_samples: int) -> float:
+        """Share of the variance of the ``n_samples`` rows that the directions leave unexplained."""
+        total = np.mean(np.square(self.column_scale / self.scale)) * len(self.mean)
+        explained = np.sum(self.explained_variance / self.scale**2) * (n_samples - 1) / n_samples
+        return float(max(1.0 - explained / total, 0.0)) if total > 0 else 0.0
+
+
+def _row_chunks(n_rows: int, n_columns: int):
+    return gen_batches(n_rows, max(CHUNK_VALUES // max(n_columns, 1), 1))
+
+
+def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> tuple[NDArray, NDArray]:
+    """Mean and standard deviation of each column, in float64, without copying X whole.
+
+    Raises
+    ------
+    ValueError
+        If the variance is too large for a floating-point number.
+    """
+    n_rows = len(X[:, :1][rows])
+    mean = np.zeros(X.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for chunk in _row_chunks(n_rows, X.shape[1]):
+            mean += _take(X, rows, chunk).sum(axis=0, dtype=np.float64) / n_rows
+        squares = np.zeros(X.shape[1])
+        drift = np.zeros(X.shape[1])
+        for chunk in _row_chunks(n_rows, X.shape[1]):
+            centred = _take(X, rows, chunk) - mean
+            drift += centred.sum(axis=0)
+            squares += np.einsum("ij,ij->j", centred, centred)
+        mean += drift / n_rows  # the second pass sees what the first rounded away
+        variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
+    if not np.all(np.isfinite(variance)):
+        column = int(np.flatnonzero(~np.isfinite(variance))[0])
+        raise ValueError(
+            f"X is too large: the variance of column {column} overflows {np.dtype(np.float64).name}. "
+            "Rescale X, for example with StandardScaler."
+        )
+    # What is left of a constant column after rounding is no spread.
+    noise = np.finfo(X.dtype).eps * np.abs(mean)
+    return mean, np.where(variance <= np.square(noise), 0.0, np.sqrt(variance))
+
+
+def _take(X: NDArray, rows: NDArray | slice, chunk: slice) -> NDArray:
+    """Rows ``chunk`` of the rows ``rows`` of X."""
+    return X[chunk] if isinstance(rows, slice) else X[rows[chunk]]
+
+
+def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
+    """Find the leading principal directions of X, or of some of its rows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Finite floating-point data, left as it is.
+    n_components : int
+        Number of directions, at most ``min(n_rows, n_features)``.
+    rows : ndarray of int, default=None
+        The rows to look at; all of them if None.
+
+    Returns
+    -------
+    PrincipalDirections
+        In float64 whatever the dtype of X.
+
+    Raises
+    ------
+    ValueError
+        If the variance of a column overflows.
+    """
+    chosen = slice(None) if rows is None else rows
+    mean, column_scale = column_moments(X, chosen)
+    n_rows = len(X) if rows is None else len(rows)
+    largest = float(column_scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
+    shorter = min(n_rows, X.shape[1])
+    # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
+    with threads_for(n_rows * X.shape[1] * shorter // WORK_PER_BATCH):
+        if n_rows * X.shape[1] <= EXACT_SIZE:
+            centred = torch.from_numpy((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
+            _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+            variances = singular.square()
+        elif X.shape[1] <= n_rows:
+            variances, directions = _from_columns(X, chosen, n_rows, mean, largest)
+        else:
+            variances, directions = _from_rows(X, chosen, n_rows, mean, largest)
+    _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
+    explained = variances[:n_components].numpy() / max(n_rows - 1, 1) * largest**2
+    return PrincipalDirections(mean, column_scale, np.ascontiguousarray(components), explained)
+
+
+def _from_columns(X, rows, n_rows, mean, largest):
+    """Variances and directions out of the n_features x n_features Gram matrix."""
+    gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
+    centre = mean.astype(X.dtype)
+    for chunk in _row_chunks(n_rows, X.shape[1]):
+        centred = torch.from_numpy((_take(X, rows, chunk) - centre) / X.dtype.type(largest))
+        gram += centred.T @ centred
+    offset = torch.from_numpy((mean - centre) / largest)  # the mean itself rounds in float32
+    gram -= n_rows * torch.outer(offset, offset)
+    return _descending(gram)
+
+
+def _from_rows(X, rows, n_rows, mean, largest):
+    """Variances and directions out of the n_rows x n_rows Gram matrix, for more columns than rows."""
+    gram = torch.zeros((n_rows, n_rows), dtype=torch.float64)
+    column_chunks = list(_row_chunks(X.shape[1], n_rows))
+
+    def centred(columns):
+        return torch.from_numpy((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
+
+    for columns in column_chunks:
+        block = centred(columns)
+        gram += block @ block.T
+    variances, vectors = _descending(gram)
+    directions = torch.cat([vectors @ centred(columns) for columns in column_chunks], dim=1)
+    # Dividing by the singular values would blow up rounding errors of the directions of no variance.
+    orthonormal, triangle = torch.linalg.qr(directions.T)
+    return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
+
+
+def _descending(gram):
+    """Eigenvalues and, row by row, eigenvectors of a Gram matrix, the largest first."""
+    variances, vectors = torch.linalg.eigh(gram)
+    return variances.flip(0).clamp_(min=0.0), vectors.flip(1).T

@@ -1,0 +1,213 @@
+"""The skorch net that takes the steps, and what of it goes into a file."""
+
+import inspect
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PassthroughScoring, PrintLog
+from skorch.helper import predefined_split
+from skorch.history import History
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from skae._batches import RowBatches, RowDataset
+from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
+from skae._device import available_devices, seeded_generator
+from skae._modules import Architecture, FeedForwardAutoEncoder
+from skae._objectives import LOSSES
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "adamw": (torch.optim.AdamW, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
+}
+DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything about a training that is neither data nor network."""
+
+    loss: str = "squared_error"
+    optimizer: str | type[torch.optim.Optimizer] = "adam"
+    lr: float = 3e-3
+    alpha: float = 0.0
+    batch_size: int = 256
+    max_epochs: int = 1
+    n_iter_no_change: int = 20
+    tol: float = 0.0
+    callbacks: Sequence = ()
+    verbose: int = 0
+    seed: int = 0
+
+
+class ReconstructionNet(NeuralNet):
+    """A skorch net whose batches are rows and whose targets are the same rows.
+
+    A thin layer: it feeds `RowBatches`, evaluates averaged weights, penalises where the optimizer
+    cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
+    """
+
+    def __init__(self, *args, dataset=RowDataset, shuffler=None, averaging=None, penalty=0.0, **kwargs) -> None:
+        super().__init__(*args, dataset=dataset, **kwargs)
+        self.shuffler = shuffler
+        self.averaging = averaging
+        self.penalty = penalty
+
+    @property
+    def _default_callbacks(self) -> list:
+        scores = {"train_loss": True, "valid_loss": False}
+        losses = [(name, PassthroughScoring(name=name, on_train=on_train)) for name, on_train in scores.items()]
+        log = [("print_log", PrintLog())] if self.verbose else []
+        return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
+
+    def get_iterator(self, dataset, training=False) -> RowBatches:
+        """Batches of rows, shuffled while training."""
+        return RowBatches(dataset, self.batch_size, self.shuffler if training else None)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
+        """One pass over a set, with averaged weights where it is held out."""
+        if training or iterator is None:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        with self.evaluation():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def validation_step(self, batch, **fit_params) -> dict:
+        """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
+        step = super().validation_step(batch, **fit_params)
+        self.row_losses_.append(self.criterion_.per_row(step["y_pred"], batch[1]))
+        return step
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
+        """Forget the rows' losses of the epoch before."""
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        self.row_losses_: list[Tensor] = []
+
+    def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
+        """The loss, with the L2 penalty while training if the optimizer does not apply it."""
+        loss = self.criterion_(y_pred, y_true)
+        if training and self.penalty:
+            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in self.module_.parameters())
+        return loss
+
+    def notify(self, method_name, **cb_kwargs) -> None:
+        """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **cb_kwargs)
+            except KeyboardInterrupt:
+                if isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience:
+                    raise StopTraining from None
+                raise
+
+    @contextmanager
+    def evaluation(self):
+        """Averaged weights and evaluation mode inside this block."""
+        self.module_.eval()
+        if self.averaging is not None:
+            self.averaging.exchange()
+        try:
+            yield self.module_
+        finally:
+            if self.averaging is not None:
+                self.averaging.exchange()
+
+
+def build_net(
+    module: nn.Module,
+    settings: TrainingSettings,
+    callbacks: Sequence[Callback] = (),
+    valid: RowDataset | None = None,
+    averaging: WeightAveraging | None = None,
+) -> ReconstructionNet:
+    """Put a network into a skorch net, ready to train or to predict."""
+    optimizer, options = OPTIMIZERS.get(settings.optimizer, (settings.optimizer, {}))
+    decays = "weight_decay" in inspect.signature(optimizer).parameters
+    if decays:
+        options = {**options, "weight_decay": settings.alpha}
+    net = ReconstructionNet(
+        module,
+        LOSSES[settings.loss](module.scale),
+        optimizer=optimizer,
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        max_epochs=settings.max_epochs,
+        train_split=None if valid is None else predefined_split(valid),
+        callbacks=list(callbacks),
+        verbose=settings.verbose,
+        device=module.scale.device,
+        shuffler=seeded_generator(settings.seed),
+        averaging=averaging,
+        penalty=0.0 if decays else settings.alpha,
+        **{f"optimizer__{name}": value for name, value in options.items()},
+    )
+    return net.initialize()
+
+
+class _NoOptimizer:
+    """Stands where skorch wants an optimizer: a finished network may have nothing to optimize."""
+
+    def __init__(self, params, lr) -> None:
+        self.lr = lr
+
+
+def predicting_net(module: FeedForwardAutoEncoder, history: Sequence[dict] = ()) -> ReconstructionNet:
+    """Wrap a finished network: nothing of the training hangs on to it but the record of the epochs."""
+    net = build_net(module.eval(), TrainingSettings(optimizer=_NoOptimizer))
+    net.history_ = History(dict(epoch) for epoch in history)
+    return net
+
+
+def epochs_of(net: NeuralNet) -> list[dict]:
+    """What skorch noted about each epoch, without its notes on every batch."""
+    return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
+
+
+def schedulers(callbacks: Sequence) -> list:
+    """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
+    return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
+
+
+def check_callbacks(callbacks: Sequence) -> None:
+    """Refuse what skorch could not call.
+
+    Raises
+    ------
+    TypeError
+        If an entry is no skorch callback, class of one, or pair of a name and either.
+    """
+    for entry in callbacks:
+        callback = _instance(entry)
+        if not (isinstance(callback, Callback) or (isinstance(callback, type) and issubclass(callback, Callback))):
+            raise TypeError(
+                f"callbacks must hold skorch callbacks, their classes, or pairs of a name and either, got {entry!r}."
+            )
+
+
+def _instance(entry):
+    """The callback of a list entry that may be a pair of a name and a callback."""
+    return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+
+
+def freeze(net: ReconstructionNet) -> dict:
+    """Reduce a net to plain values and numpy arrays, free of any device."""
+    module = net.module_
+    return {
+        "architecture": asdict(module.architecture),
+        "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
+        "history": epochs_of(net),
+    }
+
+
+def thaw(frozen: dict, device: str) -> ReconstructionNet:
+    """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
+    module = FeedForwardAutoEncoder(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
+    module.load_state_dict(tensors)
+    return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])

@@ -1,0 +1,44 @@
+"""What training minimises and what disturbs it: each loss one small class with one entry in a table."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SquaredError(nn.Module):
+    """Squared error pooled over all columns, as a share of the training variance.
+
+    PCA minimises the same, so a network that starts there starts at one minus its explained variance.
+
+    Parameters
+    ----------
+    scale : Tensor of shape ()
+        Root mean square of the columns' standard deviations: what an error is measured against.
+    """
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Loss of each row, of shape (n,)."""
+        return ((x_hat - x) / self.scale).square().mean(dim=1)
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return ((x_hat - x) / self.scale).square().mean()
+
+
+LOSSES: dict[str, type[nn.Module]] = {"squared_error": SquaredError}
+
+
+class GaussianNoise:
+    """Adds normal noise of a given standard deviation, from a generator of its own."""
+
+    def __init__(self, std: float, generator: torch.Generator) -> None:
+        self.std = std
+        self.generator = generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x with noise."""
+        noise = torch.empty_like(x).normal_(std=self.std, generator=self.generator)
+        return x + noise

@@ -1,0 +1,332 @@
+"""The order in which networks are trained: hold out, search, choose, train again on all rows."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._batches import RowBatches, RowDataset, map_rows
+from skae._callbacks import EpochChoice, StopTraining, WeightAveraging
+from skae._device import seeded_generator, threads_for, torch_dtype
+from skae._linear import PrincipalDirections, principal_directions
+from skae._modules import Architecture, FeedForwardAutoEncoder
+from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of, predicting_net, schedulers
+from skae._objectives import GaussianNoise
+
+AVERAGING_DECAY = 0.99
+NOISE = 0.1
+# Small data are held out in several sets, until this many rows have had their say.
+HELD_OUT_ROWS = 100
+# Standard errors by which a network must beat PCA on the held-out rows.
+CAUTION = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a training leaves behind besides the weights.
+
+    Attributes
+    ----------
+    best_epoch : int
+        The epoch that was kept; 0 is the start.
+    train_losses : list of float
+        Mean loss of each epoch's batches, as a share of the variance.
+    valid_scores : list of float or None
+        Share of the held-out rows' variance explained, at the start and after each epoch.
+    history : list of dict
+        What skorch noted about each epoch.
+    """
+
+    best_epoch: int = 0
+    train_losses: list[float] = field(default_factory=list)
+    valid_scores: list[float] | None = None
+    history: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Makes the network that training begins with: for the same seed the same weights, whatever the rows.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The training data.
+    architecture : Architecture
+        What to build.
+    device : torch.device
+        Where to put it.
+    seed : int
+        Draws the weights.
+    before : FeedForwardAutoEncoder or None
+        A trained network to begin with instead, whatever the rows.
+    """
+
+    X: NDArray
+    architecture: Architecture
+    device: torch.device
+    seed: int
+    before: FeedForwardAutoEncoder | None = None
+
+    def directions(self, rows: NDArray | None = None) -> PrincipalDirections:
+        """Mean, spread and principal directions of some rows, all of them if None."""
+        n_rows = len(self.X) if rows is None else len(rows)
+        n_components = min(self.architecture.n_components, n_rows, self.X.shape[1])
+        return principal_directions(self.X, n_components, rows)
+
+    def on(self, directions: PrincipalDirections) -> FeedForwardAutoEncoder:
+        """Build the network at these directions, unless there is one to go on with."""
+        if self.before is not None:
+            return copy.deepcopy(self.before).to(self.device)
+        module = FeedForwardAutoEncoder(self.architecture, torch_dtype(self.X.dtype))
+        module.start_at(directions, seeded_generator(self.seed))
+        return module.to(self.device).eval()
+
+    def data(self, rows: NDArray | None = None) -> RowDataset:
+        """Some rows as a data set on the device, all of them if None."""
+        return RowDataset(self.X, rows=rows, device=self.device)
+
+
+class Training:
+    """One network on its way: the rows that train it, the rows held out, and the net that takes the steps.
+
+    Parameters
+    ----------
+    module : FeedForwardAutoEncoder
+        Trained in place.
+    settings : TrainingSettings
+        How.
+    rows : RowDataset
+        The rows that train.
+    valid : RowDataset, default=None
+        The rows that are held out.
+    callbacks : sequence of skorch callbacks, default=()
+        The user's.
+    """
+
+    def __init__(
+        self,
+        module: FeedForwardAutoEncoder,
+        settings: TrainingSettings,
+        rows: RowDataset,
+        valid: RowDataset | None = None,
+        callbacks: Sequence = (),
+    ) -> None:
+        self.module = module
+        self.rows = rows
+        self.valid = valid
+        self.stopped = False
+        # A line search compares losses: they must not depend on noise, and its steps are not averaged.
+        stochastic = settings.optimizer != "lbfgs"
+        averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
+        own = [averaging] if stochastic else []
+        self.net = build_net(module, settings, [*own, *callbacks], valid, averaging)
+        if stochastic:
+            module.corruption = GaussianNoise(NOISE, seeded_generator(settings.seed, module.scale.device))
+        self.net.notify("on_train_begin", X=rows, y=None)
+
+    def epoch(self) -> None:
+        """Take the steps of one epoch, then look at the held-out rows."""
+        try:
+            self.net.fit_loop(self.rows, epochs=1)
+        except StopTraining:
+            self.stopped = True
+
+    @property
+    def n_batches(self) -> int:
+        """Steps an epoch."""
+        return len(self.net.get_iterator(self.rows))
+
+    @property
+    def train_losses(self) -> list[float]:
+        """Training loss of each epoch."""
+        return [float(epoch["train_loss"]) for epoch in self.net.history]
+
+    @property
+    def valid_losses(self) -> NDArray:
+        """Loss of each held-out row after the epoch, in their order."""
+        return torch.cat(self.net.row_losses_).cpu().double().numpy()
+
+    @torch.no_grad()
+    def losses(self, function: Callable[[Tensor], Tensor], rows: RowDataset) -> NDArray:
+        """Loss of each row if ``function`` reconstructs it."""
+        batches = RowBatches(rows, self.net.batch_size)
+        return torch.cat([self.net.criterion_.per_row(function(x), x) for x, _ in batches]).cpu().double().numpy()
+
+    def weights(self) -> list[Tensor]:
+        """A copy of the weights as they are evaluated."""
+        with self.net.evaluation() as module:
+            return [parameter.detach().clone() for parameter in module.parameters()]
+
+    def finish(self, weights: Sequence[Tensor] | None = None) -> FeedForwardAutoEncoder:
+        """Leave the network with these weights, or with those of the last epoch, ready for use."""
+        chosen = self.weights() if weights is None else weights
+        self.net.notify("on_train_end", X=self.rows, y=None)
+        with torch.no_grad():
+            for parameter, weight in zip(self.module.parameters(), chosen, strict=True):
+                parameter.copy_(weight)
+        self.module.corruption = None
+        return self.module.eval()
+
+
+def fit_network(
+    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool
+) -> tuple[ReconstructionNet, TrainingRecord]:
+    """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
+
+    Parameters
+    ----------
+    start : Start
+        The data, and where training begins.
+    settings : TrainingSettings
+        How to train.
+    validation_fraction : float or None
+        Share of the rows held out at a time; None trains on all rows and holds none out.
+    refit : bool
+        Whether to train again on all rows once the epoch is chosen.
+
+    Returns
+    -------
+    ReconstructionNet, TrainingRecord
+        A net for predictions, and how it came about.
+
+    Raises
+    ------
+    ValueError
+        If a loss is not finite.
+    """
+    with threads_for(settings.batch_size * start.architecture.n_weights):
+        directions = start.directions()
+        module = start.on(directions)
+        if not _something_to_learn(start, settings, directions):
+            record = TrainingRecord()
+        elif validation_fraction is None:
+            module, record = _train_on_all(start, module, settings)
+        else:
+            held_out = hold_out(start.X, module, validation_fraction, settings.seed, several=refit)
+            module, record = _search(start, module, settings, held_out, refit)
+        return predicting_net(module, record.history), record
+
+
+def _something_to_learn(start: Start, settings: TrainingSettings, directions: PrincipalDirections) -> bool:
+    """Whether training could change anything: not so where PCA is perfect, or the best by proof."""
+    if settings.max_epochs == 0:
+        return False
+    if not start.architecture.linear_skip:
+        return True
+    rounding = 10 * np.finfo(start.X.dtype).eps
+    return start.architecture.activation != "identity" and directions.residual_share(len(start.X)) > rounding
+
+
+def hold_out(
+    X: NDArray, module: FeedForwardAutoEncoder, fraction: float, seed: int, several: bool
+) -> list[NDArray]:
+    """Choose the rows to hold out, one set for each training.
+
+    The rows are dealt out in the order of their distance from the mean, so that each set gets its
+    share of wild ones. Small data are held out in several sets in turn.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The training data.
+    module : FeedForwardAutoEncoder
+        Knows the mean.
+    fraction : float
+        Share of the rows in each set.
+    seed : int
+        Deals.
+    several : bool
+        Whether more than one set may be used.
+
+    Returns
+    -------
+    list of ndarray of int
+        Row numbers, ascending.
+    """
+    n_sets = max(round(1 / min(fraction, 1 - fraction)), 2)
+    distances = map_rows(module.squares, X, 2, module.scale, np.float64)[:, 1]
+    order = np.argsort(distances, kind="stable")
+    random = np.random.RandomState(seed)
+    hands = np.concatenate([random.permutation(n_sets) for _ in range(math.ceil(len(X) / n_sets))])[: len(X)]
+    sets = [np.sort(order[hands == hand]) for hand in range(n_sets)]
+    sets = [rows for rows in sets if len(rows) > 0]
+    if fraction > 0.5:
+        return [np.setdiff1d(order, sets[0])]
+    n_used = math.ceil(HELD_OUT_ROWS * n_sets / len(X)) if several else 1
+    return sets[:n_used]
+
+
+def _search(
+    start: Start, module: FeedForwardAutoEncoder, settings: TrainingSettings, held_out: list[NDArray], refit: bool
+) -> tuple[FeedForwardAutoEncoder, TrainingRecord]:
+    """Find the epoch on held-out rows, and give ``module``, the network of all rows, as much training."""
+    complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
+    if start.architecture.linear_skip and min(map(len, complements)) <= start.architecture.n_components:
+        return module, TrainingRecord()
+    trainings = []
+    for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
+        callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
+        own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
+        fold = start.on(start.directions(rows))
+        trainings.append(Training(fold, own, start.data(rows), start.data(valid), callbacks))
+    choice, weights = _run_side_by_side(trainings, settings)
+    first = trainings[0]
+    scores = _valid_scores(choice, trainings)
+    record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
+    searched = first.finish(weights)
+    if choice.best_epoch == 0:
+        return module, record
+    if not refit:
+        return searched, record
+    again = Training(module, replace(settings, verbose=0), start.data(), callbacks=schedulers(settings.callbacks))
+    # As many steps as on the smaller set, whatever the number of batches is now.
+    for _ in range(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1)):
+        again.epoch()
+    return again.finish(), record
+
+
+def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
+    """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
+    caution = CAUTION if trainings[0].module.architecture.linear_skip else 0.0
+    start_losses = np.concatenate([training.losses(training.module, training.valid) for training in trainings])
+    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, caution)
+    weights = trainings[0].weights()
+    while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
+        for training in trainings:
+            training.epoch()
+        if choice.consider(np.concatenate([training.valid_losses for training in trainings])):
+            weights = trainings[0].weights()
+    return choice, weights
+
+
+def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
+    """Mean losses of the held-out rows as shares of what the mean alone would lose."""
+    reference = np.mean(
+        np.concatenate(
+            [training.losses(training.module.mean.expand_as, training.valid) for training in trainings]
+        )
+    )
+    return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
+
+
+def _train_on_all(
+    start: Start, module: FeedForwardAutoEncoder, settings: TrainingSettings
+) -> tuple[FeedForwardAutoEncoder, TrainingRecord]:
+    """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
+    training = Training(module, settings, start.data(), callbacks=settings.callbacks)
+    start_weights = training.weights()
+    start_loss = training.losses(module, training.rows).mean(keepdims=True)
+    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, caution=0.0)
+    while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
+        training.epoch()
+        choice.consider(np.array(training.train_losses[-1:]))
+    trained = training.finish()
+    worse = training.losses(trained, training.rows).mean() >= start_loss
+    best_epoch = 0 if worse else choice.n_epochs
+    record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
+    return (training.finish(start_weights) if worse else trained), record
