@@ -1,6 +1,7 @@
 """Rows of X as batches on the device, and whole arrays through a network a few rows at a time."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,33 +20,51 @@ def as_tensor(values: NDArray, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device)
 
 
+@dataclass(frozen=True)
+class Standardisation:
+    """How rows become inputs of a network: centred, of unit overall scale, in its dtype, on its device."""
+
+    mean: NDArray
+    scale: float
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, rows: NDArray) -> Tensor:
+        """Standardise a fresh copy of some rows, which is overwritten, in their own precision."""
+        rows -= self.mean
+        rows /= self.scale
+        return torch.from_numpy(rows).to(self.device, self.dtype)
+
+
 class RowDataset(torch.utils.data.Dataset):
-    """Some rows of X, each its own target, gathered only when a batch asks for them.
+    """Some rows of X, each its own target, gathered and standardised only when a batch asks for them.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        Left where it is if the device is the processor, copied to the device once otherwise.
-    rows : ndarray of int, default=None
-        The rows that belong to the set; all of them if None.
-    device : torch.device
-        Where the batches shall lie.
+        Left where it is if the network is on the processor; its rows are moved once where it is not.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
+    rows : ndarray of int, default=None
+        The rows that belong to the set; all of them if None.
+    standardise : Standardisation, default=None
+        Makes them inputs of the network; None leaves them as they are.
     """
 
     def __init__(
-        self, X: NDArray, y: None = None, *, rows: NDArray | None = None, device: torch.device | str = "cpu"
+        self, X: NDArray, y: None = None, *, rows: NDArray | None = None, standardise: Standardisation | None = None
     ) -> None:
-        self.device = torch.device(device)
         self.rows = np.arange(len(X)) if rows is None else rows
         self._array = X
-        self._resident = None if self.device.type == "cpu" else as_tensor(X, self.device)
+        self._standardise = standardise
+        self._resident = None
+        if standardise is not None and standardise.device.type != "cpu":
+            self._resident = standardise(X[self.rows])
 
     @property
     def X(self) -> NDArray:
-        """The rows as one array: skorch's scoring callbacks look for it."""
-        return self._array[self.rows]
+        """The rows as one array, for skorch's scoring callbacks."""
+        return self.take(np.arange(len(self))).cpu().numpy()
 
     y = X
 
@@ -58,10 +77,10 @@ class RowDataset(torch.utils.data.Dataset):
 
     def take(self, positions: NDArray) -> Tensor:
         """Gather the rows at these positions of the set."""
-        rows = self.rows[positions]
-        if self._resident is None:
-            return torch.from_numpy(self._array[rows])
-        return self._resident.index_select(0, torch.from_numpy(rows).to(self.device))
+        if self._resident is not None:
+            return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
+        rows = self._array[self.rows[positions]]
+        return torch.from_numpy(rows) if self._standardise is None else self._standardise(rows)
 
 
 class RowBatches:

@@ -32,12 +32,21 @@ class PrincipalDirections:
         Orthonormal principal directions, the most important first, signs as in scikit-learn's PCA.
     explained_variance : ndarray of shape (n_components,)
         Variance along each direction (divisor n - 1).
+    column_reach : ndarray of shape (n_features,)
+        Largest distance from the mean in each column.
+    code_reach : ndarray of shape (n_components,)
+        Largest distance from the mean along each direction.
+    heaviest_share : float
+        Largest share of a single row in the variance of all.
     """
 
     mean: NDArray
     column_scale: NDArray
     components: NDArray
     explained_variance: NDArray
+    column_reach: NDArray
+    code_reach: NDArray
+    heaviest_share: float
 
     @property
     def scale(self) -> float:
@@ -60,36 +69,57 @@ def _row_chunks(n_rows: int, n_columns: int):
     return gen_batches(n_rows, max(CHUNK_VALUES // max(n_columns, 1), 1))
 
 
-def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> tuple[NDArray, NDArray]:
-    """Mean and standard deviation of each column, in float64, without copying X whole.
+@dataclass(frozen=True)
+class ColumnMoments:
+    """Location, spread and reach of the columns of some rows, in float64."""
+
+    mean: NDArray
+    scale: NDArray
+    reach: NDArray
+    heaviest_share: float
+
+
+def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMoments:
+    """Measure each column in two passes, without copying X whole.
 
     Raises
     ------
     ValueError
         If the variance is too large for a floating-point number.
     """
-    n_rows = len(X[:, :1][rows])
-    mean = np.zeros(X.shape[1])
+    n_rows = len(X) if isinstance(rows, slice) else len(rows)
+    chunks = list(_row_chunks(n_rows, X.shape[1]))
+    mean, drift, squares, reach = np.zeros((4, X.shape[1]))
+    heaviest = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in _row_chunks(n_rows, X.shape[1]):
+        for chunk in chunks:
             mean += _take(X, rows, chunk).sum(axis=0, dtype=np.float64) / n_rows
-        squares = np.zeros(X.shape[1])
-        drift = np.zeros(X.shape[1])
-        for chunk in _row_chunks(n_rows, X.shape[1]):
+        for chunk in chunks:
             centred = _take(X, rows, chunk) - mean
             drift += centred.sum(axis=0)
-            squares += np.einsum("ij,ij->j", centred, centred)
+            np.maximum(reach, np.abs(centred).max(axis=0), out=reach)
+            np.square(centred, out=centred)
+            squares += centred.sum(axis=0)
+            heaviest = max(heaviest, float(centred.sum(axis=1).max()))
         mean += drift / n_rows  # the second pass sees what the first rounded away
         variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
-    if not np.all(np.isfinite(variance)):
-        column = int(np.flatnonzero(~np.isfinite(variance))[0])
+        total = variance.sum() * n_rows
+    if not np.isfinite(total):
+        worst = int(np.argmax(reach))
         raise ValueError(
-            f"X is too large: the variance of column {column} overflows {np.dtype(np.float64).name}. "
-            "Rescale X, for example with StandardScaler."
+            f"X is too large: squares of column {worst}, which reaches {reach[worst]:.3g} from its mean, overflow "
+            "float64. Rescale X, for example with StandardScaler."
         )
     # What is left of a constant column after rounding is no spread.
-    noise = np.finfo(X.dtype).eps * np.abs(mean)
-    return mean, np.where(variance <= np.square(noise), 0.0, np.sqrt(variance))
+    constant = variance <= np.square(np.finfo(X.dtype).eps * np.abs(mean))
+    scale = np.where(constant, 0.0, np.sqrt(variance))
+    return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), heaviest / total if total > 0 else 0.0)
+
+
+def squared_distances(X: NDArray, mean: NDArray) -> NDArray:
+    """Squared distance of each row from the mean, in float64."""
+    chunks = _row_chunks(*X.shape)
+    return np.concatenate([np.square(X[chunk] - mean).sum(axis=1) for chunk in chunks])
 
 
 def _take(X: NDArray, rows: NDArray | slice, chunk: slice) -> NDArray:
@@ -120,9 +150,10 @@ def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = N
         If the variance of a column overflows.
     """
     chosen = slice(None) if rows is None else rows
-    mean, column_scale = column_moments(X, chosen)
+    moments = column_moments(X, chosen)
+    mean = moments.mean
     n_rows = len(X) if rows is None else len(rows)
-    largest = float(column_scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
+    largest = float(moments.scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
     shorter = min(n_rows, X.shape[1])
     # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
     with threads_for(n_rows * X.shape[1] * shorter // WORK_PER_BATCH):
@@ -134,9 +165,23 @@ def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = N
             variances, directions = _from_columns(X, chosen, n_rows, mean, largest)
         else:
             variances, directions = _from_rows(X, chosen, n_rows, mean, largest)
-    _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
+        _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
+        components = np.ascontiguousarray(components)
+        code_reach = _code_reach(X, chosen, n_rows, mean, components)
     explained = variances[:n_components].numpy() / max(n_rows - 1, 1) * largest**2
-    return PrincipalDirections(mean, column_scale, np.ascontiguousarray(components), explained)
+    return PrincipalDirections(
+        mean, moments.scale, components, explained, moments.reach, code_reach, moments.heaviest_share
+    )
+
+
+def _code_reach(X, rows, n_rows, mean, components):
+    """Largest distance from the mean along each direction."""
+    centre, directions = mean.astype(X.dtype), torch.from_numpy(components.astype(X.dtype)).T
+    reach = torch.zeros(len(components), dtype=torch.float64)
+    for chunk in _row_chunks(n_rows, X.shape[1]):
+        codes = torch.from_numpy(_take(X, rows, chunk) - centre) @ directions
+        reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
+    return reach.numpy()
 
 
 def _from_columns(X, rows, n_rows, mean, largest):

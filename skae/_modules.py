@@ -1,4 +1,4 @@
-"""The networks: everything with ``encode`` and ``decode``, in data units on both sides."""
+"""The networks: everything with ``encode`` and ``decode``."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skae._linear import PrincipalDirections
@@ -20,8 +21,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
-# Corrections see nothing beyond this many standard deviations: a wild row cannot wreck them, nor they it.
-CLIP = 4.0
+# Corrections see nothing beyond this many times the reach of the training rows: a wild row cannot wreck
+# them, nor they it. A tighter limit costs more on heavy tails than it saves.
+REACH_FACTOR = 3.0
 # A direction with less than this share of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
 
@@ -51,7 +53,7 @@ def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
 
 
 class AutoEncoder(nn.Module, ABC):
-    """The protocol of every network here: ``encode`` to codes, ``decode`` back, both in public units."""
+    """The protocol of every network here: ``encode`` to codes, ``decode`` back."""
 
     # A callable that disturbs the inputs of the trained layers; set while training, None otherwise.
     corruption: Callable[[Tensor], Tensor] | None = None
@@ -68,11 +70,6 @@ class AutoEncoder(nn.Module, ABC):
         """Reconstruct x."""
         return self.decode(self.encode(x))
 
-    def squares(self, x: Tensor) -> Tensor:
-        """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
-        differences = torch.stack([self(x) - x, x - self.mean])
-        return differences.cpu().double().square().sum(dim=2).T
-
     def corrupted(self, x: Tensor) -> Tensor:
         """Disturb x while training, hand it on as it is otherwise."""
         return x if self.corruption is None or not self.training else self.corruption(x)
@@ -82,8 +79,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
     """Two stacks of dense layers, with PCA as a linear path beside them or without it.
 
     With the linear path ``z = W x + f(x)`` and ``x_hat = V z + g(z)``, where the corrections f and g start at
-    zero; without it ``z = f(x)`` and ``x_hat = g(z)``. Standardises inside and undoes it at the output.
-    The linear path is fixed and reaches every row unclipped; the corrections see clipped values.
+    zero; without it ``z = f(x)`` and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes
+    of the linear path. That path is fixed and reaches every row as it is; the corrections see clipped values.
 
     Parameters
     ----------
@@ -101,15 +98,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
         super().__init__()
         sizes = self.architecture = architecture
         n_features, n_components = sizes.n_features, sizes.n_components
-        shapes = {
-            "mean": (n_features,),
-            "scale": (),
-            "input_gain": (n_features,),
-            "output_gain": (n_features,),
-            "code_unit": (n_components,),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
         if sizes.linear_skip:
             shapes |= {"encoding": (n_components, n_features), "decoding": (n_components, n_features)}
+            shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.encoder = self.decoder = None
@@ -119,45 +111,96 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
-        """Take over location, spread and directions, and draw the first weights of the stacks."""
+        """Take over spread and directions, and draw the first weights of the stacks."""
         scale = directions.scale
         spread = directions.column_scale / scale
-        values = {
-            "mean": directions.mean,
-            "scale": np.array(scale),
-            "input_gain": np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0),
-            "output_gain": spread,
-            "code_unit": np.ones(self.architecture.n_components),
-        }
+        gain = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        values = {"input_gain": gain, "output_gain": spread}
         if self.architecture.linear_skip:
-            unit = np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * scale)
-            values["code_unit"] = unit
-            values["encoding"] = directions.components * (scale / unit)[:, np.newaxis]
-            values["decoding"] = directions.components * (unit / scale)[:, np.newaxis]
-        for name, value in values.items():
-            getattr(self, name).copy_(torch.as_tensor(value))
+            unit = code_unit(directions) / scale
+            values["encoding"] = directions.components / unit[:, np.newaxis]
+            values["decoding"] = directions.components * unit[:, np.newaxis]
+            values["input_limit"] = REACH_FACTOR * directions.column_reach / scale * gain
+            values["code_limit"] = REACH_FACTOR * directions.code_reach / scale / unit + 1.0
+        fill_buffers(self, values)
         for stack in (self.encoder, self.decoder):
             if stack is not None:
                 draw_weights(stack, generator, zero_last=self.architecture.linear_skip)
 
     def encode(self, x: Tensor) -> Tensor:
+        """Map centred rows to codes of unit scale."""
+        if self.encoder is None:
+            return x @ self.encoding.T
+        inputs = x * self.input_gain
+        if not self.architecture.linear_skip:
+            return self.encoder(self.corrupted(inputs))
+        inputs = inputs.clamp(-self.input_limit, self.input_limit)
+        return x @ self.encoding.T + self.encoder(self.corrupted(inputs))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map codes back to centred rows."""
+        if self.decoder is None:
+            return z @ self.decoding
+        if not self.architecture.linear_skip:
+            return self.decoder(z) * self.output_gain
+        correction = self.decoder(z.clamp(-self.code_limit, self.code_limit))
+        return torch.addcmul(z @ self.decoding, correction, self.output_gain)
+
+
+class DataUnits(AutoEncoder):
+    """Puts a network for centred rows of unit scale into the units of the data and of PCA's codes.
+
+    Parameters
+    ----------
+    core : FeedForwardAutoEncoder
+        The network inside.
+    dtype : torch.dtype
+        What rows and codes are computed in.
+    """
+
+    def __init__(self, core: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.core = core
+        self.architecture = sizes = core.architecture
+        for name, shape in {"mean": (sizes.n_features,), "scale": (), "code_unit": (sizes.n_components,)}.items():
+            self.register_buffer(name, torch.empty(shape, dtype=dtype))
+
+    @torch.no_grad()
+    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+        """Take over location, spread and directions, and draw the first weights."""
+        linear = self.architecture.linear_skip
+        unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
+        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "code_unit": unit})
+        self.core.start_at(directions, generator)
+
+    def encode(self, x: Tensor) -> Tensor:
         """Map rows to codes, in PCA's units where there is a linear path."""
-        centred = (x - self.mean) / self.scale
-        z = centred @ self.encoding.T if self.architecture.linear_skip else 0.0
-        if self.encoder is not None:
-            z = z + self.encoder(self.corrupted(self._limited(centred * self.input_gain)))
-        return z * self.code_unit
+        return self.core.encode((x - self.mean) / self.scale) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to rows in data units."""
-        z = z / self.code_unit
-        centred = z @ self.decoding if self.architecture.linear_skip else 0.0
-        if self.decoder is not None:
-            centred = centred + self.decoder(self._limited(z)) * self.output_gain
-        return centred * self.scale + self.mean
+        return self.core.decode(z / self.code_unit) * self.scale + self.mean
 
-    def _limited(self, values: Tensor) -> Tensor:
-        return values.clamp(-CLIP, CLIP) if self.architecture.linear_skip else values
+    def squares(self, x: Tensor) -> Tensor:
+        """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+        differences = torch.stack([self(x) - x, x - self.mean])
+        return differences.cpu().double().square().sum(dim=2).T
+
+
+def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
+    """Build the network for an architecture, its weights unset."""
+    return DataUnits(FeedForwardAutoEncoder(architecture, dtype), dtype)
+
+
+def code_unit(directions: PrincipalDirections) -> NDArray:
+    """Standard deviation along each direction, kept away from zero."""
+    return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
+
+
+def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
+    """Copy arrays into the buffers of these names."""
+    for name, value in values.items():
+        module.get_buffer(name).copy_(torch.as_tensor(value))
 
 
 def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn.Sequential:

@@ -11,12 +11,12 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, P
 from skorch.helper import predefined_split
 from skorch.history import History
 from sklearn.base import clone
-from torch import Tensor, nn
+from torch import Tensor
 
 from skae._batches import RowBatches, RowDataset
 from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
 from skae._device import available_devices, seeded_generator
-from skae._modules import Architecture, FeedForwardAutoEncoder
+from skae._modules import Architecture, AutoEncoder, DataUnits, build
 from skae._objectives import LOSSES
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
@@ -120,7 +120,7 @@ class ReconstructionNet(NeuralNet):
 
 
 def build_net(
-    module: nn.Module,
+    module: AutoEncoder,
     settings: TrainingSettings,
     callbacks: Sequence[Callback] = (),
     valid: RowDataset | None = None,
@@ -133,7 +133,7 @@ def build_net(
         options = {**options, "weight_decay": settings.alpha}
     net = ReconstructionNet(
         module,
-        LOSSES[settings.loss](module.scale),
+        LOSSES[settings.loss](),
         optimizer=optimizer,
         lr=settings.lr,
         batch_size=settings.batch_size,
@@ -141,7 +141,7 @@ def build_net(
         train_split=None if valid is None else predefined_split(valid),
         callbacks=list(callbacks),
         verbose=settings.verbose,
-        device=module.scale.device,
+        device=next(module.buffers()).device,
         shuffler=seeded_generator(settings.seed),
         averaging=averaging,
         penalty=0.0 if decays else settings.alpha,
@@ -157,7 +157,7 @@ class _NoOptimizer:
         self.lr = lr
 
 
-def predicting_net(module: FeedForwardAutoEncoder, history: Sequence[dict] = ()) -> ReconstructionNet:
+def predicting_net(module: DataUnits, history: Sequence[dict] = ()) -> ReconstructionNet:
     """Wrap a finished network: nothing of the training hangs on to it but the record of the epochs."""
     net = build_net(module.eval(), TrainingSettings(optimizer=_NoOptimizer))
     net.history_ = History(dict(epoch) for epoch in history)
@@ -208,6 +208,6 @@ def freeze(net: ReconstructionNet) -> dict:
 def thaw(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
-    module = FeedForwardAutoEncoder(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
+    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
     module.load_state_dict(tensors)
     return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])

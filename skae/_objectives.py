@@ -5,27 +5,18 @@ from torch import Tensor, nn
 
 
 class SquaredError(nn.Module):
-    """Squared error pooled over all columns, as a share of the training variance.
+    """Squared error pooled over all columns; of rows of unit scale, so a share of the training variance.
 
     PCA minimises the same, so a network that starts there starts at one minus its explained variance.
-
-    Parameters
-    ----------
-    scale : Tensor of shape ()
-        Root mean square of the columns' standard deviations: what an error is measured against.
     """
-
-    def __init__(self, scale: Tensor) -> None:
-        super().__init__()
-        self.scale = scale
 
     def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
-        return ((x_hat - x) / self.scale).square().mean(dim=1)
+        return (x_hat - x).square().mean(dim=1)
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Mean loss of a batch."""
-        return ((x_hat - x) / self.scale).square().mean()
+        return nn.functional.mse_loss(x_hat, x)
 
 
 LOSSES: dict[str, type[nn.Module]] = {"squared_error": SquaredError}

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import RowBatches, RowDataset, map_rows
+from skae._batches import RowBatches, RowDataset, Standardisation
 from skae._callbacks import EpochChoice, StopTraining, WeightAveraging
 from skae._device import seeded_generator, threads_for, torch_dtype
-from skae._linear import PrincipalDirections, principal_directions
-from skae._modules import Architecture, FeedForwardAutoEncoder
+from skae._linear import PrincipalDirections, principal_directions, squared_distances
+from skae._modules import Architecture, DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of, predicting_net, schedulers
 from skae._objectives import GaussianNoise
 
@@ -22,8 +22,6 @@ AVERAGING_DECAY = 0.99
 NOISE = 0.1
 # Small data are held out in several sets, until this many rows have had their say.
 HELD_OUT_ROWS = 100
-# Standard errors by which a network must beat PCA on the held-out rows.
-CAUTION = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Start:
         Where to put it.
     seed : int
         Draws the weights.
-    before : FeedForwardAutoEncoder or None
+    before : DataUnits or None
         A trained network to begin with instead, whatever the rows.
     """
 
@@ -70,7 +68,7 @@ class Start:
     architecture: Architecture
     device: torch.device
     seed: int
-    before: FeedForwardAutoEncoder | None = None
+    before: DataUnits | None = None
 
     def directions(self, rows: NDArray | None = None) -> PrincipalDirections:
         """Mean, spread and principal directions of some rows, all of them if None."""
@@ -78,17 +76,14 @@ class Start:
         n_components = min(self.architecture.n_components, n_rows, self.X.shape[1])
         return principal_directions(self.X, n_components, rows)
 
-    def on(self, directions: PrincipalDirections) -> FeedForwardAutoEncoder:
+    def on(self, directions: PrincipalDirections) -> DataUnits:
         """Build the network at these directions, unless there is one to go on with."""
         if self.before is not None:
             return copy.deepcopy(self.before).to(self.device)
-        module = FeedForwardAutoEncoder(self.architecture, torch_dtype(self.X.dtype))
+        module = build(self.architecture, torch_dtype(self.X.dtype))
         module.start_at(directions, seeded_generator(self.seed))
         return module.to(self.device).eval()
 
-    def data(self, rows: NDArray | None = None) -> RowDataset:
-        """Some rows as a data set on the device, all of them if None."""
-        return RowDataset(self.X, rows=rows, device=self.device)
 
 
 class Training:
@@ -96,13 +91,15 @@ class Training:
 
     Parameters
     ----------
-    module : FeedForwardAutoEncoder
-        Trained in place.
+    model : DataUnits
+        Its core is trained in single precision, in which standardised rows lose nothing that matters.
     settings : TrainingSettings
         How.
-    rows : RowDataset
-        The rows that train.
-    valid : RowDataset, default=None
+    X : ndarray of shape (n_samples, n_features)
+        The data.
+    rows : ndarray of int, default=None
+        The rows that train; all of them if None.
+    valid : ndarray of int, default=None
         The rows that are held out.
     callbacks : sequence of skorch callbacks, default=()
         The user's.
@@ -110,24 +107,29 @@ class Training:
 
     def __init__(
         self,
-        module: FeedForwardAutoEncoder,
+        model: DataUnits,
         settings: TrainingSettings,
-        rows: RowDataset,
-        valid: RowDataset | None = None,
+        X: NDArray,
+        rows: NDArray | None = None,
+        valid: NDArray | None = None,
         callbacks: Sequence = (),
     ) -> None:
-        self.module = module
-        self.rows = rows
-        self.valid = valid
-        self.stopped = False
-        # A line search compares losses: they must not depend on noise, and its steps are not averaged.
+        # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
         stochastic = settings.optimizer != "lbfgs"
+        self.model = model
+        self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
+        self.stopped = False
+        standardise = Standardisation(
+            model.mean.cpu().numpy(), float(model.scale), self.core.input_gain.dtype, model.mean.device
+        )
+        self.rows = RowDataset(X, rows=rows, standardise=standardise)
+        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
         averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
         own = [averaging] if stochastic else []
-        self.net = build_net(module, settings, [*own, *callbacks], valid, averaging)
+        self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, averaging)
         if stochastic:
-            module.corruption = GaussianNoise(NOISE, seeded_generator(settings.seed, module.scale.device))
-        self.net.notify("on_train_begin", X=rows, y=None)
+            self.core.corruption = GaussianNoise(NOISE, seeded_generator(settings.seed, model.mean.device))
+        self.net.notify("on_train_begin", X=self.rows, y=None)
 
     def epoch(self) -> None:
         """Take the steps of one epoch, then look at the held-out rows."""
@@ -157,20 +159,24 @@ class Training:
         batches = RowBatches(rows, self.net.batch_size)
         return torch.cat([self.net.criterion_.per_row(function(x), x) for x, _ in batches]).cpu().double().numpy()
 
+    def current_losses(self, rows: RowDataset) -> NDArray:
+        """Loss of each row with the weights as they are evaluated."""
+        with self.net.evaluation() as core:
+            return self.losses(core, rows)
+
     def weights(self) -> list[Tensor]:
         """A copy of the weights as they are evaluated."""
-        with self.net.evaluation() as module:
-            return [parameter.detach().clone() for parameter in module.parameters()]
+        with self.net.evaluation() as core:
+            return [parameter.detach().clone() for parameter in core.parameters()]
 
-    def finish(self, weights: Sequence[Tensor] | None = None) -> FeedForwardAutoEncoder:
-        """Leave the network with these weights, or with those of the last epoch, ready for use."""
+    def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
+        """Hand these weights, or those of the last epoch, over to the model."""
         chosen = self.weights() if weights is None else weights
         self.net.notify("on_train_end", X=self.rows, y=None)
         with torch.no_grad():
-            for parameter, weight in zip(self.module.parameters(), chosen, strict=True):
+            for parameter, weight in zip(self.model.core.parameters(), chosen, strict=True):
                 parameter.copy_(weight)
-        self.module.corruption = None
-        return self.module.eval()
+        return self.model
 
 
 def fit_network(
@@ -201,15 +207,13 @@ def fit_network(
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
         directions = start.directions()
-        module = start.on(directions)
         if not _something_to_learn(start, settings, directions):
-            record = TrainingRecord()
+            model, record = start.on(directions), TrainingRecord()
         elif validation_fraction is None:
-            module, record = _train_on_all(start, module, settings)
+            model, record = _train_on_all(start, settings, directions)
         else:
-            held_out = hold_out(start.X, module, validation_fraction, settings.seed, several=refit)
-            module, record = _search(start, module, settings, held_out, refit)
-        return predicting_net(module, record.history), record
+            model, record = _search(start, settings, directions, validation_fraction, refit)
+        return predicting_net(model, record.history), record
 
 
 def _something_to_learn(start: Start, settings: TrainingSettings, directions: PrincipalDirections) -> bool:
@@ -222,9 +226,7 @@ def _something_to_learn(start: Start, settings: TrainingSettings, directions: Pr
     return start.architecture.activation != "identity" and directions.residual_share(len(start.X)) > rounding
 
 
-def hold_out(
-    X: NDArray, module: FeedForwardAutoEncoder, fraction: float, seed: int, several: bool
-) -> list[NDArray]:
+def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, several: bool) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
     The rows are dealt out in the order of their distance from the mean, so that each set gets its
@@ -234,8 +236,8 @@ def hold_out(
     ----------
     X : ndarray of shape (n_samples, n_features)
         The training data.
-    module : FeedForwardAutoEncoder
-        Knows the mean.
+    mean : ndarray of shape (n_features,)
+        Mean of each column.
     fraction : float
         Share of the rows in each set.
     seed : int
@@ -249,8 +251,7 @@ def hold_out(
         Row numbers, ascending.
     """
     n_sets = max(round(1 / min(fraction, 1 - fraction)), 2)
-    distances = map_rows(module.squares, X, 2, module.scale, np.float64)[:, 1]
-    order = np.argsort(distances, kind="stable")
+    order = np.argsort(squared_distances(X, mean), kind="stable")
     random = np.random.RandomState(seed)
     hands = np.concatenate([random.permutation(n_sets) for _ in range(math.ceil(len(X) / n_sets))])[: len(X)]
     sets = [np.sort(order[hands == hand]) for hand in range(n_sets)]
@@ -262,39 +263,43 @@ def hold_out(
 
 
 def _search(
-    start: Start, module: FeedForwardAutoEncoder, settings: TrainingSettings, held_out: list[NDArray], refit: bool
-) -> tuple[FeedForwardAutoEncoder, TrainingRecord]:
-    """Find the epoch on held-out rows, and give ``module``, the network of all rows, as much training."""
+    start: Start, settings: TrainingSettings, directions: PrincipalDirections, validation_fraction: float, refit: bool
+) -> tuple[DataUnits, TrainingRecord]:
+    """Find the epoch on held-out rows, and give the network of all rows as much training."""
+    model = start.on(directions)
+    held_out = hold_out(start.X, directions.mean, validation_fraction, settings.seed, several=refit)
     complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
     if start.architecture.linear_skip and min(map(len, complements)) <= start.architecture.n_components:
-        return module, TrainingRecord()
+        return model, TrainingRecord()
     trainings = []
     for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
         callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
         own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
-        fold = start.on(start.directions(rows))
-        trainings.append(Training(fold, own, start.data(rows), start.data(valid), callbacks))
-    choice, weights = _run_side_by_side(trainings, settings)
+        trainings.append(Training(start.on(start.directions(rows)), own, start.X, rows, valid, callbacks))
+    choice, weights = _run_side_by_side(trainings, settings, directions.heaviest_share)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
     record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
     searched = first.finish(weights)
     if choice.best_epoch == 0:
-        return module, record
+        return model, record
     if not refit:
         return searched, record
-    again = Training(module, replace(settings, verbose=0), start.data(), callbacks=schedulers(settings.callbacks))
+    again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     for _ in range(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1)):
         again.epoch()
     return again.finish(), record
 
 
-def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
+def _run_side_by_side(
+    trainings: list[Training], settings: TrainingSettings, heaviest_share: float
+) -> tuple[EpochChoice, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
-    caution = CAUTION if trainings[0].module.architecture.linear_skip else 0.0
-    start_losses = np.concatenate([training.losses(training.module, training.valid) for training in trainings])
-    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, caution)
+    start_losses = np.concatenate([training.current_losses(training.valid) for training in trainings])
+    # Where a single row may carry so much of the variance, a smaller improvement may be that of a single row.
+    margin = heaviest_share * start_losses.mean() if trainings[0].core.architecture.linear_skip else None
+    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, margin)
     weights = trainings[0].weights()
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
         for training in trainings:
@@ -306,27 +311,22 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
 
 def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
-    reference = np.mean(
-        np.concatenate(
-            [training.losses(training.module.mean.expand_as, training.valid) for training in trainings]
-        )
-    )
+    reference = np.mean(np.concatenate([training.losses(torch.zeros_like, training.valid) for training in trainings]))
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
 
 
 def _train_on_all(
-    start: Start, module: FeedForwardAutoEncoder, settings: TrainingSettings
-) -> tuple[FeedForwardAutoEncoder, TrainingRecord]:
+    start: Start, settings: TrainingSettings, directions: PrincipalDirections
+) -> tuple[DataUnits, TrainingRecord]:
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
-    training = Training(module, settings, start.data(), callbacks=settings.callbacks)
-    start_weights = training.weights()
-    start_loss = training.losses(module, training.rows).mean(keepdims=True)
-    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, caution=0.0)
+    model = start.on(directions)
+    training = Training(model, settings, start.X, callbacks=settings.callbacks)
+    start_loss = training.current_losses(training.rows).mean(keepdims=True)
+    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change)
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
         training.epoch()
         choice.consider(np.array(training.train_losses[-1:]))
-    trained = training.finish()
-    worse = training.losses(trained, training.rows).mean() >= start_loss
-    best_epoch = 0 if worse else choice.n_epochs
+    better = training.current_losses(training.rows).mean() < start_loss
+    best_epoch = choice.n_epochs if better else 0
     record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
-    return (training.finish(start_weights) if worse else trained), record
+    return (training.finish() if better else model), record
