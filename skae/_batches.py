@@ -9,31 +9,23 @@ from numpy.typing import DTypeLike, NDArray
 from sklearn.utils import gen_batches
 from torch import Tensor
 
+from skae._device import aligned_tensor, torch_dtype
+
 # Values that one pass outside training may hold at once, intermediate layers not counted.
 EVALUATION_VALUES = 1_000_000
-
-
-def as_tensor(values: NDArray, device: torch.device) -> Tensor:
-    """Share the memory of ``values`` with a tensor where torch can, copy where it cannot."""
-    if not values.flags.writeable or any(stride < 0 for stride in values.strides):
-        values = values.copy()
-    return torch.from_numpy(values).to(device)
 
 
 @dataclass(frozen=True)
 class Standardisation:
     """How rows become inputs of a network: centred, of unit overall scale, in its dtype, on its device."""
 
-    mean: NDArray
-    scale: float
+    mean: Tensor
+    scale: Tensor
     dtype: torch.dtype
-    device: torch.device
 
-    def __call__(self, rows: NDArray) -> Tensor:
-        """Standardise a fresh copy of some rows, which is overwritten, in their own precision."""
-        rows -= self.mean
-        rows /= self.scale
-        return torch.from_numpy(rows).to(self.device, self.dtype)
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Standardise rows in place, in their own precision, then convert them."""
+        return rows.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
 
 
 class RowDataset(torch.utils.data.Dataset):
@@ -58,8 +50,8 @@ class RowDataset(torch.utils.data.Dataset):
         self._array = X
         self._standardise = standardise
         self._resident = None
-        if standardise is not None and standardise.device.type != "cpu":
-            self._resident = standardise(X[self.rows])
+        if standardise is not None and standardise.mean.device.type != "cpu":
+            self._resident = standardise(aligned_tensor(X[self.rows]))
 
     @property
     def X(self) -> NDArray:
@@ -79,8 +71,10 @@ class RowDataset(torch.utils.data.Dataset):
         """Gather the rows at these positions of the set."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
-        rows = self._array[self.rows[positions]]
-        return torch.from_numpy(rows) if self._standardise is None else self._standardise(rows)
+        rows = torch.empty((len(positions), self._array.shape[1]), dtype=torch_dtype(self._array.dtype))
+        # The mode spares numpy a buffer; all positions are valid.
+        np.take(self._array, self.rows[positions], axis=0, out=rows.numpy(), mode="clip")
+        return rows if self._standardise is None else self._standardise(rows)
 
 
 class RowBatches:
@@ -155,5 +149,5 @@ def map_rows(
     result = np.empty((len(X), n_columns), dtype=dtype)
     rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
     for chunk in gen_batches(len(X), rows):
-        result[chunk] = function(as_tensor(X[chunk], like.device).to(like.dtype)).cpu().numpy()
+        result[chunk] = function(aligned_tensor(X[chunk]).to(like.device, like.dtype)).cpu().numpy()
     return result

@@ -54,9 +54,9 @@ class FiniteLoss(Callback):
 class EpochChoice:
     """Decides which epoch to keep and when to stop, from the losses of the held-out rows.
 
-    An epoch is as good as its mean improvement on the start, less one standard error of that mean. The best
-    one is kept only if its mean improvement exceeds two standard errors plus ``margin``; otherwise the start
-    is: what a few lucky rows suggest does not count. This is the one place where the decision is taken.
+    An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
+    what a few lucky rows suggest does not count. Of those that qualify the best has the largest improvement
+    less one standard error; if none does, the start is kept. This is the one place where that is decided.
 
     Parameters
     ----------
@@ -66,45 +66,39 @@ class EpochChoice:
         Smallest progress that counts.
     n_iter_no_change : int
         Epochs without progress after which it is time to stop.
-    margin : float or None
-        Improvement that the start is granted besides. None compares means alone.
+    cautious : bool
+        Whether standard errors count; otherwise means alone are compared.
 
     Attributes
     ----------
     mean_losses : list of float
         Mean loss of the held-out rows, the start's first.
+    best_epoch : int
+        The epoch to keep; 0 is the start.
     """
 
-    def __init__(
-        self, start_losses: NDArray, tol: float, n_iter_no_change: int, margin: float | None = None
-    ) -> None:
+    def __init__(self, start_losses: NDArray, tol: float, n_iter_no_change: int, cautious: bool) -> None:
         self.start_losses = start_losses
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
-        self.margin = margin
+        self.cautious = cautious
         self.mean_losses = [float(start_losses.mean())]
+        self.best_epoch = 0
         self._best = self._reference = 0.0
-        self._best_epoch = self._last_progress = 0
-        self._accepted = margin is None
+        self._last_progress = 0
 
     def consider(self, losses: NDArray) -> bool:
         """Note the losses after one more epoch, and say whether it is the best so far."""
         self.mean_losses.append(float(losses.mean()))
         gains = self.start_losses - losses
-        mean, error = gains.mean(), gains.std() / np.sqrt(len(gains))
-        gain = mean if self.margin is None else mean - error
-        if gain > self._reference + self.tol:
-            self._reference, self._last_progress = gain, self.n_epochs
-        if gain <= self._best:
+        mean = gains.mean()
+        error = gains.std() / np.sqrt(len(gains)) if self.cautious else 0.0
+        if mean > self._reference + self.tol:
+            self._reference, self._last_progress = mean, self.n_epochs
+        if mean <= 2 * error or mean - error <= self._best:
             return False
-        self._best, self._best_epoch = gain, self.n_epochs
-        self._accepted = self.margin is None or bool(mean > 2 * error + self.margin)
+        self._best, self.best_epoch = mean - error, self.n_epochs
         return True
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch to keep; 0 is the start."""
-        return self._best_epoch if self._accepted else 0
 
     @property
     def n_epochs(self) -> int:

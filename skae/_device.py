@@ -69,6 +69,17 @@ def torch_dtype(dtype: np.dtype) -> torch.dtype:
     return torch.float64 if dtype == np.float64 else torch.float32
 
 
+def aligned_tensor(values: np.ndarray) -> torch.Tensor:
+    """Copy an array into memory of torch's own.
+
+    The last bits of a matrix product depend on how its operands are aligned, which numpy leaves to chance.
+    The copy also takes what torch refuses: read-only memory and negative strides.
+    """
+    tensor = torch.empty(values.shape, dtype=torch_dtype(values.dtype))
+    np.copyto(tensor.numpy(), values)
+    return tensor
+
+
 def draw_seed(random_state: np.random.RandomState) -> int:
     """Draw one seed for a generator of its own."""
     return int(random_state.randint(np.iinfo(np.int32).max))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
-from skae._device import threads_for
+from skae._device import aligned_tensor, threads_for
 
 # Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
 # smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
@@ -36,8 +36,8 @@ class PrincipalDirections:
         Largest distance from the mean in each column.
     code_reach : ndarray of shape (n_components,)
         Largest distance from the mean along each direction.
-    heaviest_share : float
-        Largest share of a single row in the variance of all.
+    effective_rows : float
+        How many rows of equal weight would share the variance as evenly as these do.
     """
 
     mean: NDArray
@@ -46,7 +46,7 @@ class PrincipalDirections:
     explained_variance: NDArray
     column_reach: NDArray
     code_reach: NDArray
-    heaviest_share: float
+    effective_rows: float
 
     @property
     def scale(self) -> float:
@@ -76,7 +76,7 @@ class ColumnMoments:
     mean: NDArray
     scale: NDArray
     reach: NDArray
-    heaviest_share: float
+    effective_rows: float
 
 
 def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMoments:
@@ -90,7 +90,7 @@ def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMom
     n_rows = len(X) if isinstance(rows, slice) else len(rows)
     chunks = list(_row_chunks(n_rows, X.shape[1]))
     mean, drift, squares, reach = np.zeros((4, X.shape[1]))
-    heaviest = 0.0
+    fourth = 0.0  # sum of the squares of the rows' squared distances
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in chunks:
             mean += _take(X, rows, chunk).sum(axis=0, dtype=np.float64) / n_rows
@@ -100,7 +100,7 @@ def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMom
             np.maximum(reach, np.abs(centred).max(axis=0), out=reach)
             np.square(centred, out=centred)
             squares += centred.sum(axis=0)
-            heaviest = max(heaviest, float(centred.sum(axis=1).max()))
+            fourth += float(np.square(centred.sum(axis=1)).sum())
         mean += drift / n_rows  # the second pass sees what the first rounded away
         variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
         total = variance.sum() * n_rows
@@ -113,7 +113,8 @@ def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMom
     # What is left of a constant column after rounding is no spread.
     constant = variance <= np.square(np.finfo(X.dtype).eps * np.abs(mean))
     scale = np.where(constant, 0.0, np.sqrt(variance))
-    return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), heaviest / total if total > 0 else 0.0)
+    effective_rows = total / fourth * total if np.isfinite(fourth) and fourth > 0 else 1.0
+    return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), effective_rows)
 
 
 def squared_distances(X: NDArray, mean: NDArray) -> NDArray:
@@ -158,7 +159,7 @@ def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = N
     # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
     with threads_for(n_rows * X.shape[1] * shorter // WORK_PER_BATCH):
         if n_rows * X.shape[1] <= EXACT_SIZE:
-            centred = torch.from_numpy((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
+            centred = aligned_tensor((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
             _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
             variances = singular.square()
         elif X.shape[1] <= n_rows:
@@ -170,16 +171,16 @@ def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = N
         code_reach = _code_reach(X, chosen, n_rows, mean, components)
     explained = variances[:n_components].numpy() / max(n_rows - 1, 1) * largest**2
     return PrincipalDirections(
-        mean, moments.scale, components, explained, moments.reach, code_reach, moments.heaviest_share
+        mean, moments.scale, components, explained, moments.reach, code_reach, moments.effective_rows
     )
 
 
 def _code_reach(X, rows, n_rows, mean, components):
     """Largest distance from the mean along each direction."""
-    centre, directions = mean.astype(X.dtype), torch.from_numpy(components.astype(X.dtype)).T
+    centre, directions = mean.astype(X.dtype), aligned_tensor(components.astype(X.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
     for chunk in _row_chunks(n_rows, X.shape[1]):
-        codes = torch.from_numpy(_take(X, rows, chunk) - centre) @ directions
+        codes = aligned_tensor(_take(X, rows, chunk) - centre) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
     return reach.numpy()
 
@@ -189,9 +190,9 @@ def _from_columns(X, rows, n_rows, mean, largest):
     gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
     centre = mean.astype(X.dtype)
     for chunk in _row_chunks(n_rows, X.shape[1]):
-        centred = torch.from_numpy((_take(X, rows, chunk) - centre) / X.dtype.type(largest))
+        centred = aligned_tensor((_take(X, rows, chunk) - centre) / X.dtype.type(largest))
         gram += centred.T @ centred
-    offset = torch.from_numpy((mean - centre) / largest)  # the mean itself rounds in float32
+    offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
     gram -= n_rows * torch.outer(offset, offset)
     return _descending(gram)
 
@@ -202,7 +203,7 @@ def _from_rows(X, rows, n_rows, mean, largest):
     column_chunks = list(_row_chunks(X.shape[1], n_rows))
 
     def centred(columns):
-        return torch.from_numpy((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
+        return aligned_tensor((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
 
     for columns in column_chunks:
         block = centred(columns)

@@ -21,9 +21,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
-# Corrections see nothing beyond this many times the reach of the training rows: a wild row cannot wreck
-# them, nor they it. A tighter limit costs more on heavy tails than it saves.
-REACH_FACTOR = 3.0
+# Corrections fade out between once and twice this many times the reach of the training rows: a row that is
+# like none of them is left to PCA. A tighter limit costs heavy-tailed data more than it saves.
+INPUT_REACH = 5.0
+CODE_REACH = 2.0
+# Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
+SPREAD_FLOOR = 0.1
 # A direction with less than this share of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
 
@@ -48,8 +51,9 @@ class Architecture:
 
 
 def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
-    """Two hidden widths that shrink from the input towards the bottleneck."""
-    return 256, 128
+    """Two hidden widths that shrink towards the bottleneck: 256 and 128, more for a wide bottleneck."""
+    last = max(128, min(2 * n_components, (n_features + n_components) // 2))
+    return max(256, min(2 * last, n_features)), last
 
 
 class AutoEncoder(nn.Module, ABC):
@@ -114,14 +118,15 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Take over spread and directions, and draw the first weights of the stacks."""
         scale = directions.scale
         spread = directions.column_scale / scale
+        spread = np.where(spread > 0, np.sqrt(np.square(spread) + SPREAD_FLOOR), 0.0)
         gain = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         values = {"input_gain": gain, "output_gain": spread}
         if self.architecture.linear_skip:
             unit = code_unit(directions) / scale
             values["encoding"] = directions.components / unit[:, np.newaxis]
             values["decoding"] = directions.components * unit[:, np.newaxis]
-            values["input_limit"] = REACH_FACTOR * directions.column_reach / scale * gain
-            values["code_limit"] = REACH_FACTOR * directions.code_reach / scale / unit + 1.0
+            values["input_limit"] = INPUT_REACH * directions.column_reach / scale
+            values["code_limit"] = CODE_REACH * (directions.code_reach / scale / unit + 1.0)
         fill_buffers(self, values)
         for stack in (self.encoder, self.decoder):
             if stack is not None:
@@ -131,11 +136,13 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Map centred rows to codes of unit scale."""
         if self.encoder is None:
             return x @ self.encoding.T
-        inputs = x * self.input_gain
         if not self.architecture.linear_skip:
-            return self.encoder(self.corrupted(inputs))
-        inputs = inputs.clamp(-self.input_limit, self.input_limit)
-        return x @ self.encoding.T + self.encoder(self.corrupted(inputs))
+            return self.encoder(self.corrupted(x * self.input_gain))
+        linear = x @ self.encoding.T
+        if self.training:  # no training row is beyond the limits
+            return linear + self.encoder(self.corrupted(x * self.input_gain))
+        inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
+        return linear + self.encoder(inputs) * nearness(x, self.input_limit)
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centred rows."""
@@ -143,7 +150,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return z @ self.decoding
         if not self.architecture.linear_skip:
             return self.decoder(z) * self.output_gain
-        correction = self.decoder(z.clamp(-self.code_limit, self.code_limit))
+        if self.training:
+            correction = self.decoder(z)
+        else:
+            correction = self.decoder(z.clamp(-self.code_limit, self.code_limit)) * nearness(z, self.code_limit)
         return torch.addcmul(z @ self.decoding, correction, self.output_gain)
 
 
@@ -203,6 +213,15 @@ def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
         module.get_buffer(name).copy_(torch.as_tensor(value))
 
 
+def nearness(values: Tensor, limit: Tensor) -> Tensor:
+    """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1).
+
+    A limit of zero, as of a constant column, limits nothing.
+    """
+    excess = torch.where(limit > 0, values.abs() / limit, 0.0).amax(dim=1, keepdim=True)
+    return (2.0 - excess).clamp(0.0, 1.0)
+
+
 def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn.Sequential:
     """Stack dense layers of the given sizes, their weights unset, the activation between them."""
     layers: list[nn.Module] = []
@@ -214,10 +233,10 @@ def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn
 
 @torch.no_grad()
 def draw_weights(stack: nn.Sequential, generator: torch.Generator, zero_last: bool) -> None:
-    """Draw He-uniform weights and zero biases; zeros for the last layer of a correction."""
+    """Draw uniform weights of variance one over the number of inputs, zero biases, and zeros for a correction's end."""
     linears = [layer for layer in stack if isinstance(layer, nn.Linear)]
     for layer in linears:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear", generator=generator)
         nn.init.zeros_(layer.bias)
     if zero_last:
         nn.init.zeros_(linears[-1].weight)

@@ -20,8 +20,11 @@ from skae._objectives import GaussianNoise
 
 AVERAGING_DECAY = 0.99
 NOISE = 0.1
-# Small data are held out in several sets, until this many rows have had their say.
-HELD_OUT_ROWS = 100
+# Where fewer rows than this carry the variance, rows held out say nothing about others: PCA is kept.
+MIN_EFFECTIVE_ROWS = 16
+# Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
+MANY_EFFECTIVE_ROWS = 300
+MANY_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,7 @@ class Training:
         self.model = model
         self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
         self.stopped = False
-        standardise = Standardisation(
-            model.mean.cpu().numpy(), float(model.scale), self.core.input_gain.dtype, model.mean.device
-        )
+        standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
         self.rows = RowDataset(X, rows=rows, standardise=standardise)
         self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
         averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
@@ -137,6 +138,16 @@ class Training:
             self.net.fit_loop(self.rows, epochs=1)
         except StopTraining:
             self.stopped = True
+
+    def run(self, n_epochs: int) -> None:
+        """Train for a number of epochs and look at nothing."""
+        for _ in range(n_epochs):
+            self.epoch()
+        self.end()
+
+    def end(self) -> None:
+        """Tell the callbacks that training is over."""
+        self.net.notify("on_train_end", X=self.rows, y=None)
 
     @property
     def n_batches(self) -> int:
@@ -172,7 +183,6 @@ class Training:
     def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
         """Hand these weights, or those of the last epoch, over to the model."""
         chosen = self.weights() if weights is None else weights
-        self.net.notify("on_train_end", X=self.rows, y=None)
         with torch.no_grad():
             for parameter, weight in zip(self.model.core.parameters(), chosen, strict=True):
                 parameter.copy_(weight)
@@ -226,11 +236,17 @@ def _something_to_learn(start: Start, settings: TrainingSettings, directions: Pr
     return start.architecture.activation != "identity" and directions.residual_share(len(start.X)) > rounding
 
 
-def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, several: bool) -> list[NDArray]:
+def _n_sets(directions: PrincipalDirections, n_rows: int) -> int:
+    """In how many sets to hold rows out: the fewer rows carry the variance, the more."""
+    wanted = math.ceil(MANY_EFFECTIVE_ROWS / directions.effective_rows)
+    return max(1, min(wanted, MANY_ROWS // n_rows))
+
+
+def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
     The rows are dealt out in the order of their distance from the mean, so that each set gets its
-    share of wild ones. Small data are held out in several sets in turn.
+    share of wild ones.
 
     Parameters
     ----------
@@ -242,24 +258,23 @@ def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, several: boo
         Share of the rows in each set.
     seed : int
         Deals.
-    several : bool
-        Whether more than one set may be used.
+    n_sets : int
+        Number of sets wanted; there are at most as many as fractions in the whole.
 
     Returns
     -------
     list of ndarray of int
         Row numbers, ascending.
     """
-    n_sets = max(round(1 / min(fraction, 1 - fraction)), 2)
+    n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
     order = np.argsort(squared_distances(X, mean), kind="stable")
     random = np.random.RandomState(seed)
-    hands = np.concatenate([random.permutation(n_sets) for _ in range(math.ceil(len(X) / n_sets))])[: len(X)]
-    sets = [np.sort(order[hands == hand]) for hand in range(n_sets)]
+    hands = np.concatenate([random.permutation(n_hands) for _ in range(math.ceil(len(X) / n_hands))])[: len(X)]
+    sets = [np.sort(order[hands == hand]) for hand in range(n_hands)]
     sets = [rows for rows in sets if len(rows) > 0]
     if fraction > 0.5:
         return [np.setdiff1d(order, sets[0])]
-    n_used = math.ceil(HELD_OUT_ROWS * n_sets / len(X)) if several else 1
-    return sets[:n_used]
+    return sets[:n_sets]
 
 
 def _search(
@@ -267,45 +282,45 @@ def _search(
 ) -> tuple[DataUnits, TrainingRecord]:
     """Find the epoch on held-out rows, and give the network of all rows as much training."""
     model = start.on(directions)
-    held_out = hold_out(start.X, directions.mean, validation_fraction, settings.seed, several=refit)
+    linear_skip = start.architecture.linear_skip
+    n_sets = _n_sets(directions, len(start.X)) if refit and linear_skip else 1
+    held_out = hold_out(start.X, directions.mean, validation_fraction, settings.seed, n_sets)
     complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
-    if start.architecture.linear_skip and min(map(len, complements)) <= start.architecture.n_components:
+    too_few = min(map(len, complements)) <= start.architecture.n_components
+    if linear_skip and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
     trainings = []
     for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
         callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
         own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
         trainings.append(Training(start.on(start.directions(rows)), own, start.X, rows, valid, callbacks))
-    choice, weights = _run_side_by_side(trainings, settings, directions.heaviest_share)
+    choice, weights = _run_side_by_side(trainings, settings)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
     record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
-    searched = first.finish(weights)
     if choice.best_epoch == 0:
         return model, record
     if not refit:
-        return searched, record
-    again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
+        return first.finish(weights), record
     # As many steps as on the smaller set, whatever the number of batches is now.
-    for _ in range(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1)):
-        again.epoch()
+    again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
+    again.run(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1))
     return again.finish(), record
 
 
-def _run_side_by_side(
-    trainings: list[Training], settings: TrainingSettings, heaviest_share: float
-) -> tuple[EpochChoice, list[Tensor]]:
+def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
     start_losses = np.concatenate([training.current_losses(training.valid) for training in trainings])
-    # Where a single row may carry so much of the variance, a smaller improvement may be that of a single row.
-    margin = heaviest_share * start_losses.mean() if trainings[0].core.architecture.linear_skip else None
-    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, margin)
+    cautious = trainings[0].core.architecture.linear_skip
+    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, cautious)
     weights = trainings[0].weights()
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
         for training in trainings:
             training.epoch()
         if choice.consider(np.concatenate([training.valid_losses for training in trainings])):
             weights = trainings[0].weights()
+    for training in trainings:
+        training.end()
     return choice, weights
 
 
@@ -322,10 +337,11 @@ def _train_on_all(
     model = start.on(directions)
     training = Training(model, settings, start.X, callbacks=settings.callbacks)
     start_loss = training.current_losses(training.rows).mean(keepdims=True)
-    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change)
+    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
         training.epoch()
         choice.consider(np.array(training.train_losses[-1:]))
+    training.end()
     better = training.current_losses(training.rows).mean() < start_loss
     best_epoch = choice.n_epochs if better else 0
     record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
