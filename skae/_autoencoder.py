@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skae._batches import automatic_batch_size, map_rows
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._modules import ACTIVATIONS, Architecture, automatic_sizes
-from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, freeze, thaw
+from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
 from skae._training import Start, fit_network
 from skae._objectives import LOSSES
 
@@ -426,6 +426,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 "Choose fewer components or pass more rows."
             )
         check_dtype_on_device(X.dtype, device)
+        check_optimizer(self.optimizer)
         check_callbacks(self.callbacks or ())
 
     def _keep(self, net, record):

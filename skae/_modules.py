@@ -59,7 +59,7 @@ def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
 class AutoEncoder(nn.Module, ABC):
     """The protocol of every network here: ``encode`` to codes, ``decode`` back."""
 
-    # A callable that disturbs the inputs of the trained layers; set while training, None otherwise.
+    # A callable that disturbs the rows to be encoded; set while training, None otherwise.
     corruption: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
@@ -71,12 +71,9 @@ class AutoEncoder(nn.Module, ABC):
         """Map codes of shape (n, n_components) to rows of shape (n, n_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct x."""
-        return self.decode(self.encode(x))
-
-    def corrupted(self, x: Tensor) -> Tensor:
-        """Disturb x while training, hand it on as it is otherwise."""
-        return x if self.corruption is None or not self.training else self.corruption(x)
+        """Reconstruct x, from a disturbed x while training."""
+        disturbed = x if self.corruption is None or not self.training else self.corruption(x)
+        return self.decode(self.encode(disturbed))
 
 
 class FeedForwardAutoEncoder(AutoEncoder):
@@ -137,10 +134,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if self.encoder is None:
             return x @ self.encoding.T
         if not self.architecture.linear_skip:
-            return self.encoder(self.corrupted(x * self.input_gain))
+            return self.encoder(x * self.input_gain)
         linear = x @ self.encoding.T
         if self.training:  # no training row is beyond the limits
-            return linear + self.encoder(self.corrupted(x * self.input_gain))
+            return linear + self.encoder(x * self.input_gain)
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
         return linear + self.encoder(inputs) * nearness(x, self.input_limit)
 
@@ -150,10 +147,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return z @ self.decoding
         if not self.architecture.linear_skip:
             return self.decoder(z) * self.output_gain
-        if self.training:
-            correction = self.decoder(z)
-        else:
-            correction = self.decoder(z.clamp(-self.code_limit, self.code_limit)) * nearness(z, self.code_limit)
+        correction = self.decoder(z.clamp(-self.code_limit, self.code_limit)) * nearness(z, self.code_limit)
         return torch.addcmul(z @ self.decoding, correction, self.output_gain)
 
 

@@ -43,6 +43,7 @@ class TrainingSettings:
     callbacks: Sequence = ()
     verbose: int = 0
     seed: int = 0
+    noise: float = 0.0
 
 
 class ReconstructionNet(NeuralNet):
@@ -172,6 +173,21 @@ def epochs_of(net: NeuralNet) -> list[dict]:
 def schedulers(callbacks: Sequence) -> list:
     """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
     return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
+
+
+def check_optimizer(optimizer: str | type) -> None:
+    """Refuse a class that is no torch optimizer.
+
+    Raises
+    ------
+    TypeError
+        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
+    """
+    if optimizer not in OPTIMIZERS and not issubclass(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
+            f"got {optimizer!r}."
+        )
 
 
 def check_callbacks(callbacks: Sequence) -> None:

@@ -19,7 +19,8 @@ from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of,
 from skae._objectives import GaussianNoise
 
 AVERAGING_DECAY = 0.99
-NOISE = 0.1
+# Noise on the rows while training, as a share of the error that PCA makes.
+NOISE = 0.5
 # Where fewer rows than this carry the variance, rows held out say nothing about others: PCA is kept.
 MIN_EFFECTIVE_ROWS = 16
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
@@ -129,7 +130,8 @@ class Training:
         own = [averaging] if stochastic else []
         self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, averaging)
         if stochastic:
-            self.core.corruption = GaussianNoise(NOISE, seeded_generator(settings.seed, model.mean.device))
+            noise = seeded_generator(settings.seed, model.mean.device)
+            self.core.corruption = GaussianNoise(settings.noise * self.core.output_gain, noise)
         self.net.notify("on_train_begin", X=self.rows, y=None)
 
     def epoch(self) -> None:
@@ -217,6 +219,7 @@ def fit_network(
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
         directions = start.directions()
+        settings = replace(settings, noise=NOISE * math.sqrt(directions.residual_share(len(start.X))))
         if not _something_to_learn(start, settings, directions):
             model, record = start.on(directions), TrainingRecord()
         elif validation_fraction is None:
@@ -326,7 +329,7 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
 
 def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
-    reference = np.mean(np.concatenate([training.losses(torch.zeros_like, training.valid) for training in trainings]))
+    reference = float(np.mean(np.concatenate([training.losses(torch.zeros_like, training.valid) for training in trainings])))
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
 
 
