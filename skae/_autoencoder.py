@@ -16,8 +16,8 @@ from skae._batches import automatic_batch_size, map_rows
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._modules import ACTIVATIONS, Architecture, automatic_sizes
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
-from skae._training import Start, fit_network
 from skae._objectives import LOSSES
+from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
 
@@ -62,7 +62,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Whether rows are set aside that choose the best epoch and say when to stop. Without them the last
         epoch is kept, unless PCA reconstructs the training rows better.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, chosen at random.
+        Share of the rows set aside, chosen at random. Few rows are set aside in several parts in turn, each
+        with a training of its own, and refit on together.
     n_iter_no_change : int, default=20
         Epochs without progress after which training stops.
     tol : float, default=1e-4
@@ -94,15 +95,15 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     loss_curve_ : list of float
         Training loss of each epoch, as a share of the variance.
     validation_scores_ : list of float or None
-        Share of the held-out rows' variance explained, the start first, then after each epoch, so that
-        ``validation_scores_[best_epoch_]`` is the best. None without early stopping.
-    device_ : torch.device
+        Share of the held-out rows' variance explained, the start first, then after each epoch:
+        ``validation_scores_[best_epoch_]`` is what was kept. None where no rows were held out.
+    device_ : str
         Where the network is.
     net_ : skorch.NeuralNet
         The fitted net, its module in evaluation mode.
     n_features_in_ : int
         Number of features seen during `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X had names that are all strings.
 
     See Also
@@ -111,10 +112,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     sklearn.decomposition.KernelPCA : Nonlinear by a kernel; its inverse is approximate.
     sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is a plain autoencoder without codes.
 
-    Notes
-    -----
-    Inside, X is centred and scaled, so neither units nor offsets matter, and the networks see values clipped
-    at four standard deviations while the linear path sees all of them: a wild row is treated as PCA treats it.
+    Inside, X is centred and scaled, so neither units nor offsets matter. What the networks add fades out for
+    rows that reach far beyond the training rows, while the linear path stays: a wild row is treated as PCA
+    treats it. Where so few rows carry the variance that held-out rows could say nothing about others, and
+    where no epoch improves on PCA by more than two standard errors, the result is PCA on all rows.
 
     References
     ----------
@@ -237,12 +238,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
             X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
-            self._check(X, device)
+            _check(self, X, device)
             random_state = check_random_state(self.random_state)
             start = self._start(X, device, random_state)
             settings = self._settings(X, random_state)
             fraction = self.validation_fraction if self.early_stopping else None
-            self._keep(*fit_network(start, settings, fraction, self.refit))
+            self._keep(*fit_network(start, settings, fraction, self.refit, self.whiten))
         return self
 
     def transform(self, X):
@@ -255,7 +256,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components_)
+        ndarray of shape (n_samples, n_components)
             The codes, in the dtype of X.
 
         Raises
@@ -272,12 +273,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Codes as `transform` returns them.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features_in_)
+        ndarray of shape (n_samples, n_features)
             Reconstructed rows in the units of the training rows, in the dtype of the codes.
 
         Raises
@@ -289,13 +290,13 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Z = check_array(X, dtype=FLOAT_DTYPES, estimator=self, input_name="X")
         if Z.shape[1] != self.n_components_:
             raise ValueError(
-                f"X has {Z.shape[1]} columns, but {type(self).__name__} has codes of n_components={self.n_components_}. "
-                "Pass codes as transform returns them."
+                f"X has {Z.shape[1]} columns, but {type(self).__name__} has codes of "
+                f"n_components={self.n_components_}. Pass codes as transform returns them."
             )
         return self._map(Z, "decode", self.n_features_in_)
 
     def score(self, X, y=None):
-        """Share of the variance of X that its reconstruction explains, all columns pooled.
+        """Return the share of the variance of X that its reconstruction explains, all columns pooled.
 
         ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training rows of a linear autoencoder it is
         the sum of PCA's ``explained_variance_ratio_``; on other rows it is comparable between the two.
@@ -318,7 +319,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return float(1.0 - errors / offsets)
 
     def score_samples(self, X):
-        """Minus the mean squared reconstruction error of each row: low where a row is unlike the training rows.
+        """Return minus the mean squared reconstruction error of each row.
+
+        It is low where a row is unlike the training rows.
 
         Parameters
         ----------
@@ -369,20 +372,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
         return self._map(X, "squares", 2, np.float64)
 
-    def _architecture(self, X):
-        """The network that the parameters ask for on data of this shape."""
-        n_features = X.shape[1]
-        encoder = _layer_sizes(self.hidden_layer_sizes, "hidden_layer_sizes")
-        if encoder is None:
-            encoder = automatic_sizes(n_features, self.n_components)
-        decoder = _layer_sizes(self.decoder_layer_sizes, "decoder_layer_sizes")
-        if decoder is None:
-            decoder = encoder[::-1]
-        return Architecture(n_features, int(self.n_components), encoder, decoder, self.activation, self.linear_skip)
-
     def _start(self, X, device, random_state):
         """Where training begins: at PCA, anywhere, or at the fit before."""
-        architecture = self._architecture(X)
+        architecture = _architecture(self, X.shape[1])
         before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if before is not None and before.architecture != architecture:
             raise ValueError(
@@ -411,24 +403,6 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             seed=draw_seed(random_state),
         )
 
-    def _check(self, X, device):
-        """Refuse what the constraints of single parameters cannot see."""
-        n_samples, n_features = X.shape
-        if self.n_components > n_features:
-            raise ValueError(
-                f"n_components={self.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
-                "the input can copy it. Choose fewer components."
-            )
-        if self.linear_skip and self.n_components > n_samples:
-            raise ValueError(
-                f"n_components={self.n_components} must be between 1 and min(n_samples, n_features)="
-                f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
-                "Choose fewer components or pass more rows."
-            )
-        check_dtype_on_device(X.dtype, device)
-        check_optimizer(self.optimizer)
-        check_callbacks(self.callbacks or ())
-
     def _keep(self, net, record):
         """Publish the result."""
         module = net.module_
@@ -452,6 +426,38 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+def _check(estimator, X, device):
+    """Refuse what the constraints of single parameters cannot see."""
+    n_samples, n_features = X.shape
+    if estimator.n_components > n_features:
+        raise ValueError(
+            f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
+            "the input can copy it. Choose fewer components."
+        )
+    if estimator.linear_skip and estimator.n_components > n_samples:
+        raise ValueError(
+            f"n_components={estimator.n_components} must be between 1 and min(n_samples, n_features)="
+            f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
+            "Choose fewer components or pass more rows."
+        )
+    check_dtype_on_device(X.dtype, device)
+    check_optimizer(estimator.optimizer)
+    check_callbacks(estimator.callbacks or ())
+
+
+def _architecture(estimator, n_features):
+    """The network that the parameters ask for on data of this shape."""
+    encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
+    if encoder is None:
+        encoder = automatic_sizes(n_features, estimator.n_components)
+    decoder = _layer_sizes(estimator.decoder_layer_sizes, "decoder_layer_sizes")
+    if decoder is None:
+        decoder = encoder[::-1]
+    return Architecture(
+        n_features, int(estimator.n_components), encoder, decoder, estimator.activation, estimator.linear_skip
+    )
 
 
 def _layer_sizes(sizes, name):

@@ -16,7 +16,7 @@ class WeightAveraging(Callback):
     Parameters
     ----------
     decay : float
-        Weight of the past.
+        Weight of the past. The first steps forget faster, lest a short training hang on its start.
     """
 
     def __init__(self, decay: float) -> None:
@@ -25,11 +25,14 @@ class WeightAveraging(Callback):
     def on_train_begin(self, net, **kwargs) -> None:
         self.parameters_ = list(net.module_.parameters())
         self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
+        self.n_steps_ = 0
 
     @torch.no_grad()
     def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
         if training:
-            torch._foreach_lerp_(self.average_, self.parameters_, 1.0 - self.decay)
+            self.n_steps_ += 1
+            decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
+            torch._foreach_lerp_(self.average_, self.parameters_, 1.0 - decay)
 
     @torch.no_grad()
     def exchange(self) -> None:

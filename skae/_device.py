@@ -43,17 +43,22 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved = normalised(torch.device(device))
     except RuntimeError:
         resolved = None
-    if resolved is not None and resolved.type == "cuda" and resolved.index is None:
-        resolved = torch.device("cuda:0")
     if resolved is not None and str(resolved) in available:
         return resolved
     raise ValueError(
         f"device={str(device)!r} is not available: this machine has {', '.join(map(repr, available))}. "
         "Pass one of these, or device='auto' for the fastest one present."
     )
+
+
+def normalised(device: torch.device) -> torch.device:
+    """Write a device as `available_devices` does: with its index where the kind has several."""
+    if device.type == "cuda":
+        return torch.device("cuda", device.index or 0)
+    return torch.device(device.type) if device.index in (None, 0) else device
 
 
 def check_dtype_on_device(dtype: np.dtype, device: torch.device) -> None:

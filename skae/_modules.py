@@ -95,6 +95,13 @@ class FeedForwardAutoEncoder(AutoEncoder):
     The weights are unset until `start_at` or `load_state_dict` fills them.
     """
 
+    input_gain: Tensor
+    output_gain: Tensor
+    encoding: Tensor
+    decoding: Tensor
+    input_limit: Tensor
+    code_limit: Tensor
+
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
         sizes = self.architecture = architecture
@@ -162,20 +169,34 @@ class DataUnits(AutoEncoder):
         What rows and codes are computed in.
     """
 
+    mean: Tensor
+    scale: Tensor
+    pca_unit: Tensor
+    code_unit: Tensor
+
     def __init__(self, core: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
         self.core = core
         self.architecture = sizes = core.architecture
-        for name, shape in {"mean": (sizes.n_features,), "scale": (), "code_unit": (sizes.n_components,)}.items():
-            self.register_buffer(name, torch.empty(shape, dtype=dtype))
+        self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
+        self.register_buffer("scale", torch.empty((), dtype=dtype))
+        self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
 
     @torch.no_grad()
     def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
         """Take over location, spread and directions, and draw the first weights."""
         linear = self.architecture.linear_skip
         unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
-        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "code_unit": unit})
+        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "pca_unit": unit})
+        self.code_unit.copy_(self.pca_unit)
         self.core.start_at(directions, generator)
+
+    def set_code_unit(self, spread: NDArray | None) -> None:
+        """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
+        self.code_unit.copy_(self.pca_unit)
+        if spread is not None:
+            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)))
 
     def encode(self, x: Tensor) -> Tensor:
         """Map rows to codes, in PCA's units where there is a linear path."""

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
+from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PassthroughScoring, PrintLog
 from skorch.helper import predefined_split
 from skorch.history import History
-from sklearn.base import clone
 from torch import Tensor
 
 from skae._batches import RowBatches, RowDataset
 from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
-from skae._device import available_devices, seeded_generator
+from skae._device import available_devices, normalised, seeded_generator
 from skae._modules import Architecture, AutoEncoder, DataUnits, build
 from skae._objectives import LOSSES
 
@@ -33,7 +33,7 @@ class TrainingSettings:
     """Everything about a training that is neither data nor network."""
 
     loss: str = "squared_error"
-    optimizer: str | type[torch.optim.Optimizer] = "adam"
+    optimizer: str | type = "adam"
     lr: float = 3e-3
     alpha: float = 0.0
     batch_size: int = 256
@@ -128,7 +128,8 @@ def build_net(
     averaging: WeightAveraging | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
-    optimizer, options = OPTIMIZERS.get(settings.optimizer, (settings.optimizer, {}))
+    chosen = settings.optimizer
+    optimizer, options = OPTIMIZERS[chosen] if isinstance(chosen, str) else (chosen, {})
     decays = "weight_decay" in inspect.signature(optimizer).parameters
     if decays:
         options = {**options, "weight_decay": settings.alpha}
@@ -142,7 +143,7 @@ def build_net(
         train_split=None if valid is None else predefined_split(valid),
         callbacks=list(callbacks),
         verbose=settings.verbose,
-        device=next(module.buffers()).device,
+        device=normalised(next(module.buffers()).device),
         shuffler=seeded_generator(settings.seed),
         averaging=averaging,
         penalty=0.0 if decays else settings.alpha,
@@ -183,7 +184,8 @@ def check_optimizer(optimizer: str | type) -> None:
     TypeError
         If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
     """
-    if optimizer not in OPTIMIZERS and not issubclass(optimizer, torch.optim.Optimizer):
+    known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
+    if not known:
         raise TypeError(
             f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
             f"got {optimizer!r}."

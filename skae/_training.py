@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import RowBatches, RowDataset, Standardisation
+from skae._batches import RowBatches, RowDataset, Standardisation, map_rows
 from skae._callbacks import EpochChoice, StopTraining, WeightAveraging
 from skae._device import seeded_generator, threads_for, torch_dtype
 from skae._linear import PrincipalDirections, principal_directions, squared_distances
@@ -87,7 +87,6 @@ class Start:
         module = build(self.architecture, torch_dtype(self.X.dtype))
         module.start_at(directions, seeded_generator(self.seed))
         return module.to(self.device).eval()
-
 
 
 class Training:
@@ -167,15 +166,15 @@ class Training:
         return torch.cat(self.net.row_losses_).cpu().double().numpy()
 
     @torch.no_grad()
-    def losses(self, function: Callable[[Tensor], Tensor], rows: RowDataset) -> NDArray:
-        """Loss of each row if ``function`` reconstructs it."""
-        batches = RowBatches(rows, self.net.batch_size)
+    def losses(self, function: Callable[[Tensor], Tensor]) -> NDArray:
+        """Loss of each row that is held out, or else that trains, if ``function`` reconstructs it."""
+        batches = RowBatches(self.rows if self.valid is None else self.valid, self.net.batch_size)
         return torch.cat([self.net.criterion_.per_row(function(x), x) for x, _ in batches]).cpu().double().numpy()
 
-    def current_losses(self, rows: RowDataset) -> NDArray:
-        """Loss of each row with the weights as they are evaluated."""
+    def current_losses(self) -> NDArray:
+        """Loss of each of these rows with the weights as they are evaluated."""
         with self.net.evaluation() as core:
-            return self.losses(core, rows)
+            return self.losses(core)
 
     def weights(self) -> list[Tensor]:
         """A copy of the weights as they are evaluated."""
@@ -192,7 +191,7 @@ class Training:
 
 
 def fit_network(
-    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool
+    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool, whiten: bool
 ) -> tuple[ReconstructionNet, TrainingRecord]:
     """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
 
@@ -206,6 +205,8 @@ def fit_network(
         Share of the rows held out at a time; None trains on all rows and holds none out.
     refit : bool
         Whether to train again on all rows once the epoch is chosen.
+    whiten : bool
+        Whether to scale the codes to unit variance on all rows.
 
     Returns
     -------
@@ -226,6 +227,10 @@ def fit_network(
             model, record = _train_on_all(start, settings, directions)
         else:
             model, record = _search(start, settings, directions, validation_fraction, refit)
+        model.set_code_unit(None)
+        if whiten:
+            codes = map_rows(model.encode, start.X, start.architecture.n_components, model.mean, np.float64)
+            model.set_code_unit(codes.std(axis=0, ddof=1))
         return predicting_net(model, record.history), record
 
 
@@ -313,7 +318,7 @@ def _search(
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
-    start_losses = np.concatenate([training.current_losses(training.valid) for training in trainings])
+    start_losses = np.concatenate([training.current_losses() for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
     choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, cautious)
     weights = trainings[0].weights()
@@ -329,7 +334,7 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
 
 def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
-    reference = float(np.mean(np.concatenate([training.losses(torch.zeros_like, training.valid) for training in trainings])))
+    reference = float(np.mean(np.concatenate([training.losses(torch.zeros_like) for training in trainings])))
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
 
 
@@ -339,13 +344,13 @@ def _train_on_all(
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
     model = start.on(directions)
     training = Training(model, settings, start.X, callbacks=settings.callbacks)
-    start_loss = training.current_losses(training.rows).mean(keepdims=True)
+    start_loss = training.current_losses().mean(keepdims=True)
     choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
         training.epoch()
         choice.consider(np.array(training.train_losses[-1:]))
     training.end()
-    better = training.current_losses(training.rows).mean() < start_loss
+    better = training.current_losses().mean() < start_loss
     best_epoch = choice.n_epochs if better else 0
     record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
     return (training.finish() if better else model), record

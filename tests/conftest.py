@@ -1,0 +1,28 @@
+"""What must hold before any test is imported, and the fixtures that several test modules share."""
+
+import os
+
+os.environ["SCIPY_ARRAY_API"] = "1"  # read by scipy and scikit-learn when they are first imported
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, curved_rows
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("SKAE_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no folder of data sets: set SKAE_DATA, there is none at {folder}")
+    return folder
+
+
+@pytest.fixture
+def curved():
+    """Sixty rows near a bent surface in five dimensions."""
+    return curved_rows()

@@ -1,0 +1,48 @@
+"""Data, and runs of Python, that several test modules share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+# A network and a training small enough for a test that is not about quality.
+TINY = {"hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0}
+# The same without the choice of an epoch: what was trained is kept, if it is better than PCA on the training rows.
+TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "early_stopping": False, "random_state": 0}
+
+
+def curved_rows(n_rows=60, seed=0, noise=0.01):
+    """Rows whose five columns are functions of two hidden variables: a network has something to learn."""
+    random = np.random.RandomState(seed)
+    u, v = random.uniform(-1.0, 1.0, (2, n_rows))
+    columns = np.stack([u, v, u**2, u * v, np.sin(3 * v)], axis=1)
+    return columns + noise * random.standard_normal(columns.shape)
+
+
+def noise_rows(n_rows=80, n_features=6, seed=0):
+    """Gaussian noise, columns of different spreads and offsets: PCA cannot be beaten."""
+    random = np.random.RandomState(seed)
+    return random.standard_normal((n_rows, n_features)) * np.linspace(1.0, 3.0, n_features) + np.arange(n_features)
+
+
+def pca_score(pca, X):
+    """The share of variance that PCA's reconstruction of X explains, measured as `score` does."""
+    return 1.0 - np.square(X - pca.inverse_transform(pca.transform(X))).sum() / np.square(X - pca.mean_).sum()
+
+
+def python_environment():
+    """The environment for a new process that can import skae and these helpers."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def run_python(code, *arguments):
+    """Run code in a new process, warnings being errors there too, and return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    return done.stdout.strip()
