@@ -112,10 +112,13 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     sklearn.decomposition.KernelPCA : Nonlinear by a kernel; its inverse is approximate.
     sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is a plain autoencoder without codes.
 
+    Notes
+    -----
     Inside, X is centred and scaled, so neither units nor offsets matter. What the networks add fades out for
     rows that reach far beyond the training rows, while the linear path stays: a wild row is treated as PCA
     treats it. Where so few rows carry the variance that held-out rows could say nothing about others, and
-    where no epoch improves on PCA by more than two standard errors, the result is PCA on all rows.
+    where no epoch improves on PCA by more than two standard errors, the result is PCA on all rows. It is PCA
+    too where the network that was trained on all rows reconstructs these worse.
 
     References
     ----------

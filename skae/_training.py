@@ -310,10 +310,13 @@ def _search(
         return model, record
     if not refit:
         return first.finish(weights), record
-    # As many steps as on the smaller set, whatever the number of batches is now.
     again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
+    start_loss = again.current_losses().mean()
+    # As many steps as on the smaller set, whatever the number of batches is now.
     again.run(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1))
-    return again.finish(), record
+    if again.current_losses().mean() < start_loss:
+        return again.finish(), record
+    return model, replace(record, best_epoch=0)
 
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
