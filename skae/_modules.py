@@ -4,13 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from skae._linear import PrincipalDirections
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -29,6 +28,31 @@ CODE_REACH = 2.0
 SPREAD_FLOOR = 0.1
 # A direction with less than this share of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
+
+
+class Directions(Protocol):
+    """What a network has to know of the training rows to begin as their PCA; all arrays in data units."""
+
+    @property
+    def mean(self) -> NDArray: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def column_scale(self) -> NDArray: ...
+
+    @property
+    def column_reach(self) -> NDArray: ...
+
+    @property
+    def components(self) -> NDArray: ...
+
+    @property
+    def explained_variance(self) -> NDArray: ...
+
+    @property
+    def code_reach(self) -> NDArray: ...
 
 
 @dataclass(frozen=True)
@@ -118,7 +142,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             self.decoder = feedforward((n_components, *sizes.decoder_sizes, n_features), sizes.activation, dtype)
 
     @torch.no_grad()
-    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+    def start_at(self, directions: Directions, generator: torch.Generator) -> None:
         """Take over spread and directions, and draw the first weights of the stacks."""
         scale = directions.scale
         spread = directions.column_scale / scale
@@ -184,7 +208,7 @@ class DataUnits(AutoEncoder):
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
 
     @torch.no_grad()
-    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+    def start_at(self, directions: Directions, generator: torch.Generator) -> None:
         """Take over location, spread and directions, and draw the first weights."""
         linear = self.architecture.linear_skip
         unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
@@ -217,7 +241,7 @@ def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
     return DataUnits(FeedForwardAutoEncoder(architecture, dtype), dtype)
 
 
-def code_unit(directions: PrincipalDirections) -> NDArray:
+def code_unit(directions: Directions) -> NDArray:
     """Standard deviation along each direction, kept away from zero."""
     return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
 

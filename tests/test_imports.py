@@ -75,6 +75,13 @@ def test_imports_come_from_below(module):
     assert not above, f"{module} imports {above}, which are not below it in {ORDER}"
 
 
+@pytest.mark.parametrize("module", ["_linear", "_batches", "_objectives", "_modules"])
+def test_the_first_floor_stands_on_the_ground_alone(module):
+    """These do not import each other: each can be read, and replaced, without the rest."""
+    own = {name.removeprefix("skae.") for name, _ in imports_of(module) if name.split(".")[0] == "skae"}
+    assert own <= {"_device"}
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_are_absolute(module):
     assert [name for name, level in imports_of(module) if level > 0] == []
