@@ -237,6 +237,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         ValueError
             If a parameter, the device or X is not as described, if ``n_components`` exceeds
             ``min(n_samples, n_features)``, or if the loss becomes infinite or no number.
+        TypeError
+            If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
         """
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)

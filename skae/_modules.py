@@ -220,7 +220,7 @@ class DataUnits(AutoEncoder):
         """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
         self.code_unit.copy_(self.pca_unit)
         if spread is not None:
-            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)))
+            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
     def encode(self, x: Tensor) -> Tensor:
         """Map rows to codes, in PCA's units where there is a linear path."""
