@@ -138,7 +138,13 @@ def measure(method, k, seed, arrays):
     if model is None:
         return None
     started = time.perf_counter()
-    model.fit(train)
+    try:
+        model.fit(train)
+    except (ValueError, np.linalg.LinAlgError) as error:
+        if method != "kernel pca":
+            raise
+        print(f"kernel pca gives up: {error}", flush=True)
+        return ["nan", "nan", "", ""]
     seconds = time.perf_counter() - started
     score = share_explained(test, model.reconstruct(test), train.mean(axis=0, dtype=np.float64))
     accuracies = classify(model, train, y_train, test, y_test) if method in ("pca", "skae") else ("", "")
@@ -209,7 +215,7 @@ def write_table(summary, path):
         "|---|---|---:|" + "---:|" * (len(METHODS) + 4),
     ]
     for (name, scaling, k), methods in sorted(summary.items()):
-        scores = [f"{methods[method]['score']:.4f}" if method in methods else "" for method in METHODS]
+        scores = [f"{methods[method]['score']:.4f}" if method in methods else "not run" for method in METHODS]
         accuracies = [
             f"{methods[method][field]:.3f}" if method in methods else ""
             for field in ("knn", "logistic")
