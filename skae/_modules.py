@@ -21,9 +21,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "logistic": nn.Sigmoid,
 }
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
-# like none of them is left to PCA. A tighter limit costs heavy-tailed data more than it saves.
+# like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
 CODE_REACH = 2.0
+# Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
+LEARNING_REACH = 6.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
 SPREAD_FLOOR = 0.1
 # A direction with less than this share of the overall scale is scaled as if it had it.
@@ -154,11 +156,16 @@ class FeedForwardAutoEncoder(AutoEncoder):
             values["encoding"] = directions.components / unit[:, np.newaxis]
             values["decoding"] = directions.components * unit[:, np.newaxis]
             values["input_limit"] = INPUT_REACH * directions.column_reach / scale
-            values["code_limit"] = CODE_REACH * (directions.code_reach / scale / unit + 1.0)
+            values["code_limit"] = LEARNING_REACH * (directions.code_reach / scale / unit + 1.0)
         fill_buffers(self, values)
         for stack in (self.encoder, self.decoder):
             if stack is not None:
                 draw_weights(stack, generator, zero_last=self.architecture.linear_skip)
+
+    @torch.no_grad()
+    def limit_codes(self, reach: Tensor) -> None:
+        """Let the decoder's correction fade beyond a multiple of the largest codes that it has learnt from."""
+        self.code_limit.copy_(torch.minimum(self.code_limit, CODE_REACH * reach.to(self.code_limit)))
 
     def encode(self, x: Tensor) -> Tensor:
         """Map centred rows to codes of unit scale."""

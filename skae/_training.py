@@ -187,7 +187,18 @@ class Training:
         with torch.no_grad():
             for parameter, weight in zip(self.model.core.parameters(), chosen, strict=True):
                 parameter.copy_(weight)
+        if self.core.architecture.linear_skip:
+            self.model.core.limit_codes(self.code_reach(chosen))
         return self.model
+
+    @torch.no_grad()
+    def code_reach(self, weights: Sequence[Tensor]) -> Tensor:
+        """Largest distance from zero that the codes of the training rows have with these weights."""
+        core = copy.deepcopy(self.core).eval()
+        for parameter, weight in zip(core.parameters(), weights, strict=True):
+            parameter.copy_(weight)
+        batches = RowBatches(self.rows, self.net.batch_size)
+        return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
 def fit_network(
