@@ -62,6 +62,16 @@ def scaled(name, scaling, train, test):
     return train.astype(np.float32), test.astype(np.float32)
 
 
+def with_outliers(train, test):
+    """Move one column of twenty test rows to sixty standard deviations of the training rows."""
+    random = np.random.RandomState(0)
+    test, mean, spread = test.copy(), train.mean(axis=0), train.std(axis=0)
+    columns = random.randint(0, train.shape[1], min(20, len(test)))
+    signs = random.choice([-1, 1], len(columns))
+    test[np.arange(len(columns)), columns] = mean[columns] + 60 * signs * spread[columns]
+    return test
+
+
 def share_explained(X, X_hat, mean):
     """The measure of every method."""
     X, X_hat = X.astype(np.float64), np.asarray(X_hat, dtype=np.float64)
@@ -162,6 +172,7 @@ def cells(options):
             X, y = X[some], y[some]
         for scaling in ["usual"] if name in RAW else ["usual", "unscaled"]:
             train, test = scaled(name, scaling, X, X_test)
+            test = with_outliers(train, test) if options.outliers else test
             for k in options.k:
                 for seed in range(options.seeds) if k < min(train.shape) else ():
                     yield name, scaling, k, seed, (train, y, test, y_test)
@@ -253,6 +264,7 @@ def main():
     parser.add_argument("--k", nargs="*", type=int, default=[2, 4, 8, 16, 32, 64])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, help="use at most this many training rows")
+    parser.add_argument("--outliers", action="store_true", help="spoil twenty rows of each test set")
     parser.add_argument("--quick", action="store_true", help="one seed, at most 2,000 training rows, k = 2, 8 and 32")
     parser.add_argument("--out", default="reconstruction", help="stem of the .csv, .md and .png files")
     options = parser.parse_args()
