@@ -54,7 +54,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Finds the weights. "lbfgs" takes all rows in each step.
     lr : "auto" or float, default="auto"
         Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
-    max_epochs : int, default=200
+    max_epochs : int, default=300
         Largest number of passes over the training rows; 0 is PCA.
     batch_size : "auto" or int, default="auto"
         Rows a step. "auto" is a twentieth of the rows, between 32 and 256.
@@ -64,8 +64,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     validation_fraction : float, default=0.1
         Share of the rows set aside, chosen at random. Few rows are set aside in several parts in turn, each
         with a training of its own, and refit on together.
-    n_iter_no_change : int, default=20
-        Epochs without progress after which training stops.
+    n_iter_no_change : int, default=15
+        Epochs without progress after which training goes on to its next stage, and in the end stops.
     tol : float, default=1e-4
         Smallest progress that counts, as a share of the variance.
     refit : bool, default=True
@@ -180,11 +180,11 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         whiten=False,
         optimizer="adam",
         lr="auto",
-        max_epochs=200,
+        max_epochs=300,
         batch_size="auto",
         early_stopping=True,
         validation_fraction=0.1,
-        n_iter_no_change=20,
+        n_iter_no_change=15,
         tol=1e-4,
         refit=True,
         warm_start=False,

@@ -89,12 +89,21 @@ class RowBatches:
         normalise over the batch cannot take it.
     generator : torch.Generator or None
         Shuffles anew at each pass; None keeps the order.
+    augment : callable, default=None
+        Makes other rows of those of a batch.
     """
 
-    def __init__(self, dataset: RowDataset, batch_size: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        dataset: RowDataset,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.generator = generator
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self._starts())
@@ -114,6 +123,8 @@ class RowBatches:
         starts = self._starts()
         for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
             batch = self.dataset.take(order[start:stop])
+            if self.augment is not None:
+                batch = self.augment(batch)
             yield batch, batch
 
 

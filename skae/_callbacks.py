@@ -41,6 +41,24 @@ class WeightAveraging(Callback):
             parameter.data, average.data = average.data, parameter.data
 
 
+class Shrinkage(Callback):
+    """Takes a share of each weight after every step, whatever the optimizer.
+
+    Attributes
+    ----------
+    amount : float
+        The share; may be changed between steps.
+    """
+
+    def __init__(self) -> None:
+        self.amount = 0.0
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
+        if training and self.amount > 0:
+            torch._foreach_mul_(list(net.module_.parameters()), 1.0 - self.amount)
+
+
 class FiniteLoss(Callback):
     """Refuses to go on with a loss that is no number."""
 
@@ -55,7 +73,7 @@ class FiniteLoss(Callback):
 
 
 class EpochChoice:
-    """Decides which epoch to keep and when to stop, from the losses of the held-out rows.
+    """Decides which epoch to keep, when to go on to the next stage, and when to stop, from the held-out rows' losses.
 
     An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
     what a few lucky rows suggest does not count. Of those that qualify the best has the largest improvement
@@ -68,9 +86,11 @@ class EpochChoice:
     tol : float
         Smallest progress that counts.
     n_iter_no_change : int
-        Epochs without progress after which it is time to stop.
+        Epochs without progress after which it is time for the next stage, or to stop.
     cautious : bool
         Whether standard errors count; otherwise means alone are compared.
+    n_stages : int, default=1
+        Number of stages.
 
     Attributes
     ----------
@@ -78,15 +98,21 @@ class EpochChoice:
         Mean loss of the held-out rows, the start's first.
     best_epoch : int
         The epoch to keep; 0 is the start.
+    stage_starts : list of int
+        Epochs already run when each stage began.
     """
 
-    def __init__(self, start_losses: NDArray, tol: float, n_iter_no_change: int, cautious: bool) -> None:
+    def __init__(
+        self, start_losses: NDArray, tol: float, n_iter_no_change: int, cautious: bool, n_stages: int = 1
+    ) -> None:
         self.start_losses = start_losses
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
         self.cautious = cautious
+        self.n_stages = n_stages
         self.mean_losses = [float(start_losses.mean())]
         self.best_epoch = 0
+        self.stage_starts = [0]
         self._best = self._reference = 0.0
         self._last_progress = 0
 
@@ -98,6 +124,9 @@ class EpochChoice:
         error = gains.std() / np.sqrt(len(gains)) if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
+        if self._stalled and self.stage < self.n_stages - 1:
+            self.stage_starts.append(self.n_epochs)
+            self._last_progress = self.n_epochs
         if mean <= 2 * error or mean - error <= self._best:
             return False
         self._best, self.best_epoch = mean - error, self.n_epochs
@@ -109,6 +138,22 @@ class EpochChoice:
         return len(self.mean_losses) - 1
 
     @property
+    def stage(self) -> int:
+        """Stage of the next epoch, from zero."""
+        return len(self.stage_starts) - 1
+
+    @property
     def exhausted(self) -> bool:
-        """Whether progress has been missing for long enough."""
+        """Whether progress has been missing for long enough in the last stage."""
+        return self._stalled and self.stage == self.n_stages - 1
+
+    @property
+    def _stalled(self) -> bool:
         return self.n_epochs - self._last_progress >= self.n_iter_no_change
+
+    def epochs_per_stage(self) -> list[int]:
+        """Number of epochs in each stage up to the best one."""
+        ends = [*self.stage_starts[1:], self.n_epochs]
+        return [
+            max(min(end, self.best_epoch) - start, 0) for start, end in zip(self.stage_starts, ends, strict=True)
+        ]

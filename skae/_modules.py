@@ -1,5 +1,6 @@
 """The networks: everything with ``encode`` and ``decode``."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Architecture:
         """Number of multiplications that one row costs."""
         encoder = (self.n_features, *self.encoder_sizes, self.n_components)
         decoder = (self.n_components, *self.decoder_sizes, self.n_features)
-        return sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
+        linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
+        return linear + sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
 
 
 def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
@@ -103,28 +105,31 @@ class AutoEncoder(nn.Module, ABC):
 
 
 class FeedForwardAutoEncoder(AutoEncoder):
-    """Two stacks of dense layers, with PCA as a linear path beside them or without it.
+    """Two stacks of dense layers, with a linear path beside them or without it.
 
-    With the linear path ``z = W x + f(x)`` and ``x_hat = V z + g(z)``, where the corrections f and g start at
-    zero; without it ``z = f(x)`` and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes
-    of the linear path. That path is fixed and reaches every row as it is; the corrections see clipped values.
+    With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
+    and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
+    and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes of PCA. What was learnt,
+    ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for rows that reach far
+    beyond the training rows, where PCA remains.
 
     Parameters
     ----------
     architecture : Architecture
-        The identity as activation beside a linear path leaves the corrections out: PCA is the best linear one.
+        The identity as activation beside a linear path leaves nothing to learn: PCA is the best linear one.
     dtype : torch.dtype
         Of all weights and so of all results.
 
     Notes
     -----
-    The weights are unset until `start_at` or `load_state_dict` fills them.
+    The weights are unset until `start_at` or `load_state_dict` fills them. The linear path is learnt in units
+    in which every column has a spread of about one, as the stacks are.
     """
 
     input_gain: Tensor
     output_gain: Tensor
-    encoding: Tensor
-    decoding: Tensor
+    pca_encoding: Tensor
+    pca_decoding: Tensor
     input_limit: Tensor
     code_limit: Tensor
 
@@ -134,14 +139,18 @@ class FeedForwardAutoEncoder(AutoEncoder):
         n_features, n_components = sizes.n_features, sizes.n_components
         shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
         if sizes.linear_skip:
-            shapes |= {"encoding": (n_components, n_features), "decoding": (n_components, n_features)}
+            shapes |= {"pca_encoding": (n_components, n_features), "pca_decoding": (n_components, n_features)}
             shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.encoder = self.decoder = None
-        if not (sizes.linear_skip and sizes.activation == "identity"):
-            self.encoder = feedforward((n_features, *sizes.encoder_sizes, n_components), sizes.activation, dtype)
-            self.decoder = feedforward((n_components, *sizes.decoder_sizes, n_features), sizes.activation, dtype)
+        if sizes.linear_skip and sizes.activation == "identity":
+            return
+        self.encoder = feedforward((n_features, *sizes.encoder_sizes, n_components), sizes.activation, dtype)
+        self.decoder = feedforward((n_components, *sizes.decoder_sizes, n_features), sizes.activation, dtype)
+        if sizes.linear_skip:
+            self.encoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+            self.decoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
 
     @torch.no_grad()
     def start_at(self, directions: Directions, generator: torch.Generator) -> None:
@@ -153,40 +162,62 @@ class FeedForwardAutoEncoder(AutoEncoder):
         values = {"input_gain": gain, "output_gain": spread}
         if self.architecture.linear_skip:
             unit = code_unit(directions) / scale
-            values["encoding"] = directions.components / unit[:, np.newaxis]
-            values["decoding"] = directions.components * unit[:, np.newaxis]
+            values["pca_encoding"] = directions.components / unit[:, np.newaxis]
+            values["pca_decoding"] = directions.components * unit[:, np.newaxis]
             values["input_limit"] = INPUT_REACH * directions.column_reach / scale
             values["code_limit"] = LEARNING_REACH * (directions.code_reach / scale / unit + 1.0)
         fill_buffers(self, values)
-        for stack in (self.encoder, self.decoder):
-            if stack is not None:
-                draw_weights(stack, generator, zero_last=self.architecture.linear_skip)
+        for stack in self._stacks():
+            draw_weights(stack, generator)
+            if self.architecture.linear_skip:
+                nn.init.zeros_(stack[-1].weight)
+        if self.architecture.linear_skip and self.encoder is not None:
+            self.encoding.copy_(self.pca_encoding * self.output_gain)
+            self.decoding.copy_(self.pca_decoding * self.input_gain)
+
+    @torch.no_grad()
+    def set_off(self, share: float, generator: torch.Generator) -> None:
+        """Draw the last layers, scaled by the root of a share: a little off PCA better optima are found than from it.
+
+        Without a linear path they have been drawn already.
+        """
+        if self.architecture.linear_skip:
+            for stack in self._stacks():
+                draw_weights(stack[-1:], generator)
+                stack[-1].weight.mul_(math.sqrt(share))
+
+    def _stacks(self) -> list[nn.Sequential]:
+        return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
     @torch.no_grad()
     def limit_codes(self, reach: Tensor) -> None:
-        """Let the decoder's correction fade beyond a multiple of the largest codes that it has learnt from."""
-        self.code_limit.copy_(torch.minimum(self.code_limit, CODE_REACH * reach.to(self.code_limit)))
+        """Let what the decoder has learnt fade beyond a multiple of the largest codes that it has learnt from."""
+        self.code_limit.copy_(CODE_REACH * reach)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map centred rows to codes of unit scale."""
         if self.encoder is None:
-            return x @ self.encoding.T
+            return x @ self.pca_encoding.T
         if not self.architecture.linear_skip:
             return self.encoder(x * self.input_gain)
-        linear = x @ self.encoding.T
         if self.training:  # no training row is beyond the limits
-            return linear + self.encoder(x * self.input_gain)
+            inputs = x * self.input_gain
+            return nn.functional.linear(inputs, self.encoding) + self.encoder(inputs)
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
-        return linear + self.encoder(inputs) * nearness(x, self.input_limit)
+        learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + self.encoder(inputs)
+        return torch.addcmul(x @ self.pca_encoding.T, learnt, nearness(x, self.input_limit))
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centred rows."""
         if self.decoder is None:
-            return z @ self.decoding
+            return z @ self.pca_decoding
         if not self.architecture.linear_skip:
             return self.decoder(z) * self.output_gain
-        correction = self.decoder(z.clamp(-self.code_limit, self.code_limit)) * nearness(z, self.code_limit)
-        return torch.addcmul(z @ self.decoding, correction, self.output_gain)
+        if self.training:
+            return (z @ self.decoding + self.decoder(z)) * self.output_gain
+        codes = z.clamp(-self.code_limit, self.code_limit)
+        learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + self.decoder(codes)
+        return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
 
 
 class DataUnits(AutoEncoder):
@@ -278,11 +309,10 @@ def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn
 
 
 @torch.no_grad()
-def draw_weights(stack: nn.Sequential, generator: torch.Generator, zero_last: bool) -> None:
-    """Draw uniform weights of variance one over the number of inputs, zero biases, and zeros for a correction's end."""
-    linears = [layer for layer in stack if isinstance(layer, nn.Linear)]
-    for layer in linears:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear", generator=generator)
-        nn.init.zeros_(layer.bias)
-    if zero_last:
-        nn.init.zeros_(linears[-1].weight)
+def draw_weights(stack: nn.Sequential, generator: torch.Generator) -> None:
+    """Draw uniform weights of variance one over the number of inputs, the same in each precision, and zero biases."""
+    for layer in stack:
+        if isinstance(layer, nn.Linear):
+            weight = torch.empty_like(layer.weight, dtype=torch.float32)
+            layer.weight.copy_(nn.init.kaiming_uniform_(weight, nonlinearity="linear", generator=generator))
+            nn.init.zeros_(layer.bias)

@@ -17,7 +17,7 @@ from skae._batches import RowBatches, RowDataset
 from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
 from skae._device import available_devices, normalised, seeded_generator
 from skae._modules import Architecture, AutoEncoder, DataUnits, build
-from skae._objectives import LOSSES
+from skae._objectives import LOSSES, STAGES, Displacement, Regularisation
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -30,7 +30,10 @@ DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything about a training that is neither data nor network."""
+    """Everything about a training that is neither data nor network.
+
+    The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
+    """
 
     loss: str = "squared_error"
     optimizer: str | type = "adam"
@@ -43,7 +46,9 @@ class TrainingSettings:
     callbacks: Sequence = ()
     verbose: int = 0
     seed: int = 0
-    noise: float = 0.0
+    residual_share: float = 1.0
+    stages: Sequence[Regularisation] = STAGES[-1:]
+    departs: bool = False
 
 
 class ReconstructionNet(NeuralNet):
@@ -53,9 +58,10 @@ class ReconstructionNet(NeuralNet):
     cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
     """
 
-    def __init__(self, *args, dataset=RowDataset, shuffler=None, averaging=None, penalty=0.0, **kwargs) -> None:
+    def __init__(self, *args, dataset=RowDataset, shuffler=None, augment=None, averaging=None, penalty=0.0, **kwargs) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
         self.shuffler = shuffler
+        self.augment = augment
         self.averaging = averaging
         self.penalty = penalty
 
@@ -68,7 +74,7 @@ class ReconstructionNet(NeuralNet):
 
     def get_iterator(self, dataset, training=False) -> RowBatches:
         """Batches of rows, shuffled while training."""
-        return RowBatches(dataset, self.batch_size, self.shuffler if training else None)
+        return RowBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
         """One pass over a set, with averaged weights where it is held out."""
@@ -126,6 +132,7 @@ def build_net(
     callbacks: Sequence[Callback] = (),
     valid: RowDataset | None = None,
     averaging: WeightAveraging | None = None,
+    augment: Displacement | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
     chosen = settings.optimizer
@@ -145,6 +152,7 @@ def build_net(
         verbose=settings.verbose,
         device=normalised(next(module.buffers()).device),
         shuffler=seeded_generator(settings.seed),
+        augment=augment,
         averaging=averaging,
         penalty=0.0 if decays else settings.alpha,
         **{f"optimizer__{name}": value for name, value in options.items()},

@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._batches import RowBatches, RowDataset, Standardisation, map_rows
-from skae._callbacks import EpochChoice, StopTraining, WeightAveraging
+from skae._callbacks import EpochChoice, Shrinkage, StopTraining, WeightAveraging
 from skae._device import seeded_generator, threads_for, torch_dtype
 from skae._linear import PrincipalDirections, principal_directions, squared_distances
 from skae._modules import Architecture, DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of, predicting_net, schedulers
-from skae._objectives import GaussianNoise
+from skae._objectives import STAGES, Displacement, GaussianNoise, Regularisation
 
 AVERAGING_DECAY = 0.99
-# Noise on the rows while training, as a share of the error that PCA makes.
-NOISE = 0.5
 # Where fewer rows than this carry the variance, rows held out say nothing about others: PCA is kept.
 MIN_EFFECTIVE_ROWS = 16
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
@@ -118,20 +116,33 @@ class Training:
         callbacks: Sequence = (),
     ) -> None:
         # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
-        stochastic = settings.optimizer != "lbfgs"
+        self.stochastic = stochastic = settings.optimizer != "lbfgs"
         self.model = model
         self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
         self.stopped = False
         standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
         self.rows = RowDataset(X, rows=rows, standardise=standardise)
         self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
+        generator = seeded_generator(settings.seed, model.mean.device)
+        self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
+        self.displacement = Displacement(generator)
+        self.shrinkage = Shrinkage()
         averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
-        own = [averaging] if stochastic else []
-        self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, averaging)
-        if stochastic:
-            noise = seeded_generator(settings.seed, model.mean.device)
-            self.core.corruption = GaussianNoise(settings.noise * self.core.output_gain, noise)
+        own = [self.shrinkage, averaging] if stochastic else []
+        self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, averaging, self.displacement)
+        self.start_losses = self.losses(self.core.eval())
+        if settings.departs:
+            self.core.set_off(settings.residual_share, seeded_generator(settings.seed))
+        self.regularise(settings.stages[0])
         self.net.notify("on_train_begin", X=self.rows, y=None)
+
+    def regularise(self, stage: Regularisation) -> None:
+        """Train the next epochs like this."""
+        if self.stochastic:
+            self.core.corruption = self.noise
+            self.noise.amount = stage.noise
+            self.displacement.amount = stage.displacement
+            self.shrinkage.amount = stage.shrinkage / self.n_batches
 
     def epoch(self) -> None:
         """Take the steps of one epoch, then look at the held-out rows."""
@@ -140,10 +151,12 @@ class Training:
         except StopTraining:
             self.stopped = True
 
-    def run(self, n_epochs: int) -> None:
-        """Train for a number of epochs and look at nothing."""
-        for _ in range(n_epochs):
-            self.epoch()
+    def repeat(self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation]) -> None:
+        """Train for a number of epochs in each stage and look at nothing."""
+        for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
+            self.regularise(stage)
+            for _ in range(n_epochs):
+                self.epoch()
         self.end()
 
     def end(self) -> None:
@@ -231,7 +244,8 @@ def fit_network(
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
         directions = start.directions()
-        settings = replace(settings, noise=NOISE * math.sqrt(directions.residual_share(len(start.X))))
+        share = directions.residual_share(len(start.X))
+        settings = replace(settings, residual_share=share)
         if not _something_to_learn(start, settings, directions):
             model, record = start.on(directions), TrainingRecord()
         elif validation_fraction is None:
@@ -308,6 +322,8 @@ def _search(
     too_few = min(map(len, complements)) <= start.architecture.n_components
     if linear_skip and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
+    if start.before is None and settings.optimizer != "lbfgs":
+        settings = replace(settings, stages=STAGES, departs=True)
     trainings = []
     for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
         callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
@@ -322,22 +338,23 @@ def _search(
     if not refit:
         return first.finish(weights), record
     again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
-    start_loss = again.current_losses().mean()
     # As many steps as on the smaller set, whatever the number of batches is now.
-    again.run(max(round(choice.best_epoch * first.n_batches / again.n_batches), 1))
-    if again.current_losses().mean() < start_loss:
+    ratio = first.n_batches / again.n_batches
+    again.repeat([math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()], settings.stages)
+    if again.current_losses().mean() < again.start_losses.mean():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
 
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
-    start_losses = np.concatenate([training.current_losses() for training in trainings])
+    start_losses = np.concatenate([training.start_losses for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
-    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, cautious)
+    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, cautious, len(settings.stages))
     weights = trainings[0].weights()
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
         for training in trainings:
+            training.regularise(settings.stages[choice.stage])
             training.epoch()
         if choice.consider(np.concatenate([training.valid_losses for training in trainings])):
             weights = trainings[0].weights()
@@ -358,7 +375,7 @@ def _train_on_all(
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
     model = start.on(directions)
     training = Training(model, settings, start.X, callbacks=settings.callbacks)
-    start_loss = training.current_losses().mean(keepdims=True)
+    start_loss = training.start_losses.mean(keepdims=True)
     choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
         training.epoch()
