@@ -25,6 +25,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
 CODE_REACH = 2.0
+# Steps that look for a better code of a row beyond the reach of the training rows.
+REFINEMENT_STEPS = 5
+REFINEMENT_VALUES = 1_000_000
 # Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
 LEARNING_REACH = 6.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
@@ -111,7 +114,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
     and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
     and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes of PCA. What was learnt,
     ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for rows that reach far
-    beyond the training rows, where PCA remains.
+    beyond the training rows, where PCA remains. Such a row's code is then moved to where its reconstruction is
+    better, because the decoder cannot know that an ordinary code belongs to a wild row.
 
     Parameters
     ----------
@@ -205,7 +209,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return nn.functional.linear(inputs, self.encoding) + self.encoder(inputs)
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
         learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + self.encoder(inputs)
-        return torch.addcmul(x @ self.pca_encoding.T, learnt, nearness(x, self.input_limit))
+        near = nearness(x, self.input_limit)
+        z = torch.addcmul(x @ self.pca_encoding.T, learnt, near)
+        far = (near[:, 0] < 1).nonzero()[:, 0]
+        return z if len(far) == 0 else z.index_copy(0, far, refined_codes(self.decode, x[far], z[far]))
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centred rows."""
@@ -297,6 +304,51 @@ def nearness(values: Tensor, limit: Tensor) -> Tensor:
     """
     excess = torch.where(limit > 0, values.abs() / limit, 0.0).amax(dim=1, keepdim=True)
     return (2.0 - excess).clamp(0.0, 1.0)
+
+
+def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor) -> Tensor:
+    """Take Levenberg-Marquardt steps from codes z to where they reconstruct the rows x better, if that exists.
+
+    A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
+    """
+    n_rows = max(REFINEMENT_VALUES // (x.shape[1] * z.shape[1]), 1)
+    with torch.inference_mode(False), torch.no_grad():
+        parts = zip(x.clone().split(n_rows), z.clone().split(n_rows), strict=True)
+        return torch.cat([_refined_part(decode, rows, codes) for rows, codes in parts])
+
+
+def _refined_part(decode, x, z):
+    """The same for rows whose Jacobians fit into memory together."""
+    errors = (x - decode(z)).square().sum(dim=1)
+    damping = torch.ones_like(errors)
+    for _ in range(REFINEMENT_STEPS):
+        slopes = _jacobians(decode, z)
+        gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
+        curvature = slopes.mT @ slopes
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        floor = torch.finfo(z.dtype).eps * diagonal.amax(dim=1, keepdim=True)
+        damped = curvature + torch.diag_embed(damping[:, None] * diagonal + floor)
+        moved = z + torch.linalg.solve_ex(damped, gradient)[0]
+        moved_errors = (x - decode(moved)).square().sum(dim=1)
+        better = moved_errors < (1.0 - 1e-4) * errors
+        z = torch.where(better[:, None], moved, z)
+        errors = torch.where(better, moved_errors, errors)
+        damping = torch.where(better, 0.3 * damping, 4.0 * damping)
+    return z
+
+
+@torch.enable_grad()
+def _jacobians(decode, z):
+    """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
+
+    They come out of two backward passes, which every layer has; forward derivatives lack some.
+    """
+    z = z.detach().requires_grad_()
+    x_hat = decode(z)
+    weights = torch.zeros_like(x_hat, requires_grad=True)
+    (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
+    columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
+    return torch.stack(columns, dim=2)
 
 
 def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn.Sequential:
