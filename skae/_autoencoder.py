@@ -1,6 +1,7 @@
 """The estimator: parameters, validation and wiring; the work is done on the floors below."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -12,7 +13,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skae._batches import automatic_batch_size, map_rows
+from skae._batches import automatic_batch_size, automatic_patience, map_rows
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._modules import ACTIVATIONS, Architecture, automatic_sizes
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
@@ -26,8 +27,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
 
     The codes are the principal components plus what a network adds to them, and the reconstruction is
-    PCA's plus what a second network adds. Both networks start at zero, so training starts at PCA;
-    rows held out from training decide whether and how far it goes on.
+    PCA's plus what a second network adds. PCA is the first candidate; rows held out from training decide
+    whether and how far training goes on from there.
 
     Parameters
     ----------
@@ -64,8 +65,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     validation_fraction : float, default=0.1
         Share of the rows set aside, chosen at random. Few rows are set aside in several parts in turn, each
         with a training of its own, and refit on together.
-    n_iter_no_change : int, default=15
-        Epochs without progress after which training goes on to its next stage, and in the end stops.
+    n_iter_no_change : "auto" or int, default="auto"
+        Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
+        fewer where an epoch has more than twenty batches: 5 for two hundred.
     tol : float, default=1e-4
         Smallest progress that counts, as a share of the variance.
     refit : bool, default=True
@@ -114,11 +116,13 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     Notes
     -----
-    Inside, X is centred and scaled, so neither units nor offsets matter. What the networks add fades out for
-    rows that reach far beyond the training rows, while the linear path stays: a wild row is treated as PCA
-    treats it. Where so few rows carry the variance that held-out rows could say nothing about others, and
-    where no epoch improves on PCA by more than two standard errors, the result is PCA on all rows. It is PCA
-    too where the network that was trained on all rows reconstructs these worse.
+    Inside, X is centred and scaled, so neither units nor offsets matter. Training has three stages, from strong
+    regularisation (noise, rows moved along differences of rows, shrinking weights) to light; the epoch that is
+    kept may lie in any. What is learnt fades out for rows that reach far beyond the training rows, where PCA
+    remains; the code of such a row is then moved to where its reconstruction is better. Where so few rows carry
+    the variance that held-out rows could say nothing about others, and where no epoch improves on PCA by more
+    than two standard errors, the result is PCA on all rows. It is PCA too where the network that was trained on
+    all rows reconstructs these worse.
 
     References
     ----------
@@ -157,7 +161,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "refit": ["boolean"],
         "warm_start": ["boolean"],
@@ -184,7 +188,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         batch_size="auto",
         early_stopping=True,
         validation_fraction=0.1,
-        n_iter_no_change=15,
+        n_iter_no_change="auto",
         tol=1e-4,
         refit=True,
         warm_start=False,
@@ -394,6 +398,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = len(X) if lbfgs else automatic_batch_size(len(X))
+        patience = self.n_iter_no_change
+        if patience == "auto":
+            patience = automatic_patience(math.ceil(len(X) / batch_size))
         return TrainingSettings(
             loss=self.loss,
             optimizer=self.optimizer,
@@ -401,7 +408,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             alpha=self.alpha,
             batch_size=batch_size,
             max_epochs=self.max_epochs,
-            n_iter_no_change=self.n_iter_no_change,
+            n_iter_no_change=patience,
             tol=self.tol,
             callbacks=tuple(self.callbacks or ()),
             verbose=self.verbose,

@@ -1,5 +1,6 @@
 """Rows of X as batches on the device, and whole arrays through a network a few rows at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -131,6 +132,11 @@ class RowBatches:
 def automatic_batch_size(n_rows: int) -> int:
     """About twenty steps an epoch, with batches between 32 and 256 rows, a power of two."""
     return int(np.clip(2 ** round(np.log2(n_rows / 20)), 32, 256))
+
+
+def automatic_patience(n_batches: int) -> int:
+    """Epochs to wait for progress: 15 of up to twenty batches, fewer of more batches, since each takes more steps."""
+    return math.ceil(15 * min(1.0, math.sqrt(20 / n_batches)))
 
 
 @torch.inference_mode()

@@ -1,5 +1,7 @@
 """What happens beside the steps of training: averaging, choosing the epoch, stopping."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -113,7 +115,7 @@ class EpochChoice:
         self.mean_losses = [float(start_losses.mean())]
         self.best_epoch = 0
         self.stage_starts = [0]
-        self._best = self._reference = 0.0
+        self._best, self._reference = 0.0, -math.inf
         self._last_progress = 0
 
     def consider(self, losses: NDArray) -> bool:
@@ -154,6 +156,4 @@ class EpochChoice:
     def epochs_per_stage(self) -> list[int]:
         """Number of epochs in each stage up to the best one."""
         ends = [*self.stage_starts[1:], self.n_epochs]
-        return [
-            max(min(end, self.best_epoch) - start, 0) for start, end in zip(self.stage_starts, ends, strict=True)
-        ]
+        return [max(min(end, self.best_epoch) - start, 0) for start, end in zip(self.stage_starts, ends, strict=True)]

@@ -2,10 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         for stack in self._stacks():
             draw_weights(stack, generator)
             if self.architecture.linear_skip:
-                nn.init.zeros_(stack[-1].weight)
+                last_layer(stack).weight.zero_()
         if self.architecture.linear_skip and self.encoder is not None:
             self.encoding.copy_(self.pca_encoding * self.output_gain)
             self.decoding.copy_(self.pca_decoding * self.input_gain)
@@ -187,8 +187,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """
         if self.architecture.linear_skip:
             for stack in self._stacks():
-                draw_weights(stack[-1:], generator)
-                stack[-1].weight.mul_(math.sqrt(share))
+                draw_weights([last_layer(stack)], generator)
+                last_layer(stack).weight.mul_(math.sqrt(share))
 
     def _stacks(self) -> list[nn.Sequential]:
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
@@ -360,8 +360,13 @@ def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn
     return nn.Sequential(*layers[:-1])
 
 
+def last_layer(stack: nn.Sequential) -> nn.Linear:
+    """The layer that makes the output."""
+    return cast(nn.Linear, stack[len(stack) - 1])
+
+
 @torch.no_grad()
-def draw_weights(stack: nn.Sequential, generator: torch.Generator) -> None:
+def draw_weights(stack: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Draw uniform weights of variance one over the number of inputs, the same in each precision, and zero biases."""
     for layer in stack:
         if isinstance(layer, nn.Linear):

@@ -58,7 +58,9 @@ class ReconstructionNet(NeuralNet):
     cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
     """
 
-    def __init__(self, *args, dataset=RowDataset, shuffler=None, augment=None, averaging=None, penalty=0.0, **kwargs) -> None:
+    def __init__(
+        self, *args, dataset=RowDataset, shuffler=None, augment=None, averaging=None, penalty=0.0, **kwargs
+    ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
         self.shuffler = shuffler
         self.augment = augment

@@ -376,6 +376,20 @@ class TestAwkwardData:
         wild = np.vstack([curved, 1e4 * np.eye(5)])
         assert estimator.score(wild) == pytest.approx(pca_score(pca, wild), abs=1e-3)
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_outliers_with_ordinary_codes(self, dtype):
+        """The code moves to where the decoder, which cannot know that the row is wild, makes the least of it."""
+        X = curved_rows(200).astype(dtype)
+        estimator = AutoEncoderTransformer(2, **{**TRAINED, "max_epochs": 60}).fit(X)
+        pca = PCA(2).fit(X)
+        wild = np.repeat(X[:20], 5, axis=0)
+        wild[np.arange(100), np.tile(np.arange(5), 20)] += 60 * np.tile(X.std(axis=0), 20)
+        assert estimator.score(X) > pca_score(pca, X) + 0.05
+        assert estimator.score(wild) > pca_score(pca, wild) - 1e-3
+        codes = estimator.transform(wild)
+        one_by_one = np.concatenate([estimator.transform(row[np.newaxis]) for row in wild])
+        np.testing.assert_allclose(one_by_one, codes, rtol=0, atol=1e-3 * np.abs(codes).max())
+
     def test_full_width_is_lossless(self, curved):
         estimator = AutoEncoderTransformer(5, **TINY).fit(curved)
         np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(curved)), curved, atol=1e-10)

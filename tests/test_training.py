@@ -204,6 +204,62 @@ class TestGlobalState:
         assert run_python(code) == "[3, 3, 3, 3] 3 3"
 
 
+class Regularisation(Callback):
+    """Writes down how strongly each epoch is regularised."""
+
+    def __init__(self, amounts):
+        self.amounts = amounts
+
+    def on_epoch_end(self, net, **kwargs):
+        shrinkage = next(callback for _, callback in net.callbacks_ if hasattr(callback, "amount"))
+        self.amounts.append((net.module_.corruption.amount, net.augment.amount, shrinkage.amount))
+
+
+def amounts_of(X, **parameters):
+    """The regularisation of each epoch, in its three parts."""
+    amounts = []
+    estimator = AutoEncoderTransformer(**{**SEARCHED, **parameters}, callbacks=[Regularisation(amounts)]).fit(X)
+    assert len(amounts) == estimator.n_iter_
+    return np.array(amounts)
+
+
+class TestStages:
+    def test_from_strong_to_light(self):
+        """Progress that never counts ends each stage after the patience, and the training after the last."""
+        amounts = amounts_of(curved_rows(200), n_iter_no_change=3, tol=10.0)
+        stages, lengths = np.unique(-amounts, axis=0, return_counts=True)
+        assert lengths.tolist() == [4, 3, 3]  # the first epoch is what progress is measured from
+        assert (np.diff(amounts, axis=0) <= 0).all()
+        assert (-stages[0] > 0).all()
+        assert stages[-1][1:].tolist() == [0, 0]
+
+    def test_progress_prolongs_a_stage(self):
+        amounts = amounts_of(curved_rows(200), n_iter_no_change=3, tol=0.0)
+        assert (amounts == amounts[0]).all(axis=1).sum() > 3
+
+    @pytest.mark.parametrize("parameters", [{"early_stopping": False}, {"optimizer": "sgd", "early_stopping": False}])
+    def test_without_held_out_rows_all_is_light(self, parameters):
+        amounts = amounts_of(curved_rows(200), **parameters)
+        assert (amounts[:, 1:] == 0).all()
+
+    def test_a_warm_start_does_not_begin_anew(self):
+        X, amounts = curved_rows(200), []
+        estimator = AutoEncoderTransformer(**SEARCHED, warm_start=True).fit(X)
+        estimator.set_params(callbacks=[Regularisation(amounts)]).fit(X)
+        assert (np.array(amounts)[:, 1:] == 0).all()
+
+    @pytest.mark.parametrize("n_rows, patience", [(200, 15), (8000, 12)])
+    def test_automatic_patience(self, n_rows, patience):
+        """Fewer epochs where each has many batches."""
+        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=4, tol=10.0, max_epochs=200, random_state=0)
+        assert estimator.fit(curved_rows(n_rows)).n_iter_ == 3 * patience + 1
+
+    def test_the_linear_path_learns(self):
+        core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.core
+        start = core.pca_encoding * core.output_gain
+        assert not torch.allclose(core.encoding, start, rtol=1e-3)
+
+
 class TestCallbacks:
     def test_none_and_nothing_are_the_same(self, curved):
         assert bits({**TINY, "callbacks": None}, curved) == bits({**TINY, "callbacks": []}, curved)
