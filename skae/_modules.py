@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
-CODE_REACH = 2.0
+CODE_REACH = 4.0
 # Steps that look for a better code of a row beyond the reach of the training rows.
 REFINEMENT_STEPS = 5
 REFINEMENT_VALUES = 1_000_000
@@ -211,7 +211,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + self.encoder(inputs)
         near = nearness(x, self.input_limit)
         z = torch.addcmul(x @ self.pca_encoding.T, learnt, near)
-        far = (near[:, 0] < 1).nonzero()[:, 0]
+        far = (torch.minimum(near, nearness(z, self.code_limit))[:, 0] < 1).nonzero()[:, 0]
         return z if len(far) == 0 else z.index_copy(0, far, refined_codes(self.decode, x[far], z[far]))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ PUBLISHED = {
 # Rows that choose the number of neighbours and their weights.
 TUNING_ROWS = 10_000
 # R1 is trained in rounds with a checkpoint after each; the learning rate falls along half a cosine.
-R1_ROUNDS, R1_EPOCHS, R1_LR = 12, 10, 1.5e-3
+R1_ROUNDS, R1_EPOCHS, R1_LR = 9, 10, 1.5e-3
 
 
 def load(name, folder):
