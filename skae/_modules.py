@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
-CODE_REACH = 4.0
+CODE_REACH = 3.0
 # Steps that look for a better code of a row beyond the reach of the training rows.
 REFINEMENT_STEPS = 5
 REFINEMENT_VALUES = 1_000_000
@@ -209,10 +209,11 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return nn.functional.linear(inputs, self.encoding) + self.encoder(inputs)
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
         learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + self.encoder(inputs)
-        near = nearness(x, self.input_limit)
-        z = torch.addcmul(x @ self.pca_encoding.T, learnt, near)
-        far = (torch.minimum(near, nearness(z, self.code_limit))[:, 0] < 1).nonzero()[:, 0]
-        return z if len(far) == 0 else z.index_copy(0, far, refined_codes(self.decode, x[far], z[far]))
+        near, pca = nearness(x, self.input_limit), x @ self.pca_encoding.T
+        z = torch.addcmul(pca, learnt, near)
+        beyond = (z.abs() > self.code_limit / CODE_REACH).any(dim=1)
+        far = (beyond | (near[:, 0] < 1)).nonzero()[:, 0]
+        return z if len(far) == 0 else z.index_copy(0, far, refined_codes(self.decode, x[far], (z[far], pca[far])))
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centred rows."""
@@ -306,20 +307,22 @@ def nearness(values: Tensor, limit: Tensor) -> Tensor:
     return (2.0 - excess).clamp(0.0, 1.0)
 
 
-def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor) -> Tensor:
-    """Take Levenberg-Marquardt steps from codes z to where they reconstruct the rows x better, if that exists.
+def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
+    """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
 
     A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
     """
-    n_rows = max(REFINEMENT_VALUES // (x.shape[1] * z.shape[1]), 1)
+    n_rows = max(REFINEMENT_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
     with torch.inference_mode(False), torch.no_grad():
-        parts = zip(x.clone().split(n_rows), z.clone().split(n_rows), strict=True)
-        return torch.cat([_refined_part(decode, rows, codes) for rows, codes in parts])
+        parts = zip(*(rows.clone().split(n_rows) for rows in (x, *starts)), strict=True)
+        return torch.cat([_refined_part(decode, *part) for part in parts])
 
 
-def _refined_part(decode, x, z):
+def _refined_part(decode, x, z, other):
     """The same for rows whose Jacobians fit into memory together."""
-    errors = (x - decode(z)).square().sum(dim=1)
+    errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
+    z = torch.where((other_errors < errors)[:, None], other, z)
+    errors = torch.minimum(errors, other_errors)
     damping = torch.ones_like(errors)
     for _ in range(REFINEMENT_STEPS):
         slopes = _jacobians(decode, z)

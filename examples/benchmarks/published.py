@@ -158,7 +158,7 @@ def table_r4_d1(options, results):
                     "skae": AutoEncoderTransformer(
                         k,
                         hidden_layer_sizes=(512, 256),
-                        max_epochs=30,
+                        max_epochs=20,
                         early_stopping=False,
                         random_state=seed,
                         device=options.device,
