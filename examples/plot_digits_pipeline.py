@@ -28,7 +28,7 @@ parser.add_argument("--quick", action="store_true", help="a few epochs and bottl
 options = parser.parse_args()
 
 BOTTLENECKS = [2, 8] if options.quick else [2, 4, 8, 16]
-MAX_EPOCHS = 5 if options.quick else 200
+MAX_EPOCHS = 5 if options.quick else 300
 ENOUGH = 0.6 if options.quick else 0.8
 
 # %%
