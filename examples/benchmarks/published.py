@@ -18,6 +18,7 @@ import argparse
 import csv
 import math
 import time
+from itertools import product
 from pathlib import Path
 
 import joblib
@@ -146,63 +147,41 @@ def table_r1(options, results):
             checkpoint.unlink()
 
 
-def table_r4_d1(options, results):
-    """Squared error per pixel, and accuracy of one nearest neighbour, after a fit on the first 50,000 images."""
+def fits(options, results, table, sizes, n_rows, **parameters):
+    """Fit PCA and skae where the table lacks them; yield the key, the model, the seconds and the images."""
     for name in OPENML:
         X, y, X_test, y_test = load(name, options.data)
-        X, y = X[:50_000], y[:50_000]
-        for k in (2, 64):
-            for seed in range(options.seeds):
-                methods = {
-                    "pca": PCA(k, random_state=seed),
-                    "skae": AutoEncoderTransformer(
-                        k,
-                        hidden_layer_sizes=(512, 256),
-                        max_epochs=20,
-                        early_stopping=False,
-                        random_state=seed,
-                        device=options.device,
-                    ),
-                }
-                for method, model in methods.items():
-                    if results.knows("D1", name, k, seed, method):
-                        continue
+        X, y = X[:n_rows], y[:n_rows]
+        for k, seed in product(sizes, range(options.seeds)):
+            skae = AutoEncoderTransformer(
+                k, early_stopping=False, random_state=seed, device=options.device, **parameters
+            )
+            for method, model in {"pca": PCA(k, random_state=seed), "skae": skae}.items():
+                if not results.knows(table, name, k, seed, method):
                     _, seconds = timed_fit(model, X)
-                    error = squared_error(model, X_test) / X.shape[1]
-                    results.add("R4", name, k, seed, method, "squared error per pixel", error, seconds)
-                    neighbour = KNeighborsClassifier(1).fit(model.transform(X), y)
-                    accuracy = neighbour.score(model.transform(X_test), y_test)
-                    results.add("D1", name, k, seed, method, "1-NN accuracy", accuracy, seconds)
+                    yield (name, k, seed, method), model, seconds, (X, y, X_test, y_test)
+
+
+def table_r4_d1(options, results):
+    """Squared error per pixel, and accuracy of one nearest neighbour, after a fit on the first 50,000 images."""
+    todo = fits(options, results, "D1", (2, 64), 50_000, hidden_layer_sizes=(512, 256), max_epochs=20)
+    for key, model, seconds, (X, y, X_test, y_test) in todo:
+        error = squared_error(model, X_test) / X.shape[1]
+        results.add("R4", *key, "squared error per pixel", error, seconds)
+        neighbour = KNeighborsClassifier(1).fit(model.transform(X), y)
+        results.add("D1", *key, "1-NN accuracy", neighbour.score(model.transform(X_test), y_test), seconds)
 
 
 def table_d2(options, results):
     """Accuracy of nearest neighbours, their number and weights tuned by cross-validation on the codes."""
     grid = {"n_neighbors": [3, 5, 8, 12], "weights": ["uniform", "distance"]}
-    for name in OPENML:
-        X, y, X_test, y_test = load(name, options.data)
-        for k in (9, 29):
-            for seed in range(options.seeds):
-                methods = {
-                    "pca": PCA(k, random_state=seed),
-                    "skae": AutoEncoderTransformer(
-                        k,
-                        hidden_layer_sizes=(392, 196, 98),
-                        max_epochs=12,
-                        early_stopping=False,
-                        random_state=seed,
-                        device=options.device,
-                    ),
-                }
-                for method, model in methods.items():
-                    if results.knows("D2", name, k, seed, method):
-                        continue
-                    _, seconds = timed_fit(model, X)
-                    codes = model.transform(X)
-                    search = GridSearchCV(KNeighborsClassifier(), grid, cv=StratifiedKFold(3))
-                    search.fit(codes[:TUNING_ROWS], y[:TUNING_ROWS])
-                    tuned = search.best_estimator_.fit(codes, y)
-                    accuracy = tuned.score(model.transform(X_test), y_test)
-                    results.add("D2", name, k, seed, method, "kNN accuracy", accuracy, seconds)
+    todo = fits(options, results, "D2", (9, 29), 60_000, hidden_layer_sizes=(392, 196, 98), max_epochs=12)
+    for key, model, seconds, (X, y, X_test, y_test) in todo:
+        codes = model.transform(X)
+        search = GridSearchCV(KNeighborsClassifier(), grid, cv=StratifiedKFold(3))
+        search.fit(codes[:TUNING_ROWS], y[:TUNING_ROWS])
+        tuned = search.best_estimator_.fit(codes, y)
+        results.add("D2", *key, "kNN accuracy", tuned.score(model.transform(X_test), y_test), seconds)
 
 
 TABLES = {"R1": table_r1, "R4": table_r4_d1, "D1": table_r4_d1, "D2": table_d2}
