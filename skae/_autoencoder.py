@@ -68,7 +68,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     n_iter_no_change : "auto" or int, default="auto"
         Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
         fewer where an epoch has more than twenty batches: 5 for two hundred.
-    tol : float, default=1e-4
+    tol : float, default=5e-4
         Smallest progress that counts, as a share of the variance.
     refit : bool, default=True
         Whether to train again on all rows for the chosen number of epochs after early stopping has found it.
@@ -189,7 +189,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         early_stopping=True,
         validation_fraction=0.1,
         n_iter_no_change="auto",
-        tol=1e-4,
+        tol=5e-4,
         refit=True,
         warm_start=False,
         callbacks=None,

@@ -29,7 +29,7 @@ CODE_REACH = 3.0
 REFINEMENT_STEPS = 5
 REFINEMENT_VALUES = 1_000_000
 # Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
-LEARNING_REACH = 6.0
+LEARNING_REACH = 100.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
 SPREAD_FLOOR = 0.1
 # A direction with less than this share of the overall scale is scaled as if it had it.
