@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
-from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skae._device import aligned_tensor, torch_dtype
@@ -165,6 +164,7 @@ def map_rows(
     """
     result = np.empty((len(X), n_columns), dtype=dtype)
     rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
-    for chunk in gen_batches(len(X), rows):
+    for start in range(0, len(X), rows):
+        chunk = slice(start, start + rows)
         result[chunk] = function(aligned_tensor(X[chunk]).to(like.device, like.dtype)).cpu().numpy()
     return result

@@ -14,6 +14,10 @@ from skae._device import aligned_tensor, threads_for
 # smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
 EXACT_SIZE = 2_000_000
 CHUNK_VALUES = 4_000_000
+# Passes that only look at each value take fewer at a time, which stay in the cache.
+PASS_VALUES = 300_000
+# Columns at a time of the Gram matrix: the larger the less overhead, the smaller the less is computed twice.
+GRAM_BLOCK = 128
 # A decomposition runs once, a batch thousands of times: it pays to start a second thread later.
 WORK_PER_BATCH = 50
 
@@ -65,8 +69,8 @@ class PrincipalDirections:
         return float(max(1.0 - explained / total, 0.0)) if total > 0 else 0.0
 
 
-def _row_chunks(n_rows: int, n_columns: int):
-    return gen_batches(n_rows, max(CHUNK_VALUES // max(n_columns, 1), 1))
+def _row_chunks(n_rows: int, n_columns: int, values: int = PASS_VALUES):
+    return gen_batches(n_rows, max(values // max(n_columns, 1), 1))
 
 
 @dataclass(frozen=True)
@@ -189,18 +193,23 @@ def _from_columns(X, rows, n_rows, mean, largest):
     """Variances and directions out of the n_features x n_features Gram matrix."""
     gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
     centre = mean.astype(X.dtype)
-    for chunk in _row_chunks(n_rows, X.shape[1]):
-        centred = aligned_tensor((_take(X, rows, chunk) - centre) / X.dtype.type(largest))
-        gram += centred.T @ centred
+    for chunk in _row_chunks(n_rows, X.shape[1], CHUNK_VALUES):
+        _add_lower_triangle(gram, aligned_tensor((_take(X, rows, chunk) - centre) / X.dtype.type(largest)))
     offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
     gram -= n_rows * torch.outer(offset, offset)
     return _descending(gram)
 
 
+def _add_lower_triangle(gram, rows):
+    """Add the rows' products of columns, of which the decomposition reads one triangle: little more than half."""
+    for start in range(0, len(gram), GRAM_BLOCK):
+        gram[start:, start : start + GRAM_BLOCK] += rows[:, start:].T @ rows[:, start : start + GRAM_BLOCK]
+
+
 def _from_rows(X, rows, n_rows, mean, largest):
     """Variances and directions out of the n_rows x n_rows Gram matrix, for more columns than rows."""
     gram = torch.zeros((n_rows, n_rows), dtype=torch.float64)
-    column_chunks = list(_row_chunks(X.shape[1], n_rows))
+    column_chunks = list(_row_chunks(X.shape[1], n_rows, CHUNK_VALUES))
 
     def centred(columns):
         return aligned_tensor((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
