@@ -135,7 +135,7 @@ def automatic_batch_size(n_rows: int) -> int:
 
 def automatic_patience(n_batches: int) -> int:
     """Epochs to wait for progress: 15 of up to twenty batches, fewer of more batches, since each takes more steps."""
-    return math.ceil(15 * min(1.0, math.sqrt(20 / n_batches)))
+    return math.ceil(15 * min(1.0, (20 / n_batches) ** 0.75))
 
 
 @torch.inference_mode()

@@ -55,10 +55,13 @@ class Shrinkage(Callback):
     def __init__(self) -> None:
         self.amount = 0.0
 
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.parameters_ = list(net.module_.parameters())
+
     @torch.no_grad()
     def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
         if training and self.amount > 0:
-            torch._foreach_mul_(list(net.module_.parameters()), 1.0 - self.amount)
+            torch._foreach_mul_(self.parameters_, 1.0 - self.amount)
 
 
 class FiniteLoss(Callback):

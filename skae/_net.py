@@ -86,6 +86,11 @@ class ReconstructionNet(NeuralNet):
         with self.evaluation():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
+    def _set_training(self, training=True) -> None:
+        # skorch asks before every step; going through all modules each time is a tenth of a small step.
+        if self.module_.training != training:
+            super()._set_training(training)
+
     def validation_step(self, batch, **fit_params) -> dict:
         """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
         step = super().validation_step(batch, **fit_params)

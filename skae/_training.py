@@ -23,6 +23,7 @@ AVERAGING_DECAY = 0.99
 MIN_EFFECTIVE_ROWS = 16
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
 MANY_EFFECTIVE_ROWS = 300
+# With more rows than this one set is enough, and a tenth more rows would teach too little for a second training.
 MANY_ROWS = 20_000
 
 
@@ -215,7 +216,7 @@ class Training:
 
 
 def fit_network(
-    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool, whiten: bool
+    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool | str, whiten: bool
 ) -> tuple[ReconstructionNet, TrainingRecord]:
     """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
 
@@ -227,8 +228,8 @@ def fit_network(
         How to train.
     validation_fraction : float or None
         Share of the rows held out at a time; None trains on all rows and holds none out.
-    refit : bool
-        Whether to train again on all rows once the epoch is chosen.
+    refit : bool or "auto"
+        Whether to train again on all rows once the epoch is chosen; "auto" does so unless they are many.
     whiten : bool
         Whether to scale the codes to unit variance on all rows.
 
@@ -311,10 +312,15 @@ def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, n_sets: int)
 
 
 def _search(
-    start: Start, settings: TrainingSettings, directions: PrincipalDirections, validation_fraction: float, refit: bool
+    start: Start,
+    settings: TrainingSettings,
+    directions: PrincipalDirections,
+    validation_fraction: float,
+    refit: bool | str,
 ) -> tuple[DataUnits, TrainingRecord]:
-    """Find the epoch on held-out rows, and give the network of all rows as much training."""
+    """Find the epoch on held-out rows, and give the network of all rows as much training, or keep the one found."""
     model = start.on(directions)
+    many = refit == "auto" and len(start.X) > MANY_ROWS
     linear_skip = start.architecture.linear_skip
     n_sets = _n_sets(directions, len(start.X)) if refit and linear_skip else 1
     held_out = hold_out(start.X, directions.mean, validation_fraction, settings.seed, n_sets)
@@ -328,7 +334,8 @@ def _search(
     for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
         callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
         own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
-        trainings.append(Training(start.on(start.directions(rows)), own, start.X, rows, valid, callbacks))
+        at = directions if many else start.directions(rows)
+        trainings.append(Training(start.on(at), own, start.X, rows, valid, callbacks))
     choice, weights = _run_side_by_side(trainings, settings)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
@@ -337,6 +344,10 @@ def _search(
         return model, record
     if not refit:
         return first.finish(weights), record
+    if many:
+        found = first.finish(weights)
+        better = _squared_error(found, start.X) < _squared_error(model, start.X)
+        return (found, record) if better else (model, replace(record, best_epoch=0))
     again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
@@ -344,6 +355,11 @@ def _search(
     if again.current_losses().mean() < again.start_losses.mean():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
+
+
+def _squared_error(model: DataUnits, X: NDArray) -> float:
+    """Summed over all rows and columns, in units of the data."""
+    return float(map_rows(model.squares, X, 2, model.mean, np.float64)[:, 0].sum())
 
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:

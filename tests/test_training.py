@@ -15,6 +15,7 @@ import torch
 from helpers import TINY, TRAINED, curved_rows, noise_rows, python_environment, run_python
 from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 
@@ -258,6 +259,24 @@ class TestStages:
         core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.core
         start = core.pca_encoding * core.output_gain
         assert not torch.allclose(core.encoding, start, rtol=1e-3)
+
+
+class TestRefit:
+    """Up to 20,000 rows the network is trained again on all; with more the one that passed is kept."""
+
+    @pytest.mark.parametrize("n_rows, again", [(20_000, True), (20_001, False)])
+    def test_many_rows_are_not_trained_on_twice(self, n_rows, again):
+        X = curved_rows(n_rows)
+        kind = {"n_components": 2, "hidden_layer_sizes": 16, "max_epochs": 2, "random_state": 0}
+        automatic, refit, found = (
+            AutoEncoderTransformer(**kind, refit=refit).fit(X) for refit in ("auto", True, False)
+        )
+        assert automatic.best_epoch_ > 0
+        np.testing.assert_allclose(automatic.mean_, X.mean(axis=0), atol=1e-12)
+        assert automatic.score(X) > PCA(2).fit(X).explained_variance_ratio_.sum() + 0.01
+        assert np.array_equal(automatic.transform(X), refit.transform(X)) == again
+        if not again:  # the same search, but for the directions, which are those of all rows
+            np.testing.assert_allclose(automatic.validation_scores_, found.validation_scores_, atol=1e-2)
 
 
 class TestCallbacks:

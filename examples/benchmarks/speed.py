@@ -252,8 +252,9 @@ random = np.random.default_rng(0)
 small = random.random((2000, 1000), dtype=np.float32)
 model = AutoEncoderTransformer(8, max_epochs=1, random_state=0).fit(small)
 model.transform(small)
-X = random.random(({rows}, 1000), dtype=np.float32)
-X[:, :500] = X[:, 500:]
+X = np.empty(({rows}, 1000), dtype=np.float32)
+for chunk in np.array_split(X, 100):
+    random.random(out=chunk, dtype=np.float32)
 before = peak()
 if "{member}" == "fit":
     AutoEncoderTransformer(8, max_epochs=1, random_state=0).fit(X)
