@@ -218,9 +218,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def _encode_far(self, x: Tensor) -> Tensor:
         """Map rows that no training row is like, or whose codes are like no other."""
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
-        learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + cast(nn.Module, self.encoder)(
-            inputs
-        )
+        correction = cast(nn.Module, self.encoder)(inputs)
+        learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + correction
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
         return refined_codes(self.decode, x, (z, pca))
@@ -243,7 +242,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def _decode_far(self, z: Tensor) -> Tensor:
         """Map back codes that are like none that were learnt from."""
         codes = z.clamp(-self.code_limit, self.code_limit)
-        learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + cast(nn.Module, self.decoder)(codes)
+        correction = cast(nn.Module, self.decoder)(codes)
+        learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + correction
         return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
 
 
