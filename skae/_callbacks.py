@@ -96,6 +96,8 @@ class EpochChoice:
         Whether standard errors count; otherwise means alone are compared.
     n_stages : int, default=1
         Number of stages.
+    stage_epochs : int, default=0
+        Largest number of epochs of a stage that is not the last; 0 sets no limit.
 
     Attributes
     ----------
@@ -108,13 +110,20 @@ class EpochChoice:
     """
 
     def __init__(
-        self, start_losses: NDArray, tol: float, n_iter_no_change: int, cautious: bool, n_stages: int = 1
+        self,
+        start_losses: NDArray,
+        tol: float,
+        n_iter_no_change: int,
+        cautious: bool,
+        n_stages: int = 1,
+        stage_epochs: int = 0,
     ) -> None:
         self.start_losses = start_losses
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
         self.cautious = cautious
         self.n_stages = n_stages
+        self.stage_epochs = stage_epochs
         self.mean_losses = [float(start_losses.mean())]
         self.best_epoch = 0
         self.stage_starts = [0]
@@ -129,7 +138,7 @@ class EpochChoice:
         error = gains.std() / np.sqrt(len(gains)) if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
-        if self._stalled and self.stage < self.n_stages - 1:
+        if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
             self.stage_starts.append(self.n_epochs)
             self._last_progress = self.n_epochs
         if mean <= 2 * error or mean - error <= self._best:
@@ -151,6 +160,10 @@ class EpochChoice:
     def exhausted(self) -> bool:
         """Whether progress has been missing for long enough in the last stage."""
         return self._stalled and self.stage == self.n_stages - 1
+
+    @property
+    def _stage_over(self) -> bool:
+        return 0 < self.stage_epochs <= self.n_epochs - self.stage_starts[-1]
 
     @property
     def _stalled(self) -> bool:

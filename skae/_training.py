@@ -25,6 +25,8 @@ MIN_EFFECTIVE_ROWS = 16
 MANY_EFFECTIVE_ROWS = 300
 # With more rows than this one set is enough, and a tenth more rows would teach too little for a second training.
 MANY_ROWS = 20_000
+# A stage before the last takes at most this many steps: many rows have most to learn in the last.
+EARLY_STEPS = 4500
 
 
 @dataclass(frozen=True)
@@ -366,7 +368,8 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
     start_losses = np.concatenate([training.start_losses for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
-    choice = EpochChoice(start_losses, settings.tol, settings.n_iter_no_change, cautious, len(settings.stages))
+    patience, stage_epochs = settings.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
+    choice = EpochChoice(start_losses, settings.tol, patience, cautious, len(settings.stages), stage_epochs)
     weights = trainings[0].weights()
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
         for training in trainings:

@@ -1,5 +1,6 @@
 """Training as a user sees it: determinism, global state, callbacks, interrupts, optimizers, warm starts, noise."""
 
+import itertools
 import os
 import random
 import signal
@@ -249,11 +250,19 @@ class TestStages:
         estimator.set_params(callbacks=[Regularisation(amounts)]).fit(X)
         assert (np.array(amounts)[:, 1:] == 0).all()
 
-    @pytest.mark.parametrize("n_rows, patience", [(200, 15), (8000, 12)])
+    @pytest.mark.parametrize("n_rows, patience", [(200, 15), (8000, 11)])
     def test_automatic_patience(self, n_rows, patience):
         """Fewer epochs where each has many batches."""
         estimator = AutoEncoderTransformer(2, hidden_layer_sizes=4, tol=10.0, max_epochs=200, random_state=0)
         assert estimator.fit(curved_rows(n_rows)).n_iter_ == 3 * patience + 1
+
+    def test_early_stages_take_a_bounded_number_of_steps(self):
+        """Rows in their thousands, in batches of two, reach the second stage after two epochs."""
+        amounts = amounts_of(
+            curved_rows(6000), batch_size=2, max_epochs=3, n_iter_no_change=3, refit=False, validation_fraction=0.1
+        )
+        of_stage = [sum(1 for _ in epochs) for _, epochs in itertools.groupby(amounts.tolist())]
+        assert of_stage == [2, 1]  # 2,700 batches an epoch, of 4,500 a stage
 
     def test_the_linear_path_learns(self):
         core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.core
