@@ -50,7 +50,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     alpha : float, default=0.0
         Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
     whiten : bool, default=False
-        False gives codes in PCA's units, True codes of unit variance on the training rows.
+        False gives codes in units of the data, as PCA's are: a step of one moves the reconstruction by one, by root
+        mean square over training rows. True gives codes of unit variance on the training rows.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
         Finds the weights. "lbfgs" takes all rows in each step.
     lr : "auto" or float, default="auto"

@@ -128,6 +128,39 @@ class RowBatches:
             yield batch, batch
 
 
+def hold_out(distances: NDArray, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
+    """Choose the rows to hold out, one set for each training.
+
+    The rows are dealt out in the order of their distance from the mean, so that each set gets its
+    share of wild ones.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n_samples,)
+        Distance of each row from the mean, or anything that grows with it.
+    fraction : float
+        Share of the rows in each set.
+    seed : int
+        Deals.
+    n_sets : int
+        Number of sets wanted; there are at most as many as fractions in the whole.
+
+    Returns
+    -------
+    list of ndarray of int
+        Row numbers, ascending.
+    """
+    n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
+    n_rows, order = len(distances), np.argsort(distances, kind="stable")
+    random = np.random.RandomState(seed)
+    hands = np.concatenate([random.permutation(n_hands) for _ in range(math.ceil(n_rows / n_hands))])[:n_rows]
+    sets = [np.sort(order[hands == hand]) for hand in range(n_hands)]
+    sets = [rows for rows in sets if len(rows) > 0]
+    if fraction > 0.5:
+        return [np.setdiff1d(order, sets[0])]
+    return sets[:n_sets]
+
+
 def automatic_batch_size(n_rows: int) -> int:
     """About twenty steps an epoch, with batches between 32 and 256 rows, a power of two."""
     return int(np.clip(2 ** round(np.log2(n_rows / 20)), 32, 256))

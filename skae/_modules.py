@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skae._codes import refined_codes, slopes
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
     "relu": nn.ReLU,
@@ -25,9 +27,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
 CODE_REACH = 3.0
-# Steps that look for a better code of a row beyond the reach of the training rows.
-REFINEMENT_STEPS = 5
-REFINEMENT_VALUES = 1_000_000
 # Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
 LEARNING_REACH = 100.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
@@ -287,8 +286,16 @@ class DataUnits(AutoEncoder):
         if spread is not None:
             self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
+    def measure_code_unit(self, x: Tensor) -> None:
+        """Let a step of one in a code move the reconstruction by one, as in PCA: by root mean square at these rows.
+
+        Distances between codes then weigh each code by what it does to the data.
+        """
+        slope = slopes(self.core.decode, self.core.encode((x.to(self.mean) - self.mean).div_(self.scale)))
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+
     def encode(self, x: Tensor) -> Tensor:
-        """Map rows to codes, in PCA's units where there is a linear path."""
+        """Map rows to codes, whose units are those of the data."""
         return self.core.encode((x - self.mean).div_(self.scale)) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
@@ -325,53 +332,6 @@ def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
 def nearness(values: Tensor, limit: Tensor) -> Tensor:
     """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1)."""
     return (2.0 - (values.abs() / limit).amax(dim=1, keepdim=True)).clamp(0.0, 1.0)
-
-
-def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
-    """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
-
-    A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
-    """
-    n_rows = max(REFINEMENT_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
-    with torch.inference_mode(False), torch.no_grad():
-        parts = zip(*(rows.clone().split(n_rows) for rows in (x, *starts)), strict=True)
-        return torch.cat([_refined_part(decode, *part) for part in parts])
-
-
-def _refined_part(decode, x, z, other):
-    """The same for rows whose Jacobians fit into memory together."""
-    errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
-    z = torch.where((other_errors < errors)[:, None], other, z)
-    errors = torch.minimum(errors, other_errors)
-    damping = torch.ones_like(errors)
-    for _ in range(REFINEMENT_STEPS):
-        slopes = _jacobians(decode, z)
-        gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
-        curvature = slopes.mT @ slopes
-        diagonal = curvature.diagonal(dim1=1, dim2=2)
-        floor = torch.finfo(z.dtype).eps * diagonal.amax(dim=1, keepdim=True)
-        damped = curvature + torch.diag_embed(damping[:, None] * diagonal + floor)
-        moved = z + torch.linalg.solve_ex(damped, gradient)[0]
-        moved_errors = (x - decode(moved)).square().sum(dim=1)
-        better = moved_errors < (1.0 - 1e-4) * errors
-        z = torch.where(better[:, None], moved, z)
-        errors = torch.where(better, moved_errors, errors)
-        damping = torch.where(better, 0.3 * damping, 4.0 * damping)
-    return z
-
-
-@torch.enable_grad()
-def _jacobians(decode, z):
-    """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
-
-    They come out of two backward passes, which every layer has; forward derivatives lack some.
-    """
-    z = z.detach().requires_grad_()
-    x_hat = decode(z)
-    weights = torch.zeros_like(x_hat, requires_grad=True)
-    (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
-    columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
-    return torch.stack(columns, dim=2)
 
 
 def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn.Sequential:

@@ -10,21 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import RowBatches, RowDataset, Standardisation, map_rows
+from skae._batches import RowBatches, RowDataset, Standardisation, hold_out, map_rows
 from skae._callbacks import EpochChoice, Shrinkage, StopTraining, WeightAveraging
-from skae._device import seeded_generator, threads_for, torch_dtype
+from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
 from skae._linear import PrincipalDirections, principal_directions, squared_distances
 from skae._modules import Architecture, DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES, Displacement, GaussianNoise, Regularisation
 
 AVERAGING_DECAY = 0.99
-# Where fewer rows than this carry the variance, rows held out say nothing about others: PCA is kept.
-MIN_EFFECTIVE_ROWS = 16
+# Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
+MIN_EFFECTIVE_ROWS = 30
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
 MANY_EFFECTIVE_ROWS = 300
 # With more rows than this one set is enough, and a tenth more rows would teach too little for a second training.
 MANY_ROWS = 20_000
+# Training rows at which the slope of the decoder is measured.
+UNIT_ROWS = 256
 # A stage before the last takes at most this many steps: many rows have most to learn in the last.
 EARLY_STEPS = 4500
 
@@ -256,7 +258,10 @@ def fit_network(
         else:
             model, record = _search(start, settings, directions, validation_fraction, refit)
         model.set_code_unit(None)
-        if whiten:
+        if record.best_epoch > 0 and not whiten:
+            some = np.linspace(0, len(start.X) - 1, min(len(start.X), UNIT_ROWS), dtype=int)
+            model.measure_code_unit(aligned_tensor(start.X[some]))
+        elif whiten:
             codes = map_rows(model.encode, start.X, start.architecture.n_components, model.mean, np.float64)
             model.set_code_unit(codes.std(axis=0, ddof=1))
         return predicting_net(model, record.history), record
@@ -278,41 +283,6 @@ def _n_sets(directions: PrincipalDirections, n_rows: int) -> int:
     return max(1, min(wanted, MANY_ROWS // n_rows))
 
 
-def hold_out(X: NDArray, mean: NDArray, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
-    """Choose the rows to hold out, one set for each training.
-
-    The rows are dealt out in the order of their distance from the mean, so that each set gets its
-    share of wild ones.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        The training data.
-    mean : ndarray of shape (n_features,)
-        Mean of each column.
-    fraction : float
-        Share of the rows in each set.
-    seed : int
-        Deals.
-    n_sets : int
-        Number of sets wanted; there are at most as many as fractions in the whole.
-
-    Returns
-    -------
-    list of ndarray of int
-        Row numbers, ascending.
-    """
-    n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
-    order = np.argsort(squared_distances(X, mean), kind="stable")
-    random = np.random.RandomState(seed)
-    hands = np.concatenate([random.permutation(n_hands) for _ in range(math.ceil(len(X) / n_hands))])[: len(X)]
-    sets = [np.sort(order[hands == hand]) for hand in range(n_hands)]
-    sets = [rows for rows in sets if len(rows) > 0]
-    if fraction > 0.5:
-        return [np.setdiff1d(order, sets[0])]
-    return sets[:n_sets]
-
-
 def _search(
     start: Start,
     settings: TrainingSettings,
@@ -325,19 +295,19 @@ def _search(
     many = refit == "auto" and len(start.X) > MANY_ROWS
     linear_skip = start.architecture.linear_skip
     n_sets = _n_sets(directions, len(start.X)) if refit and linear_skip else 1
-    held_out = hold_out(start.X, directions.mean, validation_fraction, settings.seed, n_sets)
+    distances = squared_distances(start.X, directions.mean)
+    held_out = hold_out(distances, validation_fraction, settings.seed, n_sets)
     complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
     too_few = min(map(len, complements)) <= start.architecture.n_components
     if linear_skip and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
     if start.before is None and settings.optimizer != "lbfgs":
         settings = replace(settings, stages=STAGES, departs=True)
-    trainings = []
-    for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True)):
-        callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
-        own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
-        at = directions if many else start.directions(rows)
-        trainings.append(Training(start.on(at), own, start.X, rows, valid, callbacks))
+    at = directions if many else None
+    trainings = [
+        _training_of_set(index, start, settings, rows, valid, at)
+        for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True))
+    ]
     choice, weights = _run_side_by_side(trainings, settings)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
@@ -347,9 +317,7 @@ def _search(
     if not refit:
         return first.finish(weights), record
     if many:
-        found = first.finish(weights)
-        better = _squared_error(found, start.X) < _squared_error(model, start.X)
-        return (found, record) if better else (model, replace(record, best_epoch=0))
+        return _better_on_all_rows(first.finish(weights), model, start.X, record)
     again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
@@ -359,9 +327,20 @@ def _search(
     return model, replace(record, best_epoch=0)
 
 
-def _squared_error(model: DataUnits, X: NDArray) -> float:
-    """Summed over all rows and columns, in units of the data."""
-    return float(map_rows(model.squares, X, 2, model.mean, np.float64)[:, 0].sum())
+def _training_of_set(index, start, settings, rows, valid, directions=None) -> Training:
+    """Prepare the training without the set of this index; only the first one is heard and seen."""
+    callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
+    own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
+    model = start.on(start.directions(rows) if directions is None else directions)
+    return Training(model, own, start.X, rows, valid, callbacks)
+
+
+def _better_on_all_rows(
+    found: DataUnits, model: DataUnits, X: NDArray, record: TrainingRecord
+) -> tuple[DataUnits, TrainingRecord]:
+    """Keep the network that was found if it reconstructs all rows better than the start does."""
+    errors = [map_rows(one.squares, X, 2, one.mean, np.float64)[:, 0].sum() for one in (found, model)]
+    return (found, record) if errors[0] < errors[1] else (model, replace(record, best_epoch=0))
 
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:

@@ -270,6 +270,17 @@ class TestStages:
         assert not torch.allclose(core.encoding, start, rtol=1e-3)
 
 
+class TestHeldOutRows:
+    @pytest.mark.parametrize("n_wild, searched", [(10, False), (45, True)])
+    def test_a_few_rows_that_carry_the_variance_are_no_evidence(self, n_wild, searched):
+        """Fewer than thirty effective rows leave PCA without a search."""
+        X = curved_rows(300)
+        X[:n_wild] *= 20
+        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, max_epochs=2, random_state=0).fit(X)
+        assert (estimator.n_iter_ > 0) == searched
+        assert searched or estimator.score(X) == pytest.approx(PCA(2).fit(X).explained_variance_ratio_.sum())
+
+
 class TestRefit:
     """Up to 20,000 rows the network is trained again on all; with more the one that passed is kept."""
 

@@ -1,0 +1,66 @@
+"""What the slope of a decoder tells: better codes for single rows, and the units of all codes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Steps that look for a better code of a row beyond the reach of the training rows.
+REFINEMENT_STEPS = 5
+# Values that the Jacobians of some rows may hold at once.
+JACOBIAN_VALUES = 1_000_000
+
+
+def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
+    """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
+
+    A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
+    """
+    n_rows = max(JACOBIAN_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
+    with torch.inference_mode(False), torch.no_grad():
+        parts = zip(*(rows.clone().split(n_rows) for rows in (x, *starts)), strict=True)
+        return torch.cat([_refined_part(decode, *part) for part in parts])
+
+
+def _refined_part(decode, x, z, other):
+    """The same for rows whose Jacobians fit into memory together."""
+    errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
+    z = torch.where((other_errors < errors)[:, None], other, z)
+    errors = torch.minimum(errors, other_errors)
+    damping = torch.ones_like(errors)
+    for _ in range(REFINEMENT_STEPS):
+        slopes = _jacobians(decode, z)
+        gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
+        curvature = slopes.mT @ slopes
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        floor = torch.finfo(z.dtype).eps * diagonal.amax(dim=1, keepdim=True)
+        damped = curvature + torch.diag_embed(damping[:, None] * diagonal + floor)
+        moved = z + torch.linalg.solve_ex(damped, gradient)[0]
+        moved_errors = (x - decode(moved)).square().sum(dim=1)
+        better = moved_errors < (1.0 - 1e-4) * errors
+        z = torch.where(better[:, None], moved, z)
+        errors = torch.where(better, moved_errors, errors)
+        damping = torch.where(better, 0.3 * damping, 4.0 * damping)
+    return z
+
+
+def slopes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """How far a reconstruction moves for a small step in each code: root mean square over the codes z."""
+    with torch.no_grad():
+        n_values = decode(z[:1]).shape[1] * z.shape[1]
+        parts = z.split(max(JACOBIAN_VALUES // n_values, 1))
+        return torch.cat([_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
+
+
+@torch.enable_grad()
+def _jacobians(decode, z):
+    """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
+
+    They come out of two backward passes, which every layer has; forward derivatives lack some.
+    """
+    z = z.detach().requires_grad_()
+    x_hat = decode(z)
+    weights = torch.zeros_like(x_hat, requires_grad=True)
+    (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
+    columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
+    return torch.stack(columns, dim=2)
