@@ -258,7 +258,8 @@ def fit_network(
         else:
             model, record = _search(start, settings, directions, validation_fraction, refit)
         model.set_code_unit(None)
-        if record.best_epoch > 0 and not whiten:
+        learnt = record.best_epoch > 0 or start.before is not None
+        if learnt and not whiten:
             some = np.linspace(0, len(start.X) - 1, min(len(start.X), UNIT_ROWS), dtype=int)
             model.measure_code_unit(aligned_tensor(start.X[some]))
         elif whiten:
