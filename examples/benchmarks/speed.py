@@ -146,7 +146,7 @@ def section_epoch(options):
 class HeldOutCurve(Callback):
     """Notes the held-out score after each epoch, and the seconds spent without this look."""
 
-    def __init__(self, test, mean, scale, deadline=np.inf):
+    def __init__(self, test, mean, scale):
         self.rows = torch.from_numpy(((test - mean) / scale).astype(np.float32))
         self.started, self.curve, self.looking = time.perf_counter(), [], 0.0
 
