@@ -112,7 +112,7 @@ class TestQuality:
     def test_digits(self):
         digits = load_digits()
         accuracies = []
-        for seed in range(3):
+        for seed in range(5):
             train, test, y_train, y_test = train_test_split(digits.data, digits.target, random_state=seed)
             models = PCA(8).fit(train), AutoEncoderTransformer(8, random_state=seed).fit(train)
             assert models[1].score(test) >= pca_score(models[0], test) + 0.15
