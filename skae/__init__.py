@@ -1,6 +1,27 @@
 """skae: the autoencoder as a scikit-learn transformer, starting at PCA."""
 
 from skae._autoencoder import AutoEncoderTransformer
+from skae._generation import sample, transform_std
+from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
+from skae._objectives.regularizers import Contractive, Denoising, Regularizer, Sparse, Variational
+from skae._outliers import AutoEncoderOutlierDetector
 
-__all__ = ["AutoEncoderTransformer"]
+__all__ = [
+    "AbsoluteError",
+    "AutoEncoderOutlierDetector",
+    "AutoEncoderTransformer",
+    "BinaryCrossEntropy",
+    "Contractive",
+    "Cosine",
+    "Denoising",
+    "Huber",
+    "Loss",
+    "Poisson",
+    "Regularizer",
+    "Sparse",
+    "SquaredError",
+    "Variational",
+    "sample",
+    "transform_std",
+]
 __version__ = "0.1.0.dev0"

@@ -14,10 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae._batches import automatic_batch_size, automatic_patience, map_rows
+from skae._conv import DEFAULT_SIZES, check_images
+from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
-from skae._modules import ACTIVATIONS, Architecture, automatic_sizes
+from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
-from skae._objectives import LOSSES
+from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
@@ -45,8 +47,32 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     linear_skip : bool, default=True
         Whether PCA runs beside the networks. False gives the plain autoencoder, which starts anywhere and
         may end below PCA.
-    loss : {"squared_error"}, default="squared_error"
-        What training minimises: the squared error pooled over all columns, as a share of the variance.
+    loss : str, Loss or callable, default="squared_error"
+        What training minimises, pooled over all columns: "squared_error", "absolute_error", "huber",
+        "binary_cross_entropy", "poisson" or "cosine". "binary_cross_entropy" is for values between 0 and 1,
+        "poisson" for counts, "cosine" for embeddings. A callable ``loss(x_hat, x)``, such as a torch loss with
+        ``reduction="none"``, takes rows in units of the data and returns the loss of each value or row.
+        Reconstructions are means: probabilities with "binary_cross_entropy", rates with "poisson". Whatever the
+        loss, an epoch whose squared error on held-out rows is above PCA's is not kept, with ``linear_skip=True``.
+    regularizer : str, Regularizer, list of these or None, default=None
+        What the network is asked for besides: "denoising", "sparse", "contractive" or "variational"; see
+        `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Epochs are then compared by the
+        loss with what the regularizer adds, so the reconstruction may be worse than PCA's.
+    architecture : {"dense", "tied", "conv"}, default="dense"
+        How the networks are built. "tied" has the encoder's weights transposed in the decoder. "conv" is for rows
+        that are images: strided convolutions and one dense layer, and the other way round.
+        ``hidden_layer_sizes`` are then the channels, and last the width of the dense layer, (32, 64, 256) by
+        default.
+    input_shape : tuple of int or None, default=None
+        Channels, height and width of the images, for "conv".
+    normalization : {"batch", "layer"} or None, default=None
+        Normalises hidden values before each activation, over a batch or over a row.
+    dropout : float, default=0.0
+        Share of the hidden values that is dropped at each step of training.
+    module : torch.nn.Module class or instance or None, default=None
+        A network of your own in place of these, with ``encode`` from (n, n_features) to (n, n_components) and
+        ``decode`` back; rows are centred and of unit spread. A class is called with the two numbers; of an
+        instance a copy is trained. With ``linear_skip=True`` it learns what PCA leaves.
     alpha : float, default=0.0
         Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
     whiten : bool, default=False
@@ -154,7 +180,13 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         "decoder_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like", None],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "linear_skip": ["boolean"],
-        "loss": [StrOptions(set(LOSSES))],
+        "loss": [StrOptions(set(LOSSES)), callable],
+        "regularizer": [StrOptions(set(REGULARIZERS)), Regularizer, list, tuple, None],
+        "architecture": [StrOptions({"dense", "tied", "conv"})],
+        "input_shape": ["array-like", None],
+        "normalization": [StrOptions({"batch", "layer"}), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "module": [callable, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "whiten": ["boolean"],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
@@ -182,6 +214,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         activation="gelu",
         linear_skip=True,
         loss="squared_error",
+        regularizer=None,
+        architecture="dense",
+        input_shape=None,
+        normalization=None,
+        dropout=0.0,
+        module=None,
         alpha=0.0,
         whiten=False,
         optimizer="adam",
@@ -205,6 +243,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.activation = activation
         self.linear_skip = linear_skip
         self.loss = loss
+        self.regularizer = regularizer
+        self.architecture = architecture
+        self.input_shape = input_shape
+        self.normalization = normalization
+        self.dropout = dropout
+        self.module = module
         self.alpha = alpha
         self.whiten = whiten
         self.optimizer = optimizer
@@ -354,6 +398,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.positive_only = self.loss == "poisson"
         return tags
 
     def __getstate__(self):
@@ -385,7 +430,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _start(self, X, device, random_state):
         """Where training begins: at PCA, anywhere, or at the fit before."""
-        architecture = _architecture(self, X.shape[1])
+        architecture = _architecture(self, X.shape[1], draw_seed(random_state) if self.module is not None else 0)
         before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if before is not None and before.architecture != architecture:
             raise ValueError(
@@ -404,7 +449,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if patience == "auto":
             patience = automatic_patience(math.ceil(len(X) / batch_size))
         return TrainingSettings(
-            loss=self.loss,
+            loss=as_loss(self.loss),
+            regularizers=as_regularizers(self.regularizer),
             optimizer=self.optimizer,
             lr=DEFAULT_LR.get(self.optimizer, 3e-3) if self.lr == "auto" else self.lr,
             alpha=self.alpha,
@@ -445,10 +491,11 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
 def _check(estimator, X, device):
     """Refuse what the constraints of single parameters cannot see."""
     n_samples, n_features = X.shape
-    if estimator.n_components > n_features:
+    regularizers = as_regularizers(estimator.regularizer)
+    if estimator.n_components > n_features and not regularizers:
         raise ValueError(
             f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
-            "the input can copy it. Choose fewer components."
+            "the input can copy it. Choose fewer components, or a regularizer that stops the copying."
         )
     if estimator.linear_skip and estimator.n_components > n_samples:
         raise ValueError(
@@ -456,21 +503,47 @@ def _check(estimator, X, device):
             f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
             "Choose fewer components or pass more rows."
         )
+    as_loss(estimator.loss).check(X)
     check_dtype_on_device(X.dtype, device)
     check_optimizer(estimator.optimizer)
     check_callbacks(estimator.callbacks or ())
 
 
-def _architecture(estimator, n_features):
+def _architecture(estimator, n_features, seed):
     """The network that the parameters ask for on data of this shape."""
+    n_components, kind = int(estimator.n_components), estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
-        encoder = automatic_sizes(n_features, estimator.n_components)
+        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, n_components)
     decoder = _layer_sizes(estimator.decoder_layer_sizes, "decoder_layer_sizes")
-    if decoder is None:
-        decoder = encoder[::-1]
+    if kind == "tied" and decoder not in (None, encoder[::-1]):
+        raise ValueError(
+            f"decoder_layer_sizes={decoder} must be 'auto' with architecture='tied', whose decoder is the encoder's "
+            f"mirror: {encoder[::-1]}."
+        )
+    decoder = encoder[::-1] if decoder is None else decoder
+    shape = None if estimator.input_shape is None else tuple(int(side) for side in estimator.input_shape)
+    if kind == "conv":
+        check_images(shape, n_features, encoder, decoder)
+    loss, regularizers, module = as_loss(estimator.loss), as_regularizers(estimator.regularizer), estimator.module
+    if module is not None:
+        kind, module = "module", users_module(module, n_features, n_components, seed)
+    elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
+        kind = "pca" if type(loss) is SquaredError else kind  # PCA is the best linear network, by its squared error
     return Architecture(
-        n_features, int(estimator.n_components), encoder, decoder, estimator.activation, estimator.linear_skip
+        n_features,
+        n_components,
+        encoder,
+        decoder,
+        estimator.activation,
+        estimator.linear_skip,
+        kind=kind,
+        input_shape=shape if kind == "conv" else None,
+        normalization=estimator.normalization,
+        dropout=float(estimator.dropout),
+        link=loss.link,
+        variational=any(regularizer.variational for regularizer in regularizers),
+        module=module,
     )
 
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from skorch.callbacks import Callback
 
+from skae._layers import learnt_values
+
 
 class StopTraining(Exception):
     """Ends training early and on purpose, unlike a keyboard interrupt, which ends the program's work."""
@@ -25,7 +27,7 @@ class WeightAveraging(Callback):
         self.decay = decay
 
     def on_train_begin(self, net, **kwargs) -> None:
-        self.parameters_ = list(net.module_.parameters())
+        self.parameters_ = learnt_values(net.module_)
         self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
         self.n_steps_ = 0
 
@@ -130,8 +132,8 @@ class EpochChoice:
         self._best, self._reference = 0.0, -math.inf
         self._last_progress = 0
 
-    def consider(self, losses: NDArray) -> bool:
-        """Note the losses after one more epoch, and say whether it is the best so far."""
+    def consider(self, losses: NDArray, allowed: bool = True) -> bool:
+        """Note the losses after one more epoch, and say whether it is the best so far, if it is allowed to be."""
         self.mean_losses.append(float(losses.mean()))
         gains = self.start_losses - losses
         mean = gains.mean()
@@ -141,7 +143,7 @@ class EpochChoice:
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
             self.stage_starts.append(self.n_epochs)
             self._last_progress = self.n_epochs
-        if mean <= 2 * error or mean - error <= self._best:
+        if not allowed or mean <= 2 * error or mean - error <= self._best:
             return False
         self._best, self.best_epoch = mean - error, self.n_epochs
         return True

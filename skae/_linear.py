@@ -1,6 +1,6 @@
 """The principal directions of X: where every linear path starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,16 @@ class PrincipalDirections:
     column_reach: NDArray
     code_reach: NDArray
     effective_rows: float
+
+    def padded(self, n_components: int) -> "PrincipalDirections":
+        """The same with directions of zeros and of no variance up to a number."""
+        missing = n_components - len(self.components)
+        return replace(
+            self,
+            components=np.pad(self.components, ((0, missing), (0, 0))),
+            explained_variance=np.pad(self.explained_variance, (0, missing)),
+            code_reach=np.pad(self.code_reach, (0, missing)),
+        )
 
     @property
     def scale(self) -> float:

@@ -1,10 +1,9 @@
 """The networks: everything with ``encode`` and ``decode``."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,16 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skae._codes import refined_codes, slopes
+from skae._conv import conv_stacks
+from skae._custom import UsersStack
+from skae._layers import (
+    Architecture,
+    TiedDecoder,
+    dense_stack,
+    draw_weights,
+    fill_buffers,
+    last_layer,
+    weighty,
+)
+from skae._link import Link
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "logistic": nn.Sigmoid,
-}
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
@@ -31,6 +33,8 @@ CODE_REACH = 3.0
 LEARNING_REACH = 100.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
 SPREAD_FLOOR = 0.1
+# The decoder of a variational network has at least this noise, as a share of the variance.
+RELATIVE_NOISE_FLOOR = 1e-3
 # A direction with less than this share of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
 
@@ -58,32 +62,6 @@ class Directions(Protocol):
 
     @property
     def code_reach(self) -> NDArray: ...
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What has to be known to build a network before its weights are filled in."""
-
-    n_features: int
-    n_components: int
-    encoder_sizes: tuple[int, ...]
-    decoder_sizes: tuple[int, ...]
-    activation: str
-    linear_skip: bool
-
-    @property
-    def n_weights(self) -> int:
-        """Number of multiplications that one row costs."""
-        encoder = (self.n_features, *self.encoder_sizes, self.n_components)
-        decoder = (self.n_components, *self.decoder_sizes, self.n_features)
-        linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
-        return linear + sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
-
-
-def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
-    """Two hidden widths that shrink towards the bottleneck: 256 and 128, more for a wide bottleneck."""
-    last = max(128, min(2 * n_components, (n_features + n_components) // 2))
-    return max(256, min(2 * last, n_features)), last
 
 
 class AutoEncoder(nn.Module, ABC):
@@ -119,7 +97,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
     Parameters
     ----------
     architecture : Architecture
-        The identity as activation beside a linear path leaves nothing to learn: PCA is the best linear one.
+        What to build.
     dtype : torch.dtype
         Of all weights and so of all results.
 
@@ -146,14 +124,21 @@ class FeedForwardAutoEncoder(AutoEncoder):
             shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
-        self.encoder = self.decoder = None
-        if sizes.linear_skip and sizes.activation == "identity":
+        self.link = None if sizes.link == "identity" else Link(sizes.link, n_features, dtype)
+        self.encoder = self.decoder = self.encoding = self.decoding = self.log_variance_head = None
+        if sizes.variational:
+            self.register_buffer("log_variance_at_start", torch.empty(n_components, dtype=dtype))
+        if sizes.kind == "pca":
             return
-        self.encoder = feedforward((n_features, *sizes.encoder_sizes, n_components), sizes.activation, dtype)
-        self.decoder = feedforward((n_components, *sizes.decoder_sizes, n_features), sizes.activation, dtype)
-        if sizes.linear_skip:
+        self.encoder, self.decoder = build_stacks(sizes, dtype)
+        if sizes.gated:
+            self.gates = nn.Parameter(torch.zeros(2, dtype=dtype))
+        if sizes.linear_skip and sizes.kind != "tied":
             self.encoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
             self.decoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+        if sizes.variational:
+            width = n_features if sizes.kind == "module" else last_layer(self.encoder).in_features
+            self.log_variance_head = nn.utils.skip_init(nn.Linear, width, n_components, dtype=dtype)
 
     @torch.no_grad()
     def start_at(self, directions: Directions, generator: torch.Generator) -> None:
@@ -170,27 +155,50 @@ class FeedForwardAutoEncoder(AutoEncoder):
             reach = directions.column_reach / scale
             values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant columns limit nothing
             values["code_limit"] = LEARNING_REACH * (directions.code_reach / scale / unit + 1.0)
+        if self.architecture.variational:
+            # Of a Gaussian with the principal directions as factors and PCA's error as noise.
+            variances = directions.explained_variance / scale**2
+            noise = max(1.0 - variances.sum() / len(spread), RELATIVE_NOISE_FLOOR)
+            values["log_variance_at_start"] = -np.log1p(variances / noise)
         fill_buffers(self, values)
+        if self.link is not None:
+            self.link.start_at(directions.mean, directions.column_reach, scale)
+            self.link.on.fill_(not self.architecture.linear_skip)
         for stack in self._stacks():
-            draw_weights(stack, generator)
-            if self.architecture.linear_skip:
+            self._draw(weighty(stack), generator)
+            if self.architecture.linear_skip and not self.architecture.gated:
                 last_layer(stack).weight.zero_()
-        if self.architecture.linear_skip and self.encoder is not None:
+        if self.log_variance_head is not None:
+            nn.init.zeros_(self.log_variance_head.weight)
+            nn.init.zeros_(self.log_variance_head.bias)
+        if self.encoding is not None and self.decoding is not None:
             self.encoding.copy_(self.pca_encoding * self.output_gain)
             self.decoding.copy_(self.pca_decoding * self.input_gain)
+
+    def _draw(self, layers: Iterable[nn.Module], generator: torch.Generator) -> None:
+        """Draw weights, but for a user's own network, which brings its own."""
+        if self.architecture.kind != "module":
+            draw_weights(layers, generator)
 
     @torch.no_grad()
     def set_off(self, share: float, generator: torch.Generator) -> None:
         """Draw the last layers, scaled by the root of a share: a little off PCA better optima are found than from it.
 
-        Without a linear path they have been drawn already.
+        Without a linear path they have been drawn already; gates open instead.
         """
-        if self.architecture.linear_skip:
+        if self.architecture.gated:
+            self.gates.fill_(math.sqrt(share))
+        elif self.architecture.linear_skip:
             for stack in self._stacks():
                 draw_weights([last_layer(stack)], generator)
                 last_layer(stack).weight.mul_(math.sqrt(share))
 
-    def _stacks(self) -> list[nn.Sequential]:
+    def begin(self) -> None:
+        """Leave PCA's range for the link's, which is what will be trained."""
+        if self.link is not None:
+            self.link.on.fill_(True)
+
+    def _stacks(self) -> list[nn.Module]:
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
     @torch.no_grad()
@@ -198,16 +206,28 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Let what the decoder has learnt fade beyond a multiple of the largest codes that it has learnt from."""
         self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * reach, torch.inf))
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Map centred rows to codes of unit scale."""
+    def _correction(self, index: int, values: Tensor) -> Tensor:
+        """What the encoder, 0, or the decoder, 1, computes."""
+        stack = cast(nn.Module, self.decoder if index else self.encoder)
+        return stack(values) * self.gates[index] if self.architecture.gated else stack(values)
+
+    def smooth_codes(self, x: Tensor) -> Tensor:
+        """Map rows that are like the training rows to codes; every step has a derivative."""
         if self.encoder is None:
             return x @ self.pca_encoding.T
-        if not self.architecture.linear_skip:
-            return self.encoder(x * self.input_gain)
         inputs = x * self.input_gain
-        z = nn.functional.linear(inputs, self.encoding) + self.encoder(inputs)
-        if self.training:  # no training row is beyond the limits
-            return z
+        correction = self._correction(0, inputs)
+        if not self.architecture.linear_skip:
+            return correction
+        if self.encoding is None:
+            return x @ self.pca_encoding.T + correction
+        return nn.functional.linear(inputs, self.encoding) + correction
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map centred rows to codes of unit scale."""
+        z = self.smooth_codes(x)
+        if self.training or self.encoder is None or not self.architecture.linear_skip:
+            return z  # no training row is beyond the limits
         far = rows_beyond(self.input_limit, x) | rows_beyond(self.code_limit / CODE_REACH, z)
         if not far.any():
             return z
@@ -217,32 +237,50 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def _encode_far(self, x: Tensor) -> Tensor:
         """Map rows that no training row is like, or whose codes are like no other."""
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
-        correction = cast(nn.Module, self.encoder)(inputs)
-        learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + correction
+        learnt = self._correction(0, inputs)
+        if self.encoding is not None:
+            learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + learnt
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
         return refined_codes(self.decode, x, (z, pca))
 
+    def log_variance(self, x: Tensor) -> Tensor:
+        """Logarithm of the variance of each code of centred rows, of shape (n, n_components)."""
+        hidden = x * self.input_gain
+        if isinstance(self.encoder, nn.Sequential):
+            hidden = self.encoder[:-1](hidden)
+        return self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden)
+
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centred rows."""
+        values = self._predictor(z)
+        return values if self.link is None else self.link(values)
+
+    def _predictor(self, z: Tensor) -> Tensor:
+        """What the link makes means of."""
         if self.decoder is None:
             return z @ self.pca_decoding
+        correction = self._correction(1, z)
         if not self.architecture.linear_skip:
-            return self.decoder(z) * self.output_gain
-        x_hat = (z @ self.decoding + self.decoder(z)) * self.output_gain
+            return correction * self.output_gain
+        if self.decoding is None:
+            x_hat = torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
+        else:
+            x_hat = (z @ self.decoding + correction) * self.output_gain
         if self.training:
             return x_hat
         far = rows_beyond(self.code_limit, z)
         if not far.any():
             return x_hat
         far = far.nonzero()[:, 0]
-        return x_hat.index_copy(0, far, self._decode_far(z[far]))
+        return x_hat.index_copy(0, far, self._predict_far(z[far]))
 
-    def _decode_far(self, z: Tensor) -> Tensor:
-        """Map back codes that are like none that were learnt from."""
+    def _predict_far(self, z: Tensor) -> Tensor:
+        """The same for codes that are like none that were learnt from."""
         codes = z.clamp(-self.code_limit, self.code_limit)
-        correction = cast(nn.Module, self.decoder)(codes)
-        learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + correction
+        learnt = self._correction(1, codes)
+        if self.decoding is not None:
+            learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + learnt
         return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
 
 
@@ -302,6 +340,14 @@ class DataUnits(AutoEncoder):
         """Map codes back to rows in data units."""
         return self.core.decode(z / self.code_unit) * self.scale + self.mean
 
+    def log_variance(self, x: Tensor) -> Tensor:
+        """Logarithm of the variance of each code, in the units of the codes."""
+        return self.core.log_variance((x - self.mean).div_(self.scale)) + 2.0 * self.code_unit.log()
+
+    def decode_unit(self, z: Tensor) -> Tensor:
+        """Map back codes of unit scale, as the network itself has them."""
+        return self.core.decode(z) * self.scale + self.mean
+
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
         differences = torch.stack([self(x) - x, x - self.mean])
@@ -313,15 +359,23 @@ def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
     return DataUnits(FeedForwardAutoEncoder(architecture, dtype), dtype)
 
 
+def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Build encoder and decoder, weights unset but for a user's own."""
+    sizes = architecture
+    if sizes.kind == "module":
+        module = copy.deepcopy(sizes.module).to(dtype)
+        return UsersStack(module, "encode"), UsersStack(module, "decode")
+    if sizes.kind == "conv":
+        return conv_stacks(sizes, dtype)
+    encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)
+    if sizes.kind == "tied":
+        return encoder, TiedDecoder(encoder, sizes, dtype)
+    return encoder, dense_stack((sizes.n_components, *sizes.decoder_sizes, sizes.n_features), sizes, dtype)
+
+
 def code_unit(directions: Directions) -> NDArray:
     """Standard deviation along each direction, kept away from zero."""
     return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
-
-
-def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
-    """Copy arrays into the buffers of these names."""
-    for name, value in values.items():
-        module.get_buffer(name).copy_(torch.as_tensor(value))
 
 
 def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
@@ -332,27 +386,3 @@ def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
 def nearness(values: Tensor, limit: Tensor) -> Tensor:
     """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1)."""
     return (2.0 - (values.abs() / limit).amax(dim=1, keepdim=True)).clamp(0.0, 1.0)
-
-
-def feedforward(sizes: Sequence[int], activation: str, dtype: torch.dtype) -> nn.Sequential:
-    """Stack dense layers of the given sizes, their weights unset, the activation between them."""
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes):
-        # An ordinary layer would draw its weights from torch's global generator.
-        layers += [nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
-
-
-def last_layer(stack: nn.Sequential) -> nn.Linear:
-    """The layer that makes the output."""
-    return cast(nn.Linear, stack[len(stack) - 1])
-
-
-@torch.no_grad()
-def draw_weights(stack: Iterable[nn.Module], generator: torch.Generator) -> None:
-    """Draw uniform weights of variance one over the number of inputs, the same in each precision, and zero biases."""
-    for layer in stack:
-        if isinstance(layer, nn.Linear):
-            weight = torch.empty_like(layer.weight, dtype=torch.float32)
-            layer.weight.copy_(nn.init.kaiming_uniform_(weight, nonlinearity="linear", generator=generator))
-            nn.init.zeros_(layer.bias)

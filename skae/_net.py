@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from sklearn.base import clone
@@ -11,13 +11,24 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PassthroughScoring, PrintLog
 from skorch.helper import predefined_split
 from skorch.history import History
-from torch import Tensor
+from skorch.utils import to_tensor
+from torch import Tensor, nn
 
 from skae._batches import RowBatches, RowDataset
 from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
 from skae._device import available_devices, normalised, seeded_generator
-from skae._modules import Architecture, AutoEncoder, DataUnits, build
-from skae._objectives import LOSSES, STAGES, Displacement, Regularisation
+from skae._layers import Architecture
+from skae._modules import AutoEncoder, DataUnits, build
+from skae._objectives import (
+    STAGES,
+    Displacement,
+    Loss,
+    Objective,
+    PooledSquaredError,
+    Regularisation,
+    Regularizer,
+    SquaredError,
+)
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -35,7 +46,8 @@ class TrainingSettings:
     The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
     """
 
-    loss: str = "squared_error"
+    loss: Loss = field(default_factory=SquaredError)
+    regularizers: Sequence[Regularizer] = ()
     optimizer: str | type = "adam"
     lr: float = 3e-3
     alpha: float = 0.0
@@ -59,9 +71,18 @@ class ReconstructionNet(NeuralNet):
     """
 
     def __init__(
-        self, *args, dataset=RowDataset, shuffler=None, augment=None, averaging=None, penalty=0.0, **kwargs
+        self,
+        *args,
+        dataset=RowDataset,
+        shuffler=None,
+        augment=None,
+        averaging=None,
+        penalty=0.0,
+        objective=None,
+        **kwargs,
     ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
+        self.objective = objective
         self.shuffler = shuffler
         self.augment = augment
         self.averaging = averaging
@@ -82,9 +103,19 @@ class ReconstructionNet(NeuralNet):
         """One pass over a set, with averaged weights where it is held out."""
         if training or iterator is None:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            if training and self.objective is not None:
+                self.objective.n_epochs += 1
             return
+        if self.objective is not None:
+            self.objective.rewind()
         with self.evaluation():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def infer(self, x, **fit_params):
+        """Reconstruct a batch; with regularizers, a pair of reconstructions and penalties."""
+        if self.objective is None:
+            return super().infer(x, **fit_params)
+        return self.objective(self.module_, to_tensor(x, device=self.device))
 
     def _set_training(self, training=True) -> None:
         # skorch asks before every step; going through all modules each time is a tenth of a small step.
@@ -94,17 +125,24 @@ class ReconstructionNet(NeuralNet):
     def validation_step(self, batch, **fit_params) -> dict:
         """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
         step = super().validation_step(batch, **fit_params)
-        self.row_losses_.append(self.criterion_.per_row(step["y_pred"], batch[1]))
+        x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
+        self.row_losses_.append(self.criterion_.per_row(x_hat, batch[1]) + penalty)
+        if not isinstance(self.criterion_, PooledSquaredError):
+            self.row_squares_.append((x_hat - batch[1]).square().mean(dim=1))
         return step
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
         """Forget the rows' losses of the epoch before."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.row_losses_: list[Tensor] = []
+        self.row_squares_: list[Tensor] = []
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """The loss, with the L2 penalty while training if the optimizer does not apply it."""
-        loss = self.criterion_(y_pred, y_true)
+        x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
+        loss = self.criterion_(x_hat, y_true)
+        if penalty is not None:
+            loss = loss + penalty.mean()
         if training and self.penalty:
             loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in self.module_.parameters())
         return loss
@@ -140,6 +178,8 @@ def build_net(
     valid: RowDataset | None = None,
     averaging: WeightAveraging | None = None,
     augment: Displacement | None = None,
+    criterion: nn.Module | None = None,
+    objective: Objective | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
     chosen = settings.optimizer
@@ -149,7 +189,7 @@ def build_net(
         options = {**options, "weight_decay": settings.alpha}
     net = ReconstructionNet(
         module,
-        LOSSES[settings.loss](),
+        PooledSquaredError() if criterion is None else criterion,
         optimizer=optimizer,
         lr=settings.lr,
         batch_size=settings.batch_size,
@@ -161,6 +201,7 @@ def build_net(
         shuffler=seeded_generator(settings.seed),
         augment=augment,
         averaging=averaging,
+        objective=objective,
         penalty=0.0 if decays else settings.alpha,
         **{f"optimizer__{name}": value for name, value in options.items()},
     )

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import RowBatches, RowDataset, Standardisation, hold_out, map_rows
-from skae._callbacks import EpochChoice, Shrinkage, StopTraining, WeightAveraging
+from skae._batches import hold_out, map_rows
+from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
+from skae._layers import Architecture
 from skae._linear import PrincipalDirections, principal_directions, squared_distances
-from skae._modules import Architecture, DataUnits, build
-from skae._net import ReconstructionNet, TrainingSettings, build_net, epochs_of, predicting_net, schedulers
-from skae._objectives import STAGES, Displacement, GaussianNoise, Regularisation
+from skae._modules import DataUnits, build
+from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
+from skae._objectives import STAGES
+from skae._steps import Training
 
-AVERAGING_DECAY = 0.99
 # Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
 MIN_EFFECTIVE_ROWS = 30
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
@@ -81,7 +81,15 @@ class Start:
         """Mean, spread and principal directions of some rows, all of them if None."""
         n_rows = len(self.X) if rows is None else len(rows)
         n_components = min(self.architecture.n_components, n_rows, self.X.shape[1])
-        return principal_directions(self.X, n_components, rows)
+        return principal_directions(self.X, n_components, rows).padded(self.architecture.n_components)
+
+    def error_share(self, directions: PrincipalDirections) -> float:
+        """Share of the variance of all rows that the start leaves unexplained."""
+        if self.before is None:
+            return directions.residual_share(len(self.X))
+        model = self.on(directions)
+        errors, offsets = map_rows(model.squares, self.X, 2, model.mean, np.float64).sum(axis=0)
+        return float(min(errors / offsets, 1.0)) if offsets > 0 else 0.0
 
     def on(self, directions: PrincipalDirections) -> DataUnits:
         """Build the network at these directions, unless there is one to go on with."""
@@ -90,133 +98,6 @@ class Start:
         module = build(self.architecture, torch_dtype(self.X.dtype))
         module.start_at(directions, seeded_generator(self.seed))
         return module.to(self.device).eval()
-
-
-class Training:
-    """One network on its way: the rows that train it, the rows held out, and the net that takes the steps.
-
-    Parameters
-    ----------
-    model : DataUnits
-        Its core is trained in single precision, in which standardised rows lose nothing that matters.
-    settings : TrainingSettings
-        How.
-    X : ndarray of shape (n_samples, n_features)
-        The data.
-    rows : ndarray of int, default=None
-        The rows that train; all of them if None.
-    valid : ndarray of int, default=None
-        The rows that are held out.
-    callbacks : sequence of skorch callbacks, default=()
-        The user's.
-    """
-
-    def __init__(
-        self,
-        model: DataUnits,
-        settings: TrainingSettings,
-        X: NDArray,
-        rows: NDArray | None = None,
-        valid: NDArray | None = None,
-        callbacks: Sequence = (),
-    ) -> None:
-        # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
-        self.stochastic = stochastic = settings.optimizer != "lbfgs"
-        self.model = model
-        self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
-        self.stopped = False
-        standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
-        self.rows = RowDataset(X, rows=rows, standardise=standardise)
-        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
-        generator = seeded_generator(settings.seed, model.mean.device)
-        self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
-        self.displacement = Displacement(generator)
-        self.shrinkage = Shrinkage()
-        averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
-        own = [self.shrinkage, averaging] if stochastic else []
-        self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, averaging, self.displacement)
-        self.start_losses = self.losses(self.core.eval())
-        if settings.departs:
-            self.core.set_off(settings.residual_share, seeded_generator(settings.seed))
-        self.regularise(settings.stages[0])
-        self.net.notify("on_train_begin", X=self.rows, y=None)
-
-    def regularise(self, stage: Regularisation) -> None:
-        """Train the next epochs like this."""
-        if self.stochastic:
-            self.core.corruption = self.noise
-            self.noise.amount = stage.noise
-            self.displacement.amount = stage.displacement
-            self.shrinkage.amount = stage.shrinkage / self.n_batches
-
-    def epoch(self) -> None:
-        """Take the steps of one epoch, then look at the held-out rows."""
-        try:
-            self.net.fit_loop(self.rows, epochs=1)
-        except StopTraining:
-            self.stopped = True
-
-    def repeat(self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation]) -> None:
-        """Train for a number of epochs in each stage and look at nothing."""
-        for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
-            self.regularise(stage)
-            for _ in range(n_epochs):
-                self.epoch()
-        self.end()
-
-    def end(self) -> None:
-        """Tell the callbacks that training is over."""
-        self.net.notify("on_train_end", X=self.rows, y=None)
-
-    @property
-    def n_batches(self) -> int:
-        """Steps an epoch."""
-        return len(self.net.get_iterator(self.rows))
-
-    @property
-    def train_losses(self) -> list[float]:
-        """Training loss of each epoch."""
-        return [float(epoch["train_loss"]) for epoch in self.net.history]
-
-    @property
-    def valid_losses(self) -> NDArray:
-        """Loss of each held-out row after the epoch, in their order."""
-        return torch.cat(self.net.row_losses_).cpu().double().numpy()
-
-    @torch.no_grad()
-    def losses(self, function: Callable[[Tensor], Tensor]) -> NDArray:
-        """Loss of each row that is held out, or else that trains, if ``function`` reconstructs it."""
-        batches = RowBatches(self.rows if self.valid is None else self.valid, self.net.batch_size)
-        return torch.cat([self.net.criterion_.per_row(function(x), x) for x, _ in batches]).cpu().double().numpy()
-
-    def current_losses(self) -> NDArray:
-        """Loss of each of these rows with the weights as they are evaluated."""
-        with self.net.evaluation() as core:
-            return self.losses(core)
-
-    def weights(self) -> list[Tensor]:
-        """A copy of the weights as they are evaluated."""
-        with self.net.evaluation() as core:
-            return [parameter.detach().clone() for parameter in core.parameters()]
-
-    def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
-        """Hand these weights, or those of the last epoch, over to the model."""
-        chosen = self.weights() if weights is None else weights
-        with torch.no_grad():
-            for parameter, weight in zip(self.model.core.parameters(), chosen, strict=True):
-                parameter.copy_(weight)
-        if self.core.architecture.linear_skip:
-            self.model.core.limit_codes(self.code_reach(chosen))
-        return self.model
-
-    @torch.no_grad()
-    def code_reach(self, weights: Sequence[Tensor]) -> Tensor:
-        """Largest distance from zero that the codes of the training rows have with these weights."""
-        core = copy.deepcopy(self.core).eval()
-        for parameter, weight in zip(core.parameters(), weights, strict=True):
-            parameter.copy_(weight)
-        batches = RowBatches(self.rows, self.net.batch_size)
-        return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
 def fit_network(
@@ -249,7 +130,7 @@ def fit_network(
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
         directions = start.directions()
-        share = directions.residual_share(len(start.X))
+        share = start.error_share(directions)
         settings = replace(settings, residual_share=share)
         if not _something_to_learn(start, settings, directions):
             model, record = start.on(directions), TrainingRecord()
@@ -275,7 +156,9 @@ def _something_to_learn(start: Start, settings: TrainingSettings, directions: Pr
     if not start.architecture.linear_skip:
         return True
     rounding = 10 * np.finfo(start.X.dtype).eps
-    return start.architecture.activation != "identity" and directions.residual_share(len(start.X)) > rounding
+    if settings.regularizers:
+        return True
+    return start.architecture.kind != "pca" and directions.residual_share(len(start.X)) > rounding
 
 
 def _n_sets(directions: PrincipalDirections, n_rows: int) -> int:
@@ -300,7 +183,7 @@ def _search(
     held_out = hold_out(distances, validation_fraction, settings.seed, n_sets)
     complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
     too_few = min(map(len, complements)) <= start.architecture.n_components
-    if linear_skip and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
+    if linear_skip and not settings.regularizers and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
     if start.before is None and settings.optimizer != "lbfgs":
         settings = replace(settings, stages=STAGES, departs=True)
@@ -315,7 +198,7 @@ def _search(
     record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
     if choice.best_epoch == 0:
         return model, record
-    if not refit:
+    if not refit or (many and settings.regularizers):
         return first.finish(weights), record
     if many:
         return _better_on_all_rows(first.finish(weights), model, start.X, record)
@@ -323,7 +206,7 @@ def _search(
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
     again.repeat([math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()], settings.stages)
-    if again.current_losses().mean() < again.start_losses.mean():
+    if again.improves():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
 
@@ -355,16 +238,25 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
         for training in trainings:
             training.regularise(settings.stages[choice.stage])
             training.epoch()
-        if choice.consider(np.concatenate([training.valid_losses for training in trainings])):
+        losses = np.concatenate([training.valid_losses for training in trainings])
+        if choice.consider(losses, _above_floor(trainings)):
             weights = trainings[0].weights()
     for training in trainings:
         training.end()
     return choice, weights
 
 
+def _above_floor(trainings: list[Training]) -> bool:
+    """Whether the held-out rows have no larger squared error than PCA's, where another loss is minimised."""
+    if not trainings[0].guarded:
+        return True
+    squares = np.concatenate([training.valid_squares for training in trainings])
+    return bool(squares.mean() <= np.concatenate([training.start_squares for training in trainings]).mean())
+
+
 def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
-    reference = float(np.mean(np.concatenate([training.losses(torch.zeros_like) for training in trainings])))
+    reference = float(np.mean(np.concatenate([training.measures.losses_of_mean() for training in trainings])))
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
 
 
@@ -380,7 +272,7 @@ def _train_on_all(
         training.epoch()
         choice.consider(np.array(training.train_losses[-1:]))
     training.end()
-    better = training.current_losses().mean() < start_loss
+    better = training.improves()
     best_epoch = choice.n_epochs if better else 0
     record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
     return (training.finish() if better else model), record

@@ -24,13 +24,22 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def documented_by_a_base(cls, member):
+    """Whether a public base class says what a method is for, so that a subclass need not say it again."""
+    bases = [base for base in inspect.getmro(cls)[1:] if base.__name__ in skae.__all__]
+    return any(member in vars(base) for base in bases)
+
+
 def public_objects():
     """Names of what `skae` exports and of the public methods and properties that it defines itself."""
     for name in skae.__all__:
         yield f"skae.{name}"
+        if not inspect.isclass(getattr(skae, name)):
+            continue
         for member, value in inspect.getmembers(getattr(skae, name)):
             function = value.fget if isinstance(value, property) else inspect.unwrap(value) if callable(value) else None
-            if not member.startswith("_") and getattr(function, "__module__", "").startswith("skae"):
+            own = not member.startswith("_") and getattr(function, "__module__", "").startswith("skae")
+            if own and not documented_by_a_base(getattr(skae, name), member):
                 yield f"skae.{name}.{member}"
 
 

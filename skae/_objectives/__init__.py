@@ -1,0 +1,23 @@
+"""What training minimises and what disturbs it."""
+
+from skae._objectives.losses import LOSSES, Criterion, Loss, PooledSquaredError, SquaredError, as_loss
+from skae._objectives.objective import Objective
+from skae._objectives.regularizers import REGULARIZERS, Regularizer, as_regularizers
+from skae._objectives.stages import STAGES, Displacement, GaussianNoise, Regularisation
+
+__all__ = [
+    "LOSSES",
+    "REGULARIZERS",
+    "STAGES",
+    "Criterion",
+    "Displacement",
+    "GaussianNoise",
+    "Loss",
+    "Objective",
+    "PooledSquaredError",
+    "Regularisation",
+    "Regularizer",
+    "SquaredError",
+    "as_loss",
+    "as_regularizers",
+]

@@ -1,0 +1,244 @@
+"""One training: the network on its way, and what its rows lose."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._batches import RowBatches, RowDataset, Standardisation
+from skae._callbacks import Shrinkage, StopTraining, WeightAveraging
+from skae._device import seeded_generator
+from skae._layers import SeededDropout, learnt_values
+from skae._modules import DataUnits, FeedForwardAutoEncoder
+from skae._net import TrainingSettings, build_net
+from skae._objectives import (
+    Criterion,
+    Displacement,
+    GaussianNoise,
+    Objective,
+    PooledSquaredError,
+    Regularisation,
+    SquaredError,
+)
+
+AVERAGING_DECAY = 0.99
+# Training rows that give a loss its unit.
+REFERENCE_ROWS = 2000
+
+
+class RowMeasures:
+    """What single rows lose with the weights as they are.
+
+    Parameters
+    ----------
+    core : FeedForwardAutoEncoder
+        In evaluation mode when it is asked.
+    criterion : Criterion or PooledSquaredError
+        The loss.
+    objective : Objective or None
+        What regularizers add.
+    batches : RowBatches
+        The rows, in their order.
+    """
+
+    def __init__(
+        self,
+        core: FeedForwardAutoEncoder,
+        criterion: Criterion | PooledSquaredError,
+        objective: Objective | None,
+        batches: RowBatches,
+    ) -> None:
+        self.core = core
+        self.criterion = criterion
+        self.objective = objective
+        self.batches = batches
+
+    def losses(self) -> NDArray:
+        """Loss of each row, penalties included."""
+        if self.objective is not None:
+            self.objective.rewind()
+        return self._over_rows(self._loss)
+
+    def squares(self) -> NDArray:
+        """Squared error of each row."""
+        return self._over_rows(lambda x: (self.core(x) - x).square().mean(dim=1))
+
+    def losses_of_mean(self) -> NDArray:
+        """Loss of each row if it were reconstructed as the mean."""
+        return self._over_rows(lambda x: self.criterion.per_row(torch.zeros_like(x), x))
+
+    def _loss(self, x: Tensor) -> Tensor:
+        if self.objective is None:
+            return self.criterion.per_row(self.core(x), x)
+        x_hat, penalty = self.objective(self.core, x)
+        return self.criterion.per_row(x_hat, x) + penalty
+
+    @torch.no_grad()
+    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> NDArray:
+        return torch.cat([function(x) for x, _ in self.batches]).cpu().double().numpy()
+
+
+class Training:
+    """One network on its way: the rows that train it, the rows held out, and the net that takes the steps.
+
+    Parameters
+    ----------
+    model : DataUnits
+        Its core is trained in single precision, in which standardised rows lose nothing that matters.
+    settings : TrainingSettings
+        How.
+    X : ndarray of shape (n_samples, n_features)
+        The data.
+    rows : ndarray of int, default=None
+        The rows that train; all of them if None.
+    valid : ndarray of int, default=None
+        The rows that are held out.
+    callbacks : sequence of skorch callbacks, default=()
+        The user's.
+    """
+
+    def __init__(
+        self,
+        model: DataUnits,
+        settings: TrainingSettings,
+        X: NDArray,
+        rows: NDArray | None = None,
+        valid: NDArray | None = None,
+        callbacks: Sequence = (),
+    ) -> None:
+        # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
+        self.stochastic = stochastic = settings.optimizer != "lbfgs"
+        self.model = model
+        self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
+        self.stopped = False
+        standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
+        self.rows = RowDataset(X, rows=rows, standardise=standardise)
+        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
+        generator = seeded_generator(settings.seed, model.mean.device)
+        self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
+        self.displacement = Displacement(generator)
+        self.shrinkage = Shrinkage()
+        averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
+        self.settings = settings
+        criterion = self._criterion()
+        self.objective = self._objective(criterion)
+        own = [self.shrinkage, averaging] if stochastic else []
+        extras = (averaging, self.displacement, criterion, self.objective)
+        self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, *extras)
+        self.core.eval()
+        looked_at = RowBatches(self.rows if self.valid is None else self.valid, settings.batch_size)
+        self.measures = RowMeasures(self.core, criterion, self.objective, looked_at)
+        self.start_losses = self.measures.losses()
+        # PCA is the floor of the squared error, whatever else is minimised.
+        self.guarded = self.core.architecture.linear_skip and not isinstance(criterion, PooledSquaredError)
+        self.start_squares = self.measures.squares() if self.guarded else np.zeros(0)
+        self._set_off()
+        self.regularise(settings.stages[0])
+        self.net.notify("on_train_begin", X=self.rows, y=None)
+
+    def _criterion(self) -> Criterion | PooledSquaredError:
+        """The loss in a unit of its own."""
+        if type(self.settings.loss) is SquaredError:
+            return PooledSquaredError()
+        some = self.rows.take(np.linspace(0, len(self.rows) - 1, min(len(self.rows), REFERENCE_ROWS), dtype=int))
+        return Criterion(self.settings.loss, self.model.mean, self.model.scale, some)
+
+    def _objective(self, criterion: Criterion | PooledSquaredError) -> Objective | None:
+        """What the regularizers add, if there are any."""
+        settings = self.settings
+        if not settings.regularizers:
+            return None
+        nat = criterion.nat(self.core.architecture.n_features, settings.residual_share)
+        return Objective(settings.regularizers, settings.seed, self.model.mean.device, nat)
+
+    def _set_off(self) -> None:
+        """Leave the start, which has been looked at."""
+        if self.settings.departs:
+            self.core.set_off(self.settings.residual_share, seeded_generator(self.settings.seed))
+        self.core.begin()
+        for layer in self.core.modules():
+            if isinstance(layer, SeededDropout):
+                layer.generator = seeded_generator(self.settings.seed, self.model.mean.device)
+
+    def regularise(self, stage: Regularisation) -> None:
+        """Train the next epochs like this."""
+        if self.stochastic:
+            corrupted = any(regularizer.corrupts for regularizer in self.settings.regularizers)
+            self.core.corruption = None if corrupted else self.noise
+            self.noise.amount = stage.noise
+            self.displacement.amount = stage.displacement
+            self.shrinkage.amount = stage.shrinkage / self.n_batches
+
+    def epoch(self) -> None:
+        """Take the steps of one epoch, then look at the held-out rows."""
+        try:
+            self.net.fit_loop(self.rows, epochs=1)
+        except StopTraining:
+            self.stopped = True
+
+    def repeat(self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation]) -> None:
+        """Train for a number of epochs in each stage and look at nothing."""
+        for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
+            self.regularise(stage)
+            for _ in range(n_epochs):
+                self.epoch()
+        self.end()
+
+    def end(self) -> None:
+        """Tell the callbacks that training is over."""
+        self.net.notify("on_train_end", X=self.rows, y=None)
+
+    @property
+    def n_batches(self) -> int:
+        """Steps an epoch."""
+        return len(self.net.get_iterator(self.rows))
+
+    @property
+    def train_losses(self) -> list[float]:
+        """Training loss of each epoch."""
+        return [float(epoch["train_loss"]) for epoch in self.net.history]
+
+    @property
+    def valid_losses(self) -> NDArray:
+        """Loss of each held-out row after the epoch, in their order."""
+        return torch.cat(self.net.row_losses_).cpu().double().numpy()
+
+    @property
+    def valid_squares(self) -> NDArray:
+        """Squared error of each held-out row after the epoch, where it is not the loss."""
+        return torch.cat(self.net.row_squares_).cpu().double().numpy()
+
+    def improves(self) -> bool:
+        """Whether the rows have a smaller loss than at the start, and no larger squared error."""
+        with self.net.evaluation():
+            better = self.measures.losses().mean() < self.start_losses.mean()
+            return bool(better and (not self.guarded or self.measures.squares().mean() <= self.start_squares.mean()))
+
+    def weights(self) -> list[Tensor]:
+        """A copy of the weights as they are evaluated."""
+        with self.net.evaluation() as core:
+            return [value.detach().clone() for value in learnt_values(core)]
+
+    def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
+        """Hand these weights, or those of the last epoch, over to the model."""
+        chosen = self.weights() if weights is None else weights
+        with torch.no_grad():
+            for value, weight in zip(learnt_values(self.model.core), chosen, strict=True):
+                value.copy_(weight)
+        self.model.core.begin()
+        if self.core.architecture.linear_skip:
+            self.model.core.limit_codes(self.code_reach(chosen))
+        return self.model
+
+    @torch.no_grad()
+    def code_reach(self, weights: Sequence[Tensor]) -> Tensor:
+        """Largest distance from zero that the codes of the training rows have with these weights."""
+        core = copy.deepcopy(self.core).eval()
+        for value, weight in zip(learnt_values(core), weights, strict=True):
+            value.copy_(weight)
+        batches = RowBatches(self.rows, self.net.batch_size)
+        return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
