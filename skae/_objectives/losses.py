@@ -240,11 +240,17 @@ class Poisson(Loss):
 class Cosine(Loss):
     """One minus the cosine of the angle between a row and its reconstruction, for embeddings.
 
-    It is the loss of ``loss="cosine"``.
+    It is the loss of ``loss="cosine"``. Angles alone say nothing of lengths, so that of a reconstruction would be
+    arbitrary: a light second term keeps it near the row's.
+
+    Parameters
+    ----------
+    length_weight : float, default=0.1
+        Weight of the squared difference of the lengths, in parts of the rows' mean squared length.
 
     See Also
     --------
-    SquaredError : Where lengths matter too.
+    SquaredError : Where lengths matter as much.
 
     Examples
     --------
@@ -257,9 +263,19 @@ class Cosine(Loss):
 
     in_data_units = True
 
+    def __init__(self, length_weight: float = 0.1) -> None:
+        self.length_weight = length_weight
+
     def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row."""
-        return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1)
+        lengths = x.norm(dim=1)
+        differences = (x_hat.norm(dim=1) - lengths).square() / lengths.square().mean().clamp(min=1e-12)
+        return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1) + self.length_weight * differences
+
+    def check(self, X: NDArray) -> None:
+        """Refuse a weight below zero."""
+        if not self.length_weight >= 0:
+            raise ValueError(f"Cosine(length_weight={self.length_weight!r}): length_weight must be at least 0.")
 
 
 LOSSES: dict[str, type[Loss]] = {
