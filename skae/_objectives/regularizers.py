@@ -179,16 +179,16 @@ class Denoising(Regularizer):
 class Sparse(Regularizer):
     """Few codes of a row are far from zero.
 
-    The regularizer of ``regularizer="sparse"``. Codes are measured by their own root mean square over a batch, so
-    that shrinking all of them gains nothing.
+    The regularizer of ``regularizer="sparse"``. Codes are measured by their own root mean square over a batch, and
+    then against the others of their row, so that neither small codes nor a few huge ones gain anything.
 
     Parameters
     ----------
     weight : float, default=0.3
         Of the penalty.
     kind : {"l1", "kl"}, default="l1"
-        "l1" is the mean size of the codes; "kl" the divergence of each code's mean activation, between 0 and 1,
-        from a target.
+        "l1" is the mean size of a row's codes in parts of their root mean square; "kl" the divergence of each code's
+        mean activation, between 0 and 1, from a target.
     target : float, default=0.2
         Mean activation that "kl" asks for.
 
@@ -219,6 +219,7 @@ class Sparse(Regularizer):
     def penalty(self, x: Tensor, z: Tensor, core: Core, situation: Situation) -> Tensor:
         """Weighted size of each row's codes, or the divergence of the batch's activations, the same for each row."""
         sizes = z.abs() / (z.square().mean(dim=0) + TINY).sqrt()
+        sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
         if self.kind == "l1":
             return self.weight * sizes.mean(dim=1)
         activation = sizes.tanh().mean(dim=0).clamp(TINY, 1.0 - TINY)
@@ -243,7 +244,7 @@ class Contractive(Regularizer):
 
     Parameters
     ----------
-    weight : float, default=0.5
+    weight : float, default=1.0
         Of the penalty.
     n_probes : "auto" or int, default="auto"
         Random directions from which the norm is estimated after Hutchinson; 0 computes it exactly, which takes
@@ -267,7 +268,7 @@ class Contractive(Regularizer):
     (200, 4)
     """
 
-    def __init__(self, weight: float = 0.5, n_probes: int | str = "auto") -> None:
+    def __init__(self, weight: float = 1.0, n_probes: int | str = "auto") -> None:
         self.weight = weight
         self.n_probes = n_probes
 

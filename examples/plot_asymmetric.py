@@ -1,0 +1,56 @@
+"""
+The decoder need not be the encoder's mirror
+============================================
+
+Encoding is projecting, decoding is drawing, and drawing is the harder part. Where rows are encoded on a small device
+and decoded elsewhere, or are never decoded at all, the two networks may have sizes of their own.
+"""
+
+import argparse
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from skae import AutoEncoderTransformer
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="asymmetric.png", help="where the picture goes")
+parser.add_argument("--quick", action="store_true", help="few epochs, only to see it run")
+options = parser.parse_args()
+
+X_train, X_test = train_test_split(load_digits().data, random_state=0)
+
+# %%
+# Small and large
+# ---------------
+
+SHAPES = {
+    "both small": (16, 16),
+    "small encoder": (16, (128, 256)),
+    "small decoder": ((256, 128), 16),
+    "both large": ((256, 128), (128, 256)),
+}
+scores = {}
+for name, (encoder, decoder) in SHAPES.items():
+    model = AutoEncoderTransformer(
+        4,
+        hidden_layer_sizes=encoder,
+        decoder_layer_sizes=decoder,
+        max_epochs=4 if options.quick else 120,
+        random_state=0,
+    ).fit(X_train)
+    core = model.net_.module_.core
+    sizes = [sum(weight.numel() for weight in stack.parameters()) for stack in (core.encoder, core.decoder)]
+    scores[name] = model.score(X_test)
+    print(f"{name}: {sizes[0]:,} weights encode, {sizes[1]:,} decode, variance explained {scores[name]:.3f}")
+
+pca = AutoEncoderTransformer(4, activation="identity").fit(X_train).score(X_test)
+print(f"PCA: variance explained {pca:.3f}")
+
+figure, axis = plt.subplots(figsize=(6.5, 3), layout="constrained")
+axis.barh(list(scores), list(scores.values()))
+axis.axvline(pca, color="C1", label="PCA")
+axis.set(xlabel="held-out variance explained", xlim=(0, 1))
+axis.legend()
+figure.savefig(options.out, dpi=150)
