@@ -114,9 +114,6 @@ def test_contract_over_architecture_loss_and_regularizer(architecture, loss, reg
     assert reconstruction.dtype == np.float32
     assert np.isfinite(reconstruction).all()
     np.testing.assert_array_equal(codes, estimator.transform(images))
-    again = clone(estimator).set_params(callbacks=None).fit(images)
-    np.testing.assert_array_equal(codes, again.transform(images))
-    assert again.score(images) == pytest.approx(estimator.score(images))
 
 
 EACH = {
@@ -127,11 +124,12 @@ EACH = {
 
 
 @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
-def test_each_one_is_pickled_and_searched(parameters, images):
+def test_each_one_is_repeated_pickled_and_searched(parameters, images):
     estimator = build(parameters).set_params(early_stopping=True, refit=True).fit(images)
     copy = pickle.loads(pickle.dumps(estimator))
     np.testing.assert_array_equal(copy.transform(images), estimator.transform(images))
     codes = estimator.transform(images)
+    np.testing.assert_array_equal(clone(estimator).fit(images).transform(images), codes)
     np.testing.assert_array_equal(copy.inverse_transform(codes), estimator.inverse_transform(codes))
     search = GridSearchCV(build(parameters), {"n_components": [2, 4]}, cv=2, error_score="raise").fit(images)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
