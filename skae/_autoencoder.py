@@ -123,9 +123,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     best_epoch_ : int
         The epoch that was kept; 0 is the start, which is PCA with ``linear_skip=True``.
     loss_curve_ : list of float
-        Training loss of each epoch, as a share of the variance.
+        Training loss of each epoch, regularizers included, as a share of what the mean of the rows would lose.
     validation_scores_ : list of float or None
-        Share of the held-out rows' variance explained, the start first, then after each epoch:
+        Share of the held-out rows' variance explained, of another loss the share saved, regularizers included, the
+        start first, then after each epoch:
         ``validation_scores_[best_epoch_]`` is what was kept. None where no rows were held out.
     device_ : str
         Where the network is.

@@ -1,6 +1,7 @@
 """Convolutional stacks for rows that are images."""
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,10 +21,10 @@ def conv_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Sequ
     return _encoder(architecture, dtype), _decoder(architecture, dtype)
 
 
-def _encoder(architecture, dtype):
-    channels, height, width = architecture.input_shape
+def _encoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+    channels, height, width = cast(tuple[int, int, int], architecture.input_shape)
     *widths, dense = architecture.encoder_sizes
-    layers: list[nn.Module] = [nn.Unflatten(1, architecture.input_shape)]
+    layers: list[nn.Module] = [nn.Unflatten(1, (channels, height, width))]
     for n_out in widths:
         layers.append(nn.utils.skip_init(nn.Conv2d, channels, n_out, 3, stride=2, padding=1, dtype=dtype))
         layers += between(n_out, architecture, dtype, images=True)
@@ -33,8 +34,8 @@ def _encoder(architecture, dtype):
     return nn.Sequential(*layers, nn.utils.skip_init(nn.Linear, dense, architecture.n_components, dtype=dtype))
 
 
-def _decoder(architecture, dtype):
-    channels, *sides = architecture.input_shape
+def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+    channels, *sides = cast(tuple[int, int, int], architecture.input_shape)
     dense, *widths = architecture.decoder_sizes
     shapes = [tuple(sides)]
     for _ in widths:
@@ -48,7 +49,7 @@ def _decoder(architecture, dtype):
         last = index == len(widths) - 1
         n_out = channels if last else widths[index + 1]
         missing = tuple(large - (2 * small - 1) for small, large in zip(before, after, strict=True))
-        options = {"stride": 2, "padding": 1, "output_padding": missing, "dtype": dtype}
+        options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": missing, "dtype": dtype}
         layers.append(nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, **options))
         layers += [] if last else between(n_out, architecture, dtype, images=True)
     return nn.Sequential(*layers, nn.Flatten())

@@ -1,5 +1,6 @@
 """Layers and stacks of them, and the description from which they are built."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +19,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
+# Values that a filter of a convolution sees in each channel.
+FILTER_SIZE = 9
 # Width that a user's own network is taken to have where only the cost of a row is asked for.
 ASSUMED_WIDTH = 256
 
@@ -68,15 +71,28 @@ class Architecture:
 
     @property
     def n_weights(self) -> int:
-        """Number of multiplications that one row costs, roughly for images and for a user's own network."""
+        """Number of multiplications that one row costs; a guess for a user's own network."""
         linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
         if self.kind == "pca":
             return linear
         if self.kind == "module":
             return linear + 2 * self.n_features * ASSUMED_WIDTH
+        if self.kind == "conv":
+            return linear + self._image_work(self.encoder_sizes) + self._image_work(self.decoder_sizes[::-1])
         encoder = (self.n_features, *self.encoder_sizes, self.n_components)
         decoder = (self.n_components, *self.decoder_sizes, self.n_features)
         return linear + sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
+
+    def _image_work(self, sizes: tuple[int, ...]) -> int:
+        """Multiplications of convolutions that halve each side, and of the dense layer behind them."""
+        channels, *sides = self.input_shape or (1, 1, 1)
+        *widths, dense = sizes
+        work = 0
+        for width in widths:
+            sides = [math.ceil(side / 2) for side in sides]
+            work += math.prod(sides) * FILTER_SIZE * channels * width
+            channels = width
+        return work + (math.prod(sides) * channels + self.n_components) * dense
 
     @property
     def gated(self) -> bool:
