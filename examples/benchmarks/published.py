@@ -188,8 +188,9 @@ def convolutional(k, seed, device):
 
 
 def dense(k, seed, device, **parameters):
-    """Dense layers, all rows, a fixed number of epochs."""
-    return AutoEncoderTransformer(k, early_stopping=False, random_state=seed, device=device, **parameters)
+    """Dense layers, cross-entropy because pixels are between 0 and 1, all rows, a fixed number of epochs."""
+    parameters |= {"loss": "binary_cross_entropy", "early_stopping": False}
+    return AutoEncoderTransformer(k, random_state=seed, device=device, **parameters)
 
 
 def table_r4_d1(options, results):
