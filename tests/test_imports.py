@@ -20,6 +20,7 @@ ORDER = (
     "_linear",
     "_batches",
     "_objectives.losses",
+    "_objectives.criterion",
     "_objectives.regularizers",
     "_objectives.objective",
     "_objectives.stages",

@@ -1,6 +1,7 @@
 """What training minimises and what disturbs it."""
 
-from skae._objectives.losses import LOSSES, Criterion, Loss, PooledSquaredError, SquaredError, as_loss
+from skae._objectives.criterion import Criterion, PooledSquaredError
+from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.objective import Objective
 from skae._objectives.regularizers import REGULARIZERS, Regularizer, as_regularizers
 from skae._objectives.stages import STAGES, Displacement, GaussianNoise, Regularisation

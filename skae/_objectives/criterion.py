@@ -1,0 +1,78 @@
+"""A loss in the unit in which training compares it."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skae._objectives.losses import Loss
+
+
+class Criterion(nn.Module):
+    """A loss as a share of what reconstructing every row as the mean would lose, so that no rate depends on units.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of values or rows.
+    mean : Tensor of shape (n_features,)
+        Subtracted from rows before they came here.
+    scale : Tensor
+        Divided out of them.
+    some : Tensor of shape (n, n_features)
+        Training rows, centred and of unit scale, that give the unit of the loss.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, some: Tensor) -> None:
+        super().__init__()
+        self.loss = loss
+        self.register_buffer("mean", mean.to(some))
+        self.register_buffer("scale", scale.to(some))
+        self.unit = 1.0
+        with torch.no_grad():
+            reference = float(self.per_row(torch.zeros_like(some), some).mean())
+        self.unit = reference if np.isfinite(reference) and reference > 0 else 1.0
+
+    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Loss of each row, of shape (n,)."""
+        if self.loss.in_data_units:
+            x_hat, x = torch.addcmul(self.mean, x_hat, self.scale), torch.addcmul(self.mean, x, self.scale)
+            if self.loss.link != "identity":  # rounding must not carry counts below zero
+                x = x.clamp(0.0, 1.0) if self.loss.link == "sigmoid" else x.clamp(min=0.0)
+        losses = self.loss.per_element(x_hat, x)
+        return (losses if losses.dim() == 1 else losses.mean(dim=1)) / self.unit
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return self.per_row(x_hat, x).mean()
+
+    def nat(self, n_features: int, share: float) -> float:
+        """What one nat of a row's likelihood is worth, in the unit of this loss.
+
+        A deviance is in nats itself; any other loss is taken for the squared error of Gaussian noise that has
+        PCA's share of the variance.
+        """
+        if self.loss.link != "identity":
+            return 1.0 / (n_features * self.unit)
+        return 2.0 * share / n_features
+
+
+class PooledSquaredError(nn.Module):
+    """Squared error pooled over all columns; of rows of unit scale, so a share of the training variance.
+
+    PCA minimises the same, so a network that starts there starts at one minus its explained variance.
+    """
+
+    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Loss of each row, of shape (n,)."""
+        return (x_hat - x).square().mean(dim=1)
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return nn.functional.mse_loss(x_hat, x)
+
+    def nat(self, n_features: int, share: float) -> float:
+        """What one nat of a row's likelihood is worth: the noise is Gaussian and has PCA's share of the variance."""
+        return 2.0 * share / n_features
