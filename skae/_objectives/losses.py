@@ -231,8 +231,8 @@ class Poisson(Loss):
         lowest = X.min()
         if lowest < 0:
             raise ValueError(
-                f"Negative values in data: loss='poisson' needs counts of at least 0, but X has values down to {lowest:g}. "
-                "Use loss='squared_error'."
+                "Negative values in data: loss='poisson' needs counts of at least 0, but X has values down to "
+                f"{lowest:g}. Use loss='squared_error'."
             )
 
 
