@@ -124,8 +124,8 @@ class Training:
         self.shrinkage = Shrinkage()
         averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
         self.settings = settings
-        criterion = self._criterion()
-        self.objective = self._objective(criterion)
+        criterion = _criterion(settings, model, self.rows)
+        self.objective = _objective(settings, model, criterion)
         own = [self.shrinkage, averaging] if stochastic else []
         extras = (averaging, self.displacement, criterion, self.objective)
         self.net = build_net(self.core, settings, [*own, *callbacks], self.valid, *extras)
@@ -133,27 +133,13 @@ class Training:
         looked_at = RowBatches(self.rows if self.valid is None else self.valid, settings.batch_size)
         self.measures = RowMeasures(self.core, criterion, self.objective, looked_at)
         self.start_losses = self.measures.losses()
-        # PCA is the floor of the squared error, whatever else is minimised.
-        self.guarded = self.core.architecture.linear_skip and not isinstance(criterion, PooledSquaredError)
+        # PCA is the floor of the squared error, whatever loss is minimised; a regularizer asks for something else.
+        other = not isinstance(criterion, PooledSquaredError) and not settings.regularizers
+        self.guarded = self.core.architecture.linear_skip and other
         self.start_squares = self.measures.squares() if self.guarded else np.zeros(0)
         self._set_off()
         self.regularise(settings.stages[0])
         self.net.notify("on_train_begin", X=self.rows, y=None)
-
-    def _criterion(self) -> Criterion | PooledSquaredError:
-        """The loss in a unit of its own."""
-        if type(self.settings.loss) is SquaredError:
-            return PooledSquaredError()
-        some = self.rows.take(np.linspace(0, len(self.rows) - 1, min(len(self.rows), REFERENCE_ROWS), dtype=int))
-        return Criterion(self.settings.loss, self.model.mean, self.model.scale, some)
-
-    def _objective(self, criterion: Criterion | PooledSquaredError) -> Objective | None:
-        """What the regularizers add, if there are any."""
-        settings = self.settings
-        if not settings.regularizers:
-            return None
-        nat = criterion.nat(self.core.architecture.n_features, settings.residual_share)
-        return Objective(settings.regularizers, settings.seed, self.model.mean.device, nat)
 
     def _set_off(self) -> None:
         """Leave the start, which has been looked at."""
@@ -242,3 +228,21 @@ class Training:
             value.copy_(weight)
         batches = RowBatches(self.rows, self.net.batch_size)
         return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
+
+
+def _criterion(settings: TrainingSettings, model: DataUnits, rows: RowDataset) -> Criterion | PooledSquaredError:
+    """The loss in a unit of its own."""
+    if type(settings.loss) is SquaredError:
+        return PooledSquaredError()
+    some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_ROWS), dtype=int))
+    return Criterion(settings.loss, model.mean, model.scale, some)
+
+
+def _objective(
+    settings: TrainingSettings, model: DataUnits, criterion: Criterion | PooledSquaredError
+) -> Objective | None:
+    """What the regularizers add, if there are any."""
+    if not settings.regularizers:
+        return None
+    nat = criterion.nat(model.architecture.n_features, settings.residual_share)
+    return Objective(settings.regularizers, settings.seed, model.mean.device, nat)

@@ -1,27 +1,9 @@
-"""What training minimises and what disturbs it: each loss one small class with one entry in a table."""
+"""The stages of a training, and what disturbs rows in them."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-
-class SquaredError(nn.Module):
-    """Squared error pooled over all columns; of rows of unit scale, so a share of the training variance.
-
-    PCA minimises the same, so a network that starts there starts at one minus its explained variance.
-    """
-
-    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each row, of shape (n,)."""
-        return (x_hat - x).square().mean(dim=1)
-
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Mean loss of a batch."""
-        return nn.functional.mse_loss(x_hat, x)
-
-
-LOSSES: dict[str, type[nn.Module]] = {"squared_error": SquaredError}
+from torch import Tensor
 
 
 @dataclass(frozen=True)
