@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import curved_rows, pca_score
+from helpers import curved_rows, noise_rows, pca_score
 from scipy.stats import ks_2samp
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -224,6 +224,16 @@ def test_pca_is_the_floor_of_the_squared_error_whatever_the_loss(loss, early_sto
     parameters = {"max_epochs": 20, "random_state": 0, "early_stopping": early_stopping}
     model = AutoEncoderTransformer(2, loss=loss, **parameters).fit(X)
     assert model.score(X) >= pca_score(PCA(2).fit(X), X) - 1e-6
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+def test_a_regularizer_may_cost_more_than_pca(loss):
+    """Asked for sparse codes of what has none, it gives them, though PCA reconstructs better."""
+    X = noise_rows(300)
+    parameters = {"max_epochs": 60, "hidden_layer_sizes": 64, "random_state": 0}
+    model = AutoEncoderTransformer(5, loss=loss, regularizer=Sparse(3.0), **parameters).fit(X)
+    assert model.best_epoch_ > 0
+    assert model.score(X) < pca_score(PCA(5).fit(X), X)
 
 
 @pytest.mark.parametrize(
