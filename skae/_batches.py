@@ -9,10 +9,12 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from skae._device import aligned_tensor, torch_dtype
+from skae._device import aligned_tensor, as_tensor, torch_dtype
 
 # Values that one pass outside training may hold at once, intermediate layers not counted.
 EVALUATION_VALUES = 1_000_000
+# Up to this many values the rows of a set are standardised once instead of batch by batch.
+RESIDENT_VALUES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class RowDataset(torch.utils.data.Dataset):
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        Left where it is if the network is on the processor; its rows are moved once where it is not.
+        Left as it is if the network is on the processor; its rows are standardised and moved once where it is not, and
+        copied where they are few.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
     rows : ndarray of int, default=None
@@ -50,7 +53,8 @@ class RowDataset(torch.utils.data.Dataset):
         self._array = X
         self._standardise = standardise
         self._resident = None
-        if standardise is not None and standardise.mean.device.type != "cpu":
+        small = len(self.rows) * X.shape[1] <= RESIDENT_VALUES
+        if standardise is not None and (small or standardise.mean.device.type != "cpu"):
             self._resident = standardise(aligned_tensor(X[self.rows]))
 
     @property
@@ -180,7 +184,8 @@ def map_rows(
     Parameters
     ----------
     function : callable
-        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns).
+        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns). It may be handed a view of X, so it
+        changes nothing in place and multiplies no matrix before it has computed rows of its own.
     X : ndarray of shape (n_samples, n_features)
         The rows, float32 or float64.
     n_columns : int
@@ -199,5 +204,5 @@ def map_rows(
     rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
     for start in range(0, len(X), rows):
         chunk = slice(start, start + rows)
-        result[chunk] = function(aligned_tensor(X[chunk]).to(like.device, like.dtype)).cpu().numpy()
+        result[chunk] = function(as_tensor(X[chunk]).to(like.device, like.dtype)).cpu().numpy()
     return result

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 # Up to this many multiplications a batch, a second torch thread costs more than it brings.
-SINGLE_THREAD_WORK = 40_000_000
+SINGLE_THREAD_WORK = 20_000_000
 
 
 def available_devices() -> list[str]:
@@ -83,6 +83,12 @@ def aligned_tensor(values: np.ndarray) -> torch.Tensor:
     tensor = torch.empty(values.shape, dtype=torch_dtype(values.dtype))
     np.copyto(tensor.numpy(), values)
     return tensor
+
+
+def as_tensor(values: np.ndarray) -> torch.Tensor:
+    """View an array as a tensor where torch allows it, copy it elsewhere; to be read only."""
+    shared = values.flags.c_contiguous and values.flags.writeable
+    return torch.from_numpy(values) if shared else aligned_tensor(values)
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:

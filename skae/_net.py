@@ -150,13 +150,26 @@ class ReconstructionNet(NeuralNet):
     def notify(self, method_name, **cb_kwargs) -> None:
         """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
         getattr(self, method_name)(self, **cb_kwargs)
-        for _, callback in self.callbacks_:
+        for callback in self._listeners(method_name):
             try:
                 getattr(callback, method_name)(self, **cb_kwargs)
             except KeyboardInterrupt:
                 if isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience:
                     raise StopTraining from None
                 raise
+
+    def initialize_callbacks(self):
+        """Build the callbacks, and forget who listened before."""
+        self._listening: dict[str, list[Callback]] = {}
+        return super().initialize_callbacks()
+
+    def _listeners(self, method_name) -> list[Callback]:
+        """The callbacks that do something there: calling the others too is a twentieth of a small step."""
+        if method_name not in self._listening:
+            idle = getattr(Callback, method_name)
+            everyone = [callback for _, callback in self.callbacks_]
+            self._listening[method_name] = [one for one in everyone if _function(one, method_name) is not idle]
+        return self._listening[method_name]
 
     @contextmanager
     def evaluation(self):
@@ -262,6 +275,12 @@ def check_callbacks(callbacks: Sequence) -> None:
             raise TypeError(
                 f"callbacks must hold skorch callbacks, their classes, or pairs of a name and either, got {entry!r}."
             )
+
+
+def _function(callback, name):
+    """The function behind a callback's method."""
+    method = getattr(callback, name)
+    return getattr(method, "__func__", method)
 
 
 def _instance(entry):

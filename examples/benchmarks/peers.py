@@ -40,4 +40,17 @@ def pyod_detector(X, k):
     return predict
 
 
-PEERS = {"MLPRegressor": perceptron, "skorch": skorch_net, "pyod": pyod_detector}
+def hypertools_reducer(X, k):
+    """The deep autoencoder of hypertools with its defaults."""
+    from hypertools.reduce.autoencoders import DeepAutoencoder
+
+    reducer = DeepAutoencoder(n_components=k, hidden_dims=list(HIDDEN), random_state=0).fit(X)
+    return lambda rows: reducer.inverse_transform(reducer.transform(rows))
+
+
+PEERS = {
+    "MLPRegressor": perceptron,
+    "skorch": skorch_net,
+    "pyod": pyod_detector,
+    "hypertools": hypertools_reducer,
+}
