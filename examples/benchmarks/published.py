@@ -53,8 +53,8 @@ PUBLISHED = {
 }
 # Rows that choose the number of neighbours and their weights.
 TUNING_ROWS = 10_000
-# Epochs of the convolutional network, of which the paper took fifty.
-R4_EPOCHS = 6
+# Epochs of the convolutional network, of which the paper took fifty, of the dense one, and of D2's.
+CONV_EPOCHS, R4_EPOCHS, D2_EPOCHS = 6, 24, 12
 # R1 is trained in rounds with a checkpoint after each; the learning rate falls along half a cosine. Cross-entropy as
 # in the paper. The penalty was picked after looking at test images too; on 5,000 held-out training images it was
 # better than a twentieth of it.
@@ -169,35 +169,38 @@ def fits(options, results, table, sizes, n_rows, methods):
                 yield (name, k, seed, method), model, seconds, (X, y, X_test, y_test)
 
 
-def convolutional(k, seed, device):
-    """Sainburg et al.'s layers, cross-entropy, a learning rate that falls along half a cosine."""
+def network(k, seed, device, n_epochs, **parameters):
+    """Cross-entropy on all rows, and a learning rate that falls along half a cosine.
+
+    On 10,000 training images held out, eight epochs, k = 64, cross-entropy left an error of .0026 where the squared
+    error left .0043, with the same schedule.
+    """
     return AutoEncoderTransformer(
         k,
-        architecture="conv",
-        input_shape=(1, 28, 28),
-        hidden_layer_sizes=(64, 128, 512),
         loss="binary_cross_entropy",
         early_stopping=False,
-        max_epochs=R4_EPOCHS,
-        n_iter_no_change=R4_EPOCHS,
+        max_epochs=n_epochs,
+        n_iter_no_change=n_epochs,
         batch_size=128,
         lr=1.5e-3,
-        callbacks=[LRScheduler("CosineAnnealingLR", T_max=R4_EPOCHS)],
+        callbacks=[LRScheduler("CosineAnnealingLR", T_max=n_epochs)],
         random_state=seed,
         device=device,
+        **parameters,
     )
 
 
-def dense(k, seed, device, **parameters):
-    """Dense layers, squared error, all rows, a fixed number of epochs."""
-    return AutoEncoderTransformer(k, early_stopping=False, random_state=seed, device=device, **parameters)
+def convolutional(k, seed, device):
+    """Sainburg et al.'s layers."""
+    layers = {"architecture": "conv", "input_shape": (1, 28, 28), "hidden_layer_sizes": (64, 128, 512)}
+    return network(k, seed, device, CONV_EPOCHS, **layers)
 
 
 def table_r4_d1(options, results):
     """Squared error per pixel, and accuracy of one nearest neighbour, after a fit on the first 50,000 images."""
     methods = {
         "pca": lambda k, seed: PCA(k, random_state=seed),
-        "skae": lambda k, seed: dense(k, seed, options.device, hidden_layer_sizes=(512, 256), max_epochs=20),
+        "skae": lambda k, seed: network(k, seed, options.device, R4_EPOCHS, hidden_layer_sizes=(512, 256)),
         "skae conv": lambda k, seed: convolutional(k, seed, options.device),
     }
     for key, model, seconds, (X, y, X_test, y_test) in fits(options, results, "D1", (2, 64), 50_000, methods):
@@ -212,7 +215,7 @@ def table_d2(options, results):
     grid = {"n_neighbors": [3, 5, 8, 12], "weights": ["uniform", "distance"]}
     methods = {
         "pca": lambda k, seed: PCA(k, random_state=seed),
-        "skae": lambda k, seed: dense(k, seed, options.device, hidden_layer_sizes=(392, 196, 98), max_epochs=12),
+        "skae": lambda k, seed: network(k, seed, options.device, D2_EPOCHS, hidden_layer_sizes=(392, 196, 98)),
     }
     for key, model, seconds, (X, y, X_test, y_test) in fits(options, results, "D2", (9, 29), 60_000, methods):
         codes = model.transform(X)
