@@ -35,7 +35,8 @@ def pyod_detector(X, k):
     @torch.no_grad()
     def predict(rows):
         detector.model.eval()
-        return detector.model(torch.from_numpy(((rows - mean) / std).astype(np.float32))).numpy() * std + mean
+        inputs = (rows - mean) / np.maximum(std, 1e-8)  # a constant column has no spread
+        return detector.model(torch.from_numpy(inputs.astype(np.float32))).numpy() * std + mean
 
     return predict
 
