@@ -158,7 +158,7 @@ class ReconstructionNet(NeuralNet):
                     raise StopTraining from None
                 raise
 
-    def initialize_callbacks(self):
+    def initialize_callbacks(self) -> NeuralNet:
         """Build the callbacks, and forget who listened before."""
         self._listening: dict[str, list[Callback]] = {}
         return super().initialize_callbacks()

@@ -117,6 +117,13 @@ class TestDeterminism:
             together = Parallel(n_jobs=4)(delayed(bits)(kind, X) for kind in kinds)
         assert together == alone
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_rows_standardised_once_or_batch_by_batch(self, dtype, monkeypatch, curved):
+        X = curved.astype(dtype)
+        once = bits(SEARCHED, X)
+        monkeypatch.setattr("skae._batches.RESIDENT_VALUES", 0)
+        assert bits(SEARCHED, X) == once
+
     @pytest.mark.parametrize("parameters", [{"linear_skip": False}, {"early_stopping": False}])
     def test_without_a_seed_runs_differ(self, parameters, curved):
         kind = {**TRAINED, **parameters, "random_state": None}
@@ -317,6 +324,12 @@ class TestCallbacks:
         records = [event for event in events if isinstance(event, dict)]
         assert [record["train_loss"] for record in records] == estimator.loss_curve_
         assert all(("valid_loss" in record) == early_stopping for record in records)
+
+    def test_a_method_of_the_instance_is_called_too(self, curved):
+        callback, heard = Callback(), []
+        callback.on_batch_end = lambda net, **kwargs: heard.append(kwargs["training"])
+        AutoEncoderTransformer(callbacks=[callback], **TRAINED).fit(curved)
+        assert True in heard
 
     def test_a_callback_that_only_looks_changes_nothing(self, curved):
         assert bits({**TRAINED, "callbacks": [Recorder()]}, curved) == bits(TRAINED, curved)

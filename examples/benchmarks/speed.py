@@ -29,6 +29,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -225,6 +226,17 @@ def section_transform(options):
             options.repeats, ours=often(getattr(ours, member), argument), theirs=often(getattr(pca, member), argument)
         )
         line("transform", f"one row, {member}, against PCA", seconds["ours"] / 200, seconds["theirs"] / 200, 2)
+    least = BareNetwork(X.shape[1], 8).eval()
+
+    @torch.inference_mode()
+    def validated(rows):
+        check_is_fitted(ours)
+        x = torch.from_numpy(validate_data(ours, rows, dtype=(np.float64, np.float32), reset=False))
+        return (least.encoding(x) + least.encoder(x)).numpy()
+
+    seconds = medians(options.repeats, bare=often(validated, row), theirs=often(pca.transform, row))
+    what = "one row, bare network behind scikit-learn's validation, against PCA"
+    line("transform", what, seconds["bare"] / 200, seconds["theirs"] / 200, "none")
     random = np.random.RandomState(0)
     X = (random.rand(100_000, 30) @ random.rand(30, 784)).astype(np.float32)
     ours = AutoEncoderTransformer(16, hidden_layer_sizes=HIDDEN, max_epochs=1, random_state=0).fit(X[:2000])
