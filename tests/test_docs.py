@@ -93,7 +93,8 @@ def test_docstring(name):
 def test_example_runs(example, tmp_path):
     picture = tmp_path / "picture.png"
     command = [sys.executable, "-W", "error", str(example), "--quick", "--out", str(picture)]
-    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    # Two tests at a time already fill two cores: a second thread in each would be slower.
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
