@@ -343,7 +343,8 @@ class DataUnits(AutoEncoder):
 
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map back codes of unit scale, as the network itself has them."""
-        return torch.addcmul(self.mean, self.core.decode(z.clone()), self.scale)
+        own = z.clone()  # z may be a view of an array, whose alignment would show in the last bits of a product
+        return torch.addcmul(self.mean, self.core.decode(own), self.scale)
 
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""

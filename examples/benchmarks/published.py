@@ -187,7 +187,7 @@ def network(k, seed, device, n_epochs, **parameters):
 
 
 def squared(k, seed, device, **parameters):
-    """The squared error and the default schedule; its codes suit neighbours better where they are few."""
+    """The squared error and the default schedule."""
     return AutoEncoderTransformer(k, early_stopping=False, random_state=seed, device=device, **parameters)
 
 
