@@ -52,8 +52,11 @@ class GaussianNoise:
         self.amount = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return x with noise."""
-        return torch.addcmul(x, torch.empty_like(x).normal_(generator=self.generator), self.std, value=self.amount)
+        """Return x with noise: half of the rows draw, the others take the negative, because drawing is what costs."""
+        n_drawn = (len(x) + 1) // 2
+        drawn = torch.empty_like(x[:n_drawn]).normal_(generator=self.generator)
+        noise = torch.cat([drawn, -drawn[: len(x) - n_drawn]])
+        return torch.addcmul(x, noise, self.std, value=self.amount)
 
 
 class Displacement:
