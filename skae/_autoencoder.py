@@ -20,6 +20,7 @@ from skae._device import check_dtype_on_device, draw_seed, resolve_device, threa
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
+from skae._rows import as_rows
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
@@ -273,7 +274,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Training rows, at least two; float32 and float64 are kept, everything else becomes float64.
         y : Ignored
             Not used, present for scikit-learn's sake: the rows are their own targets.
@@ -293,8 +294,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
-            X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
+            X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_min_samples=2)
             _check(self, X, device)
+            X = as_rows(X)
             random_state = check_random_state(self.random_state)
             start = self._start(X, device, random_state)
             settings = self._settings(X, random_state)
@@ -307,7 +309,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
 
         Returns
@@ -321,7 +323,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             If the number of features or their names differ from those seen during `fit`.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        X = validated_rows(self, X)
         return self._map(X, "encode", self.n_components_)
 
     def inverse_transform(self, X):
@@ -359,7 +361,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
         y : Ignored
             Not used.
@@ -381,7 +383,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
 
         Returns
@@ -399,6 +401,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
         tags.input_tags.positive_only = self.loss == "poisson"
         return tags
 
@@ -426,7 +429,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _squares(self, X):
         """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        X = validated_rows(self, X)
         return self._map(X, "squares", 2, np.float64)
 
     def _start(self, X, device, random_state):
@@ -487,6 +490,11 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+def validated_rows(estimator, X):
+    """Rows for a fitted estimator, dense or sparse, in floating point."""
+    return as_rows(validate_data(estimator, X, accept_sparse="csr", dtype=FLOAT_DTYPES, reset=False))
 
 
 def _check(estimator, X, device):

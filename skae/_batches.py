@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from skae._device import aligned_tensor, as_tensor, torch_dtype
+from skae._rows import Rows, gather
 
 # Values that one pass outside training may hold at once, intermediate layers not counted.
 EVALUATION_VALUES = 1_000_000
@@ -35,9 +36,9 @@ class RowDataset(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-        Left as it is if the network is on the processor; its rows are standardised and moved once where it is not, and
-        copied where they are few.
+    X : Rows of shape (n_samples, n_features)
+        Left as it is if the network is on the processor; the rows of an array are standardised and moved once where it
+        is not. Few rows are copied.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
     rows : ndarray of int, default=None
@@ -47,14 +48,14 @@ class RowDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, X: NDArray, y: None = None, *, rows: NDArray | None = None, standardise: Standardisation | None = None
+        self, X: Rows, y: None = None, *, rows: NDArray | None = None, standardise: Standardisation | None = None
     ) -> None:
         self.rows = np.arange(len(X)) if rows is None else rows
         self._array = X
         self._standardise = standardise
         self._resident = None
         small = len(self.rows) * X.shape[1] <= RESIDENT_VALUES
-        if standardise is not None and (small or standardise.mean.device.type != "cpu"):
+        if standardise is not None and (small or (standardise.mean.device.type != "cpu" and isinstance(X, np.ndarray))):
             self._resident = standardise(aligned_tensor(X[self.rows]))
 
     @property
@@ -76,8 +77,7 @@ class RowDataset(torch.utils.data.Dataset):
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         rows = torch.empty((len(positions), self._array.shape[1]), dtype=torch_dtype(self._array.dtype))
-        # The mode spares numpy a buffer; all positions are valid.
-        np.take(self._array, self.rows[positions], axis=0, out=rows.numpy(), mode="clip")
+        gather(self._array, self.rows[positions], rows.numpy())
         return rows if self._standardise is None else self._standardise(rows)
 
 
@@ -132,6 +132,29 @@ class RowBatches:
             yield batch, batch
 
 
+class RowValues:
+    """One number for each row of a set, written a batch at a time into memory set aside before.
+
+    Small tensors kept one by one would lie scattered where the large ones of each batch have been, and hold on to that
+    memory.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the set.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self.array = np.empty(n_rows)
+        self._n_written = 0
+
+    def append(self, values: Tensor) -> None:
+        """Write the numbers of the next rows."""
+        stop = self._n_written + len(values)
+        self.array[self._n_written : stop] = values.cpu().numpy()
+        self._n_written = stop
+
+
 def hold_out(distances: NDArray, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
@@ -176,9 +199,7 @@ def automatic_patience(n_batches: int) -> int:
 
 
 @torch.inference_mode()
-def map_rows(
-    function: Callable[[Tensor], Tensor], X: NDArray, n_columns: int, like: Tensor, dtype: DTypeLike
-) -> NDArray:
+def map_rows(function: Callable[[Tensor], Tensor], X: Rows, n_columns: int, like: Tensor, dtype: DTypeLike) -> NDArray:
     """Send all rows of X through a network, a bounded number at a time.
 
     Parameters
@@ -186,7 +207,7 @@ def map_rows(
     function : callable
         Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns). It may be handed a view of X, so it
         changes nothing in place and multiplies no matrix before it has computed rows of its own.
-    X : ndarray of shape (n_samples, n_features)
+    X : Rows of shape (n_samples, n_features)
         The rows, float32 or float64.
     n_columns : int
         Width of the result.

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skae._autoencoder import FLOAT_DTYPES, AutoEncoderTransformer
+from skae._autoencoder import AutoEncoderTransformer, validated_rows
 from skae._batches import map_rows
 
 
@@ -66,7 +66,7 @@ def transform_std(estimator, X):
     ----------
     estimator : AutoEncoderTransformer
         Fitted with ``regularizer="variational"``.
-    X : array-like of shape (n_samples, n_features)
+    X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
         Rows in the units of the training rows.
 
     Returns
@@ -96,7 +96,7 @@ def transform_std(estimator, X):
     (200, 4)
     """
     module = _variational_module(estimator)
-    X = validate_data(estimator, X, dtype=FLOAT_DTYPES, reset=False)
+    X = validated_rows(estimator, X)
     return np.exp(0.5 * map_rows(module.log_variance, X, estimator.n_components_, module.mean, X.dtype))
 
 

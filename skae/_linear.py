@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 
 from skae._device import aligned_tensor, threads_for, torch_dtype
+from skae._rows import Rows, SparseRows
 
 # Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
 # smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
@@ -20,6 +22,10 @@ PASS_VALUES = 300_000
 GRAM_BLOCK = 128
 # A decomposition runs once, a batch thousands of times: it pays to start a second thread later.
 WORK_PER_BATCH = 50
+# The Gram matrix of a sparse X is made up to this many rows and columns; Lanczos iterations take over where both
+# are more, and find a small share of the directions at most.
+ITERATED_SIDE = 2000
+ITERATED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class ColumnMoments:
     effective_rows: float
 
 
-def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMoments:
+def column_moments(X: Rows, rows: NDArray | slice = slice(None)) -> ColumnMoments:
     """Measure each column in two passes, without copying X whole.
 
     Raises
@@ -131,23 +137,23 @@ def column_moments(X: NDArray, rows: NDArray | slice = slice(None)) -> ColumnMom
     return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), effective_rows)
 
 
-def squared_distances(X: NDArray, mean: NDArray) -> NDArray:
+def squared_distances(X: Rows, mean: NDArray) -> NDArray:
     """Squared distance of each row from the mean, in float64."""
-    chunks = _row_chunks(*X.shape)
+    chunks = _row_chunks(len(X), X.shape[1])
     return np.concatenate([np.square(X[chunk] - mean).sum(axis=1) for chunk in chunks])
 
 
-def _take(X: NDArray, rows: NDArray | slice, chunk: slice) -> NDArray:
+def _take(X: Rows, rows: NDArray | slice, chunk: slice) -> NDArray:
     """Rows ``chunk`` of the rows ``rows`` of X."""
     return X[chunk] if isinstance(rows, slice) else X[rows[chunk]]
 
 
-def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
+def principal_directions(X: Rows, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
     """Find the leading principal directions of X, or of some of its rows.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : Rows of shape (n_samples, n_features)
         Finite floating-point data, left as it is.
     n_components : int
         Number of directions, at most ``min(n_rows, n_features)``.
@@ -176,6 +182,8 @@ def principal_directions(X: NDArray, n_components: int, rows: NDArray | None = N
             centred = aligned_tensor((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
             _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
             variances = singular.square()
+        elif isinstance(X, SparseRows) and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components:
+            variances, directions = _iterated(X, chosen, mean, largest, n_components)
         elif X.shape[1] <= n_rows:
             variances, directions = _from_columns(X, chosen, n_rows, mean, largest)
         else:
@@ -239,6 +247,24 @@ def _from_rows(X, rows, n_rows, mean, largest):
     # Dividing by the singular values would blow up rounding errors of the directions of no variance.
     orthonormal, triangle = torch.linalg.qr(directions.T)
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
+
+
+def _iterated(X, rows, mean, largest, n_components):
+    """Variances and directions out of products with a sparse matrix, which is centred in thought only."""
+    matrix = (X.matrix if isinstance(rows, slice) else X.matrix[rows]).astype(np.float64, copy=False)
+    n_rows, n_columns = matrix.shape
+    if not mean.any() and matrix.count_nonzero() == 0:
+        return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_columns, dtype=torch.float64)
+    operator = LinearOperator(
+        (n_rows, n_columns),
+        matvec=lambda direction: (matrix @ direction.ravel() - mean @ direction.ravel()) / largest,
+        rmatvec=lambda codes: (matrix.T @ codes.ravel() - mean * codes.sum()) / largest,
+        dtype=np.float64,
+    )
+    start = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_rows, n_columns))
+    _, singular, directions = svds(operator, n_components, v0=start)
+    order = np.argsort(-singular)
+    return torch.from_numpy(singular[order]).square(), torch.from_numpy(directions[order])
 
 
 def _descending(gram):

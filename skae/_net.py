@@ -14,7 +14,7 @@ from skorch.history import History
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 
-from skae._batches import RowBatches, RowDataset
+from skae._batches import RowBatches, RowDataset, RowValues
 from skae._callbacks import FiniteLoss, StopTraining, WeightAveraging
 from skae._device import available_devices, normalised, seeded_generator
 from skae._layers import Architecture
@@ -134,8 +134,8 @@ class ReconstructionNet(NeuralNet):
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
         """Forget the rows' losses of the epoch before."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
-        self.row_losses_: list[Tensor] = []
-        self.row_squares_: list[Tensor] = []
+        n_rows = 0 if dataset_valid is None else len(dataset_valid)
+        self.row_losses_, self.row_squares_ = RowValues(n_rows), RowValues(n_rows)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """The loss, with the L2 penalty while training if the optimizer does not apply it."""

@@ -83,7 +83,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Training rows, at least two.
         y : Ignored
             Not used, present for scikit-learn's sake.
@@ -98,12 +98,12 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             If a parameter or X is not as described.
         """
-        X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
+        X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_min_samples=2)
         estimator = self.estimator
         if estimator is None:
             n_components = self.n_components
             if n_components == "auto":
-                n_components = int(np.clip(X.shape[1] // 4, 1, min(16, len(X))))
+                n_components = int(np.clip(X.shape[1] // 4, 1, min(16, X.shape[0])))
             estimator = AutoEncoderTransformer(n_components, random_state=self.random_state)
         fitted = clone(estimator).fit(X)
         self.offset_ = self._threshold(estimator, fitted, X)
@@ -115,7 +115,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
 
         Returns
@@ -124,7 +124,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
             In squared units of X.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, reset=False)
         return self.estimator_.score_samples(X)
 
     def decision_function(self, X):
@@ -132,7 +132,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
 
         Returns
@@ -147,7 +147,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows.
 
         Returns
@@ -157,13 +157,18 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def _threshold(self, estimator, fitted, X):
         """Below which score a row is an outlier."""
         if self.contamination != "auto":
             return float(np.percentile(fitted.score_samples(X), 100.0 * self.contamination))
         # A network reconstructs the rows that it was trained on better than others like them.
-        order = check_random_state(self.random_state).permutation(len(X))
-        unseen, seen = np.split(order, [len(X) // UNSEEN_PART])
+        order = check_random_state(self.random_state).permutation(X.shape[0])
+        unseen, seen = np.split(order, [len(order) // UNSEEN_PART])
         if len(seen) <= fitted.n_components_ or len(unseen) < 2:
             seen = unseen = order
         lower, upper = np.percentile(clone(estimator).fit(X[seen]).score_samples(X[unseen]), [25, 75])

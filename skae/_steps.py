@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import RowBatches, RowDataset, Standardisation
+from skae._batches import RowBatches, RowDataset, RowValues, Standardisation
 from skae._callbacks import Shrinkage, StopTraining, WeightAveraging
 from skae._device import seeded_generator
 from skae._layers import SeededDropout, learnt_values
@@ -24,6 +24,7 @@ from skae._objectives import (
     Regularisation,
     SquaredError,
 )
+from skae._rows import Rows
 
 AVERAGING_DECAY = 0.99
 # Training rows that give a loss its unit.
@@ -79,7 +80,10 @@ class RowMeasures:
 
     @torch.no_grad()
     def _over_rows(self, function: Callable[[Tensor], Tensor]) -> NDArray:
-        return torch.cat([function(x) for x, _ in self.batches]).cpu().double().numpy()
+        values = RowValues(len(self.batches.dataset))
+        for x, _ in self.batches:
+            values.append(function(x))
+        return values.array
 
 
 class Training:
@@ -91,7 +95,7 @@ class Training:
         Its core is trained in single precision, in which standardised rows lose nothing that matters.
     settings : TrainingSettings
         How.
-    X : ndarray of shape (n_samples, n_features)
+    X : Rows of shape (n_samples, n_features)
         The data.
     rows : ndarray of int, default=None
         The rows that train; all of them if None.
@@ -105,7 +109,7 @@ class Training:
         self,
         model: DataUnits,
         settings: TrainingSettings,
-        X: NDArray,
+        X: Rows,
         rows: NDArray | None = None,
         valid: NDArray | None = None,
         callbacks: Sequence = (),
@@ -191,12 +195,12 @@ class Training:
     @property
     def valid_losses(self) -> NDArray:
         """Loss of each held-out row after the epoch, in their order."""
-        return torch.cat(self.net.row_losses_).cpu().double().numpy()
+        return self.net.row_losses_.array
 
     @property
     def valid_squares(self) -> NDArray:
         """Squared error of each held-out row after the epoch, where it is not the loss."""
-        return torch.cat(self.net.row_squares_).cpu().double().numpy()
+        return self.net.row_squares_.array
 
     def improves(self) -> bool:
         """Whether the rows have a smaller loss than at the start, and no larger squared error."""

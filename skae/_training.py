@@ -17,6 +17,7 @@ from skae._linear import PrincipalDirections, principal_directions, squared_dist
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES
+from skae._rows import Rows
 from skae._steps import Training
 
 # Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
@@ -59,7 +60,7 @@ class Start:
 
     Attributes
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : Rows of shape (n_samples, n_features)
         The training data.
     architecture : Architecture
         What to build.
@@ -71,7 +72,7 @@ class Start:
         A trained network to begin with instead, whatever the rows.
     """
 
-    X: NDArray
+    X: Rows
     architecture: Architecture
     device: torch.device
     seed: int
@@ -220,7 +221,7 @@ def _training_of_set(index, start, settings, rows, valid, directions=None) -> Tr
 
 
 def _better_on_all_rows(
-    found: DataUnits, model: DataUnits, X: NDArray, record: TrainingRecord
+    found: DataUnits, model: DataUnits, X: Rows, record: TrainingRecord
 ) -> tuple[DataUnits, TrainingRecord]:
     """Keep the network that was found if it reconstructs all rows better than the start does."""
     errors = [map_rows(one.squares, X, 2, one.mean, np.float64)[:, 0].sum() for one in (found, model)]

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "skae"
 # From the ground up: a module imports only from those before it.
 ORDER = (
     "_device",
+    "_rows",
     "_codes",
     "_layers",
     "_conv",
@@ -42,7 +43,7 @@ CLASS_LINES = 300
 CLASS_METHODS = 15
 MODULE_LINES = {"_autoencoder": 800}
 
-GROUND = {"_device", "_codes", "_layers", "_conv", "_custom", "_link"}
+GROUND = {"_device", "_rows", "_codes", "_layers", "_conv", "_custom", "_link"}
 
 
 def dotted(path):
