@@ -18,6 +18,7 @@ from skae._conv import DEFAULT_SIZES, check_images
 from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
+from skae._missing import n_present, present, values_missing
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
 from skae._rows import as_rows
@@ -66,6 +67,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         default.
     input_shape : tuple of int or None, default=None
         Channels, height and width of the images, for "conv".
+    allow_nan : bool, default=False
+        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the row
+        that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for them. A
+        row of nothing but NaN is taken for the mean; a column of nothing but NaN is refused.
     normalization : {"batch", "layer"} or None, default=None
         Normalises hidden values before each activation, over a batch or over a row.
     dropout : float, default=0.0
@@ -186,6 +191,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         "regularizer": [StrOptions(set(REGULARIZERS)), Regularizer, list, tuple, None],
         "architecture": [StrOptions({"dense", "tied", "conv"})],
         "input_shape": ["array-like", None],
+        "allow_nan": ["boolean"],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "module": [callable, None],
@@ -219,6 +225,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         regularizer=None,
         architecture="dense",
         input_shape=None,
+        allow_nan=False,
         normalization=None,
         dropout=0.0,
         module=None,
@@ -248,6 +255,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.regularizer = regularizer
         self.architecture = architecture
         self.input_shape = input_shape
+        self.allow_nan = allow_nan
         self.normalization = normalization
         self.dropout = dropout
         self.module = module
@@ -294,12 +302,11 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
-            X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_min_samples=2)
+            X = _validated(self, X, ensure_min_samples=2)
             _check(self, X, device)
-            X = as_rows(X)
             random_state = check_random_state(self.random_state)
             start = self._start(X, device, random_state)
-            settings = self._settings(X, random_state)
+            settings = self._settings(start, random_state)
             fraction = self.validation_fraction if self.early_stopping else None
             self._keep(*fit_network(start, settings, fraction, self.refit, self.whiten))
         return self
@@ -369,9 +376,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Returns
         -------
         float
-            1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
+            Over values that are there. 1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
         """
-        errors, offsets = self._squares(X).sum(axis=0)
+        check_is_fitted(self)
+        errors, offsets = self._squares(validated_rows(self, X)).sum(axis=0)
         if offsets == 0:
             return float(errors == 0)
         return float(1.0 - errors / offsets)
@@ -389,9 +397,11 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X, the mean over the columns; 0 is a perfect reconstruction.
+            In squared units of X, the mean over the columns that the row has values in; 0 is a perfect reconstruction.
         """
-        return -self._squares(X)[:, 0] / self.n_features_in_
+        check_is_fitted(self)
+        X = validated_rows(self, X)
+        return -self._squares(X)[:, 0] / (n_present(X) if self.allow_nan else self.n_features_in_)
 
     @property
     def _n_features_out(self):
@@ -402,6 +412,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.allow_nan
         tags.input_tags.positive_only = self.loss == "poisson"
         return tags
 
@@ -428,8 +439,6 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _squares(self, X):
         """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
-        check_is_fitted(self)
-        X = validated_rows(self, X)
         return self._map(X, "squares", 2, np.float64)
 
     def _start(self, X, device, random_state):
@@ -441,17 +450,19 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"warm_start=True needs the network of the fit before, {before.architecture}, but the parameters "
                 f"and X now ask for {architecture}. Set warm_start=False, or keep the sizes."
             )
-        return Start(X, architecture, device, draw_seed(random_state), before)
+        incomplete = self.allow_nan and values_missing(X)
+        return Start(X, architecture, device, draw_seed(random_state), before, incomplete)
 
-    def _settings(self, X, random_state):
+    def _settings(self, start, random_state):
         """How to train."""
+        n_rows = len(start.X)
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = len(X) if lbfgs else automatic_batch_size(len(X))
+            batch_size = n_rows if lbfgs else automatic_batch_size(n_rows)
         patience = self.n_iter_no_change
         if patience == "auto":
-            patience = automatic_patience(math.ceil(len(X) / batch_size))
+            patience = automatic_patience(math.ceil(n_rows / batch_size))
         return TrainingSettings(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
@@ -465,6 +476,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             callbacks=tuple(self.callbacks or ()),
             verbose=self.verbose,
             seed=draw_seed(random_state),
+            incomplete=start.incomplete,
         )
 
     def _keep(self, net, record):
@@ -494,7 +506,14 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
 
 def validated_rows(estimator, X):
     """Rows for a fitted estimator, dense or sparse, in floating point."""
-    return as_rows(validate_data(estimator, X, accept_sparse="csr", dtype=FLOAT_DTYPES, reset=False))
+    return _validated(estimator, X, reset=False)
+
+
+def _validated(estimator, X, **options):
+    """Rows in floating point, dense or sparse."""
+    finite = "allow-nan" if estimator.allow_nan else True
+    X = validate_data(estimator, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
+    return as_rows(X)
 
 
 def _check(estimator, X, device):
@@ -512,7 +531,7 @@ def _check(estimator, X, device):
             f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
             "Choose fewer components or pass more rows."
         )
-    as_loss(estimator.loss).check(X)
+    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else getattr(X, "matrix", X))
     check_dtype_on_device(X.dtype, device)
     check_optimizer(estimator.optimizer)
     check_callbacks(estimator.callbacks or ())
@@ -553,6 +572,7 @@ def _architecture(estimator, n_features, seed):
         link=loss.link,
         variational=any(regularizer.variational for regularizer in regularizers),
         module=module,
+        fills=bool(estimator.allow_nan),
     )
 
 

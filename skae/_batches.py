@@ -45,11 +45,20 @@ class RowDataset(torch.utils.data.Dataset):
         The rows that belong to the set; all of them if None.
     standardise : Standardisation, default=None
         Makes them inputs of the network; None leaves them as they are.
+    fill : callable, default=None
+        Fills in missing values of rows that have been standardised; None where none are missing.
     """
 
     def __init__(
-        self, X: Rows, y: None = None, *, rows: NDArray | None = None, standardise: Standardisation | None = None
+        self,
+        X: Rows,
+        y: None = None,
+        *,
+        rows: NDArray | None = None,
+        standardise: Standardisation | None = None,
+        fill: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.fill = fill
         self.rows = np.arange(len(X)) if rows is None else rows
         self._array = X
         self._standardise = standardise
@@ -61,7 +70,7 @@ class RowDataset(torch.utils.data.Dataset):
     @property
     def X(self) -> NDArray:
         """The rows as one array, for skorch's scoring callbacks."""
-        return self.take(np.arange(len(self))).cpu().numpy()
+        return self.take_filled(np.arange(len(self))).cpu().numpy()
 
     y = X
 
@@ -80,9 +89,16 @@ class RowDataset(torch.utils.data.Dataset):
         gather(self._array, self.rows[positions], rows.numpy())
         return rows if self._standardise is None else self._standardise(rows)
 
+    def take_filled(self, positions: NDArray) -> Tensor:
+        """Gather rows, their missing values filled in."""
+        rows = self.take(positions)
+        return rows if self.fill is None else self.fill(rows)
+
 
 class RowBatches:
     """Iterate over a `RowDataset` in pairs of a batch and its target, which is the batch itself.
+
+    Of missing values the batch has what they are filled in with, and the target NaN.
 
     Parameters
     ----------
@@ -126,10 +142,11 @@ class RowBatches:
             order = torch.randperm(n_rows, generator=self.generator).numpy()
         starts = self._starts()
         for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
-            batch = self.dataset.take(order[start:stop])
+            rows = self.dataset.take(order[start:stop])
+            batch = rows if self.dataset.fill is None else self.dataset.fill(rows)
             if self.augment is not None:
                 batch = self.augment(batch)
-            yield batch, batch
+            yield batch, batch if self.dataset.fill is None else batch.masked_fill(rows.isnan(), torch.nan)
 
 
 class RowValues:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ class Architecture:
         Whether a code comes with a variance.
     module : class or instance or None
         The user's own network.
+    fills : bool
+        Whether values may be missing.
     """
 
     n_features: int
@@ -68,6 +70,7 @@ class Architecture:
     link: str = "identity"
     variational: bool = False
     module: Any = field(default=None, compare=False)
+    fills: bool = False
 
     @property
     def n_weights(self) -> int:
@@ -98,6 +101,34 @@ class Architecture:
     def gated(self) -> bool:
         """Whether the stacks start behind a gate, because their last layers cannot start at zero."""
         return self.linear_skip and self.kind in ("tied", "module")
+
+
+class Directions(Protocol):
+    """What a network has to know of the training rows to begin as their PCA; all arrays in data units."""
+
+    @property
+    def mean(self) -> NDArray: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def column_scale(self) -> NDArray: ...
+
+    @property
+    def column_reach(self) -> NDArray: ...
+
+    @property
+    def components(self) -> NDArray: ...
+
+    @property
+    def explained_variance(self) -> NDArray: ...
+
+    @property
+    def code_reach(self) -> NDArray: ...
+
+    @property
+    def share_present(self) -> float: ...
 
 
 def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:

@@ -48,6 +48,8 @@ class PrincipalDirections:
         Largest distance from the mean along each direction.
     effective_rows : float
         How many rows of equal weight would share the variance as evenly as these do.
+    share_present : float
+        Share of the values that were not missing.
     """
 
     mean: NDArray
@@ -57,6 +59,7 @@ class PrincipalDirections:
     column_reach: NDArray
     code_reach: NDArray
     effective_rows: float
+    share_present: float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalDirections":
         """The same with directions of zeros and of no variance up to a number."""

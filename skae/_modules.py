@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from skae._codes import refined_codes, slopes
 from skae._conv import conv_stacks
 from skae._custom import UsersStack
+from skae._filling import Filling
 from skae._layers import (
     Architecture,
+    Directions,
     TiedDecoder,
     dense_stack,
     draw_weights,
@@ -37,31 +39,6 @@ SPREAD_FLOOR = 0.1
 RELATIVE_NOISE_FLOOR = 1e-3
 # A direction with less than this share of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
-
-
-class Directions(Protocol):
-    """What a network has to know of the training rows to begin as their PCA; all arrays in data units."""
-
-    @property
-    def mean(self) -> NDArray: ...
-
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def column_scale(self) -> NDArray: ...
-
-    @property
-    def column_reach(self) -> NDArray: ...
-
-    @property
-    def components(self) -> NDArray: ...
-
-    @property
-    def explained_variance(self) -> NDArray: ...
-
-    @property
-    def code_reach(self) -> NDArray: ...
 
 
 class AutoEncoder(nn.Module, ABC):
@@ -305,6 +282,7 @@ class DataUnits(AutoEncoder):
         self.register_buffer("scale", torch.empty((), dtype=dtype))
         self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.filling = Filling(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
 
     @torch.no_grad()
     def start_at(self, directions: Directions, generator: torch.Generator) -> None:
@@ -313,6 +291,8 @@ class DataUnits(AutoEncoder):
         unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
         fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "pca_unit": unit})
         self.code_unit.copy_(self.pca_unit)
+        if self.filling is not None:
+            self.filling.start_at(directions)
         self.core.start_at(directions, generator)
 
     def set_code_unit(self, spread: NDArray | None) -> None:
@@ -326,12 +306,17 @@ class DataUnits(AutoEncoder):
 
         Distances between codes then weigh each code by what it does to the data.
         """
-        slope = slopes(self.core.decode, self.core.encode((x.to(self.mean) - self.mean).div_(self.scale)))
+        slope = slopes(self.core.decode, self.core.encode(self.standardised(x.to(self.mean))))
         self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """Centre rows, give them unit scale, and fill in what is missing."""
+        centred = (x - self.mean).div_(self.scale)
+        return centred if self.filling is None else self.filling(centred)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map rows to codes, whose units are those of the data."""
-        return self.core.encode((x - self.mean).div_(self.scale)) * self.code_unit
+        return self.core.encode(self.standardised(x)) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to rows in data units."""
@@ -339,7 +324,7 @@ class DataUnits(AutoEncoder):
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code, in the units of the codes."""
-        return self.core.log_variance((x - self.mean).div_(self.scale)) + 2.0 * self.code_unit.log()
+        return self.core.log_variance(self.standardised(x)) + 2.0 * self.code_unit.log()
 
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map back codes of unit scale, as the network itself has them."""
@@ -349,6 +334,8 @@ class DataUnits(AutoEncoder):
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
         differences = torch.stack([self(x) - x, x - self.mean])
+        if self.filling is not None:
+            differences.masked_fill_(x.isnan(), 0.0)
         return differences.cpu().double().square().sum(dim=2).T
 
 

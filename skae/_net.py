@@ -28,6 +28,7 @@ from skae._objectives import (
     Regularisation,
     Regularizer,
     SquaredError,
+    squares_of_present,
 )
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
@@ -44,6 +45,7 @@ class TrainingSettings:
     """Everything about a training that is neither data nor network.
 
     The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
+    Rows are incomplete where they have NaN for missing values.
     """
 
     loss: Loss = field(default_factory=SquaredError)
@@ -61,6 +63,7 @@ class TrainingSettings:
     residual_share: float = 1.0
     stages: Sequence[Regularisation] = STAGES[-1:]
     departs: bool = False
+    incomplete: bool = False
 
 
 class ReconstructionNet(NeuralNet):
@@ -127,8 +130,8 @@ class ReconstructionNet(NeuralNet):
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
         self.row_losses_.append(self.criterion_.per_row(x_hat, batch[1]) + penalty)
-        if not isinstance(self.criterion_, PooledSquaredError):
-            self.row_squares_.append((x_hat - batch[1]).square().mean(dim=1))
+        if not self.criterion_.is_squared_error:
+            self.row_squares_.append(squares_of_present(x_hat, batch[1]))
         return step
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:

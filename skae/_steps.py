@@ -16,13 +16,16 @@ from skae._layers import SeededDropout, learnt_values
 from skae._modules import DataUnits, FeedForwardAutoEncoder
 from skae._net import TrainingSettings, build_net
 from skae._objectives import (
+    AnyCriterion,
     Criterion,
     Displacement,
     GaussianNoise,
     Objective,
+    OfPresent,
     PooledSquaredError,
     Regularisation,
     SquaredError,
+    squares_of_present,
 )
 from skae._rows import Rows
 
@@ -38,7 +41,7 @@ class RowMeasures:
     ----------
     core : FeedForwardAutoEncoder
         In evaluation mode when it is asked.
-    criterion : Criterion or PooledSquaredError
+    criterion : Criterion, PooledSquaredError or OfPresent
         The loss.
     objective : Objective or None
         What regularizers add.
@@ -49,7 +52,7 @@ class RowMeasures:
     def __init__(
         self,
         core: FeedForwardAutoEncoder,
-        criterion: Criterion | PooledSquaredError,
+        criterion: AnyCriterion,
         objective: Objective | None,
         batches: RowBatches,
     ) -> None:
@@ -66,23 +69,23 @@ class RowMeasures:
 
     def squares(self) -> NDArray:
         """Squared error of each row."""
-        return self._over_rows(lambda x: (self.core(x) - x).square().mean(dim=1))
+        return self._over_rows(lambda x, target: squares_of_present(self.core(x), target))
 
     def losses_of_mean(self) -> NDArray:
         """Loss of each row if it were reconstructed as the mean."""
-        return self._over_rows(lambda x: self.criterion.per_row(torch.zeros_like(x), x))
+        return self._over_rows(lambda x, target: self.criterion.per_row(torch.zeros_like(x), target))
 
-    def _loss(self, x: Tensor) -> Tensor:
+    def _loss(self, x: Tensor, target: Tensor) -> Tensor:
         if self.objective is None:
-            return self.criterion.per_row(self.core(x), x)
+            return self.criterion.per_row(self.core(x), target)
         x_hat, penalty = self.objective(self.core, x)
-        return self.criterion.per_row(x_hat, x) + penalty
+        return self.criterion.per_row(x_hat, target) + penalty
 
     @torch.no_grad()
-    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> NDArray:
+    def _over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> NDArray:
         values = RowValues(len(self.batches.dataset))
-        for x, _ in self.batches:
-            values.append(function(x))
+        for x, target in self.batches:
+            values.append(function(x, target))
         return values.array
 
 
@@ -120,8 +123,11 @@ class Training:
         self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
         self.stopped = False
         standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
-        self.rows = RowDataset(X, rows=rows, standardise=standardise)
-        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise)
+        fill = None
+        if settings.incomplete and model.filling is not None:
+            fill = copy.deepcopy(model.filling).to(standardise.dtype)
+        self.rows = RowDataset(X, rows=rows, standardise=standardise, fill=fill)
+        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise, fill=fill)
         generator = seeded_generator(settings.seed, model.mean.device)
         self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
         self.displacement = Displacement(generator)
@@ -138,7 +144,7 @@ class Training:
         self.measures = RowMeasures(self.core, criterion, self.objective, looked_at)
         self.start_losses = self.measures.losses()
         # PCA is the floor of the squared error, whatever loss is minimised; a regularizer asks for something else.
-        other = not isinstance(criterion, PooledSquaredError) and not settings.regularizers
+        other = not criterion.is_squared_error and not settings.regularizers
         self.guarded = self.core.architecture.linear_skip and other
         self.start_squares = self.measures.squares() if self.guarded else np.zeros(0)
         self._set_off()
@@ -234,17 +240,16 @@ class Training:
         return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
-def _criterion(settings: TrainingSettings, model: DataUnits, rows: RowDataset) -> Criterion | PooledSquaredError:
+def _criterion(settings: TrainingSettings, model: DataUnits, rows: RowDataset) -> AnyCriterion:
     """The loss in a unit of its own."""
-    if type(settings.loss) is SquaredError:
-        return PooledSquaredError()
-    some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_ROWS), dtype=int))
-    return Criterion(settings.loss, model.mean, model.scale, some)
+    criterion: Criterion | PooledSquaredError = PooledSquaredError()
+    if type(settings.loss) is not SquaredError:
+        some = rows.take_filled(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_ROWS), dtype=int))
+        criterion = Criterion(settings.loss, model.mean, model.scale, some)
+    return OfPresent(criterion) if settings.incomplete else criterion
 
 
-def _objective(
-    settings: TrainingSettings, model: DataUnits, criterion: Criterion | PooledSquaredError
-) -> Objective | None:
+def _objective(settings: TrainingSettings, model: DataUnits, criterion: AnyCriterion) -> Objective | None:
     """What the regularizers add, if there are any."""
     if not settings.regularizers:
         return None

@@ -14,6 +14,7 @@ from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
 from skae._layers import Architecture
 from skae._linear import PrincipalDirections, principal_directions, squared_distances
+from skae._missing import FilledRows, directions_of_incomplete
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES
@@ -70,6 +71,8 @@ class Start:
         Draws the weights.
     before : DataUnits or None
         A trained network to begin with instead, whatever the rows.
+    incomplete : bool
+        Whether X has NaN for missing values.
     """
 
     X: Rows
@@ -77,12 +80,19 @@ class Start:
     device: torch.device
     seed: int
     before: DataUnits | None = None
+    incomplete: bool = False
 
     def directions(self, rows: NDArray | None = None) -> PrincipalDirections:
         """Mean, spread and principal directions of some rows, all of them if None."""
         n_rows = len(self.X) if rows is None else len(rows)
         n_components = min(self.architecture.n_components, n_rows, self.X.shape[1])
-        return principal_directions(self.X, n_components, rows).padded(self.architecture.n_components)
+        find = directions_of_incomplete if self.incomplete else principal_directions
+        return find(self.X, n_components, rows).padded(self.architecture.n_components)
+
+    def distances(self, directions: PrincipalDirections) -> NDArray:
+        """Squared distance of each row from the mean, over the values that are there."""
+        X = FilledRows(self.X, directions.mean) if self.incomplete else self.X
+        return squared_distances(X, directions.mean)
 
     def error_share(self, directions: PrincipalDirections) -> float:
         """Share of the variance of all rows that the start leaves unexplained."""
@@ -180,8 +190,7 @@ def _search(
     many = refit == "auto" and len(start.X) > MANY_ROWS
     linear_skip = start.architecture.linear_skip
     n_sets = _n_sets(directions, len(start.X)) if refit and linear_skip else 1
-    distances = squared_distances(start.X, directions.mean)
-    held_out = hold_out(distances, validation_fraction, settings.seed, n_sets)
+    held_out = hold_out(start.distances(directions), validation_fraction, settings.seed, n_sets)
     complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
     too_few = min(map(len, complements)) <= start.architecture.n_components
     if linear_skip and not settings.regularizers and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):

@@ -25,6 +25,7 @@ CONFIGURATIONS = {
     "variational": {"regularizer": "variational", "max_epochs": 2, "hidden_layer_sizes": 8},
     "counts": {"loss": "poisson", "regularizer": "denoising", "max_epochs": 2, "hidden_layer_sizes": 8},
     "several": {"loss": Huber(), "regularizer": [Sparse(), Contractive()], "max_epochs": 1, "hidden_layer_sizes": 8},
+    "missing": {"allow_nan": True, "max_epochs": 2, "hidden_layer_sizes": 8},
     "sgd": {"optimizer": "sgd", "alpha": 1e-3, "max_epochs": 2, "hidden_layer_sizes": 8, "activation": "relu"},
 }
 # These take the same paths through scikit-learn's checks as others do; the contract below is tested for all.

@@ -15,6 +15,7 @@ ORDER = (
     "_rows",
     "_codes",
     "_layers",
+    "_filling",
     "_conv",
     "_custom",
     "_link",
@@ -26,6 +27,7 @@ ORDER = (
     "_objectives.objective",
     "_objectives.stages",
     "_objectives",
+    "_missing",
     "_modules",
     "_callbacks",
     "_net",
@@ -43,7 +45,7 @@ CLASS_LINES = 300
 CLASS_METHODS = 15
 MODULE_LINES = {"_autoencoder": 800}
 
-GROUND = {"_device", "_rows", "_codes", "_layers", "_conv", "_custom", "_link"}
+GROUND = {"_device", "_rows", "_filling", "_codes", "_layers", "_conv", "_custom", "_link"}
 
 
 def dotted(path):

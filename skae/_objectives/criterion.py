@@ -24,6 +24,7 @@ class Criterion(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    is_squared_error = False
 
     def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, some: Tensor) -> None:
         super().__init__()
@@ -65,6 +66,8 @@ class PooledSquaredError(nn.Module):
     PCA minimises the same, so a network that starts there starts at one minus its explained variance.
     """
 
+    is_squared_error = True
+
     def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
         return (x_hat - x).square().mean(dim=1)
@@ -76,3 +79,41 @@ class PooledSquaredError(nn.Module):
     def nat(self, n_features: int, share: float) -> float:
         """What one nat of a row's likelihood is worth: the noise is Gaussian and has PCA's share of the variance."""
         return 2.0 * share / n_features
+
+
+class OfPresent(nn.Module):
+    """A criterion that counts the values that are there: where the target is NaN, the reconstruction is its own target.
+
+    Every loss is least, and flat, where a reconstruction is right, so such a value neither costs nor pulls. Rows are
+    divided by the number of all columns, so each value weighs the same, whatever else its row lacks.
+
+    Parameters
+    ----------
+    criterion : Criterion or PooledSquaredError
+        For complete rows.
+    """
+
+    def __init__(self, criterion: Criterion | PooledSquaredError) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.is_squared_error = criterion.is_squared_error
+
+    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Loss of each row, of shape (n,)."""
+        return self.criterion.per_row(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return self.per_row(x_hat, x).mean()
+
+    def nat(self, n_features: int, share: float) -> float:
+        """What one nat of a row's likelihood is worth, in the unit of this loss."""
+        return self.criterion.nat(n_features, share)
+
+
+def squares_of_present(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Squared error of each row over the values that are there, as a mean over all columns, of shape (n,)."""
+    return torch.where(x.isnan(), 0.0, x_hat - x).square().mean(dim=1)
+
+
+AnyCriterion = Criterion | PooledSquaredError | OfPresent

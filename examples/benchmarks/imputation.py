@@ -1,0 +1,103 @@
+"""
+Missing values filled in, against the mean, PCA, neighbours and iterated regressions
+====================================================================================
+
+A share of the values of each table is hidden at random. What each method fills in for them is compared with what was
+there: the root mean square of the difference, columns standardised.
+
+    python examples/benchmarks/imputation.py [--data DIR] [--shares 0.1 0.3 0.5] [--seeds N] [--rows N]
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.preprocessing import StandardScaler
+
+from skae import AutoEncoderTransformer
+
+BUNDLED = {
+    "breast_cancer": datasets.load_breast_cancer,
+    "wine": datasets.load_wine,
+    "diabetes": datasets.load_diabetes,
+    "digits": datasets.load_digits,
+}
+TABLES = ("letter", "spambase", "gas_drift", "optdigits")
+K = 8
+# Regressions on as many columns take minutes a cell.
+MOST_COLUMNS_ITERATED = 30
+
+
+def tables(folder, n_rows):
+    """Yield the name and the standardised rows of each table, without columns of one value."""
+    loaders = {name: lambda load=load: load().data for name, load in BUNDLED.items()}
+    if folder:
+        loaders |= {name: lambda name=name: np.load(Path(folder) / f"{name}.npz")["X_train"] for name in TABLES}
+    for name, load in loaders.items():
+        X = load().astype(np.float64)
+        X = X[np.random.RandomState(0).permutation(len(X))[:n_rows]]
+        yield name, StandardScaler().fit_transform(X[:, X.std(axis=0) > 0])
+
+
+def by_codes(**parameters):
+    """Fill in what an autoencoder reconstructs; without epochs it is probabilistic PCA."""
+
+    def fill(X):
+        estimator = AutoEncoderTransformer(min(K, X.shape[1] // 2), allow_nan=True, random_state=0, **parameters)
+        return estimator.inverse_transform(estimator.fit_transform(X))
+
+    return fill
+
+
+METHODS = {
+    "mean": lambda X: SimpleImputer().fit_transform(X),
+    "PCA": by_codes(max_epochs=0),
+    "KNNImputer": lambda X: KNNImputer().fit_transform(X),
+    "IterativeImputer": lambda X: IterativeImputer(random_state=0).fit_transform(X),
+    "skae": by_codes(),
+}
+
+
+def errors(X, share, seed):
+    """Root mean square error of each method at the values that were hidden, and its seconds."""
+    hidden = np.random.RandomState(seed).uniform(size=X.shape) < share
+    holes = np.where(hidden, np.nan, X)
+    found = {}
+    for name, fill in METHODS.items():
+        if name == "IterativeImputer" and X.shape[1] > MOST_COLUMNS_ITERATED:
+            continue
+        begin = time.perf_counter()
+        found[name] = np.sqrt(np.square(fill(holes) - X)[hidden].mean())
+        print(f"    {name} {found[name]:.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
+    return found
+
+
+def main():
+    """Print one line a table and share."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of .npz files; without it the tables that scikit-learn brings along")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=2000, help="use at most this many rows")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    lines = []
+    for name, X in tables(options.data, options.rows):
+        for share in options.shares:
+            print(f"{name}, {X.shape[0]} x {X.shape[1]}, {share:.0%} hidden", flush=True)
+            runs = [errors(X, share, seed) for seed in range(options.seeds)]
+            means = {method: np.mean([run[method] for run in runs]) for method in runs[0]}
+            cells = " | ".join(f"{means[method]:.4f}" if method in means else "not run" for method in METHODS)
+            lines.append(f"| {name} | {share:.0%} | {cells} |")
+    print(f"\n| data | hidden | {' | '.join(METHODS)} |\n|---|---:|{'---:|' * len(METHODS)}")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The principal directions of rows of which values are missing."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+from skae._filling import Filling
+from skae._linear import PrincipalDirections, principal_directions
+from skae._rows import Rows, SparseRows
+
+# Passes until the directions and what is filled in along them agree; with half of the values missing, ten do.
+MOST_PASSES = 30
+# Change of the explained variance, as a share of all, that is none.
+STILL = 1e-4
+CHUNK_VALUES = 1_000_000
+
+
+class FilledRows:
+    """Rows whose missing values are filled in when they are asked for.
+
+    Parameters
+    ----------
+    X : Rows of shape (n_samples, n_features)
+        NaN where a value is missing.
+    mean : ndarray of shape (n_features,)
+        Expected of a value where nothing else is known.
+    scale : float, default=1.0
+        Unit in which the values are filled in.
+    filling : Filling or None, default=None
+        What is expected, given the other values of the row; the mean if None.
+    """
+
+    def __init__(self, X: Rows, mean: NDArray, scale: float = 1.0, filling: Filling | None = None) -> None:
+        self.X = X
+        self.mean = mean
+        self.scale = scale
+        self.filling = filling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Numbers of rows and columns."""
+        return self.X.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        return self.X.dtype
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, key) -> NDArray:
+        """Return the chosen rows, of a pair of choices some columns of theirs."""
+        if isinstance(key, tuple):
+            return self[key[0]][:, key[1]]
+        rows = self.X[key]
+        missing = np.isnan(rows)
+        if not missing.any():
+            return rows
+        if self.filling is None:
+            return np.where(missing, self.mean.astype(rows.dtype), rows)
+        centred = torch.from_numpy((rows.astype(np.float64) - self.mean) / self.scale)
+        expected = self.filling(centred).numpy() * self.scale + self.mean
+        return np.where(missing, expected.astype(rows.dtype), rows)
+
+
+def values_missing(X: Rows) -> bool:
+    """Whether any value is NaN."""
+    if isinstance(X, SparseRows):
+        return bool(np.isnan(X.matrix.data).any())
+    return any(np.isnan(X[chunk]).any() for chunk in _chunks(X))
+
+
+def present(X: Any) -> Any:
+    """The values of X that are there, of a sparse X those that it stores, as a vector."""
+    values = X.matrix.data if isinstance(X, SparseRows) else X
+    return values[~np.isnan(values)]
+
+
+def n_present(X: Rows) -> NDArray:
+    """Number of values that each row has, at least one."""
+    return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1) for chunk in _chunks(X)])
+
+
+def directions_of_incomplete(X: Rows, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
+    """Find the principal directions of rows with missing values, by filling in and looking again in turn.
+
+    Parameters
+    ----------
+    X : Rows of shape (n_samples, n_features)
+        NaN where a value is missing.
+    n_components : int
+        Number of directions, at most ``min(n_rows, n_features)``.
+    rows : ndarray of int, default=None
+        The rows to look at; all of them if None.
+
+    Returns
+    -------
+    PrincipalDirections
+        Of the rows as they are filled in along these directions.
+
+    Raises
+    ------
+    ValueError
+        If a column has no value at all.
+    """
+    mean, share = _mean_of_present(X, rows)
+    directions = principal_directions(FilledRows(X, mean), n_components, rows)
+    explained = np.zeros(n_components)
+    for _ in range(MOST_PASSES):
+        directions = replace(directions, share_present=share)
+        scale = directions.scale
+        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / X.shape[1]
+        if change < STILL:
+            break
+        explained = directions.explained_variance / scale**2
+        filling = Filling(n_components, X.shape[1], torch.float64)
+        filling.start_at(directions)
+        directions = principal_directions(FilledRows(X, directions.mean, scale, filling), n_components, rows)
+    return replace(directions, share_present=share)
+
+
+def _mean_of_present(X: Rows, rows: NDArray | None) -> tuple[NDArray, float]:
+    """Mean of the values that each column has, and the share of values that are there."""
+    chosen = np.arange(len(X)) if rows is None else rows
+    total, count = np.zeros((2, X.shape[1]))
+    for chunk in _chunks(X, len(chosen)):
+        values = X[chosen[chunk]]
+        total += np.nansum(values, axis=0, dtype=np.float64)
+        count += (~np.isnan(values)).sum(axis=0)
+    # Which rows are held out is a matter of chance: a column without a value among the others is taken for constant.
+    empty = np.flatnonzero(count == 0)
+    if len(empty) > 0 and rows is None:
+        raise ValueError(
+            f"Column {empty[0]} of X has no value at all, nor have {len(empty) - 1} other columns: there is nothing to "
+            "learn about it. Drop what is empty, for example with SimpleImputer."
+        )
+    return total / np.maximum(count, 1), max(float(count.sum()) / (len(chosen) * X.shape[1]), 1e-6)
+
+
+def _chunks(X: Rows, n_rows: int | None = None):
+    return gen_batches(len(X) if n_rows is None else n_rows, max(CHUNK_VALUES // X.shape[1], 1))

@@ -1,0 +1,165 @@
+"""Missing values: allowed on request, filled in, and counted in nothing."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from helpers import TINY, TRAINED, curved_rows
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
+
+from skae import AutoEncoderTransformer
+
+
+def with_holes(X, share=0.2, seed=0):
+    """A copy with a share of the values missing at random, and where they were."""
+    missing = np.random.RandomState(seed).uniform(size=X.shape) < share
+    return np.where(missing, np.nan, X), missing
+
+
+def imputed(estimator, X):
+    return np.where(np.isnan(X), estimator.inverse_transform(estimator.transform(X)), X)
+
+
+def test_refused_unless_asked_for(curved):
+    holes, _ = with_holes(curved)
+    assert not AutoEncoderTransformer().__sklearn_tags__().input_tags.allow_nan
+    assert AutoEncoderTransformer(allow_nan=True).__sklearn_tags__().input_tags.allow_nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        AutoEncoderTransformer(2, **TINY).fit(holes)
+    estimator = AutoEncoderTransformer(2, **TINY).fit(curved)
+    for method in (estimator.transform, estimator.score, estimator.score_samples):
+        with pytest.raises(ValueError, match="contains NaN"):
+            method(holes)
+
+
+def test_infinity_is_never_allowed(curved):
+    curved[3, 1] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        AutoEncoderTransformer(2, allow_nan=True, **TINY).fit(curved)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"loss": "huber"}, {"regularizer": "sparse"}, {"linear_skip": False}], ids=str
+)
+def test_complete_rows_are_treated_as_ever(curved, parameters):
+    allowed, refused = (
+        AutoEncoderTransformer(2, allow_nan=allow, **TRAINED, **parameters).fit(curved) for allow in (True, False)
+    )
+    assert_array_equal(allowed.transform(curved), refused.transform(curved))
+    assert allowed.score(curved) == refused.score(curved)
+    assert_array_equal(allowed.score_samples(curved), refused.score_samples(curved))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"loss": "huber"},
+        {"loss": "poisson"},
+        {"loss": "cosine"},
+        {"regularizer": ["denoising", "contractive"]},
+        {"regularizer": "variational"},
+        {"linear_skip": False},
+        {"activation": "identity"},
+        {"optimizer": "lbfgs"},
+        {"whiten": True, "architecture": "tied"},
+    ],
+    ids=str,
+)
+def test_results_have_no_holes(curved, parameters, dtype):
+    complete = np.abs(curved).astype(dtype)
+    X, missing = with_holes(complete)
+    estimator = AutoEncoderTransformer(2, allow_nan=True, **TINY, **parameters).fit(X)
+    codes = estimator.transform(X)
+    assert codes.dtype == dtype
+    assert np.isfinite(codes).all()
+    filled = estimator.inverse_transform(codes)
+    assert np.isfinite(filled).all()
+    assert np.isfinite(estimator.loss_curve_).all()
+    assert_array_equal(clone(estimator).fit(X).transform(X), codes)
+    errors = np.where(missing, 0.0, np.square(filled.astype(np.float64) - complete))
+    assert_allclose(
+        estimator.score_samples(X), -errors.sum(axis=1) / (~missing).sum(axis=1).clip(1), rtol=1e-3, atol=1e-6
+    )
+    offsets = np.where(missing, 0.0, np.square(complete - estimator.mean_.astype(np.float64)))
+    assert estimator.score(X) == pytest.approx(1 - errors.sum() / offsets.sum(), abs=1e-5)
+
+
+def test_what_is_under_a_hole_does_not_matter(curved):
+    """The loss is that of the values that are there, so these alone decide."""
+    X, _ = with_holes(curved)
+    one, other = (AutoEncoderTransformer(2, allow_nan=True, **TRAINED).fit(X) for _ in range(2))
+    assert_array_equal(one.transform(X), other.transform(X))
+    assert one.best_epoch_ > 0
+    alone = np.vstack([one.transform(X[i : i + 1]) for i in range(5)])
+    assert_allclose(alone, one.transform(X)[:5], rtol=1e-10, atol=1e-12)
+
+
+def test_linear_filling_recovers_a_plane():
+    """Rows on a plane have only one value that fits, so long as more values are there than directions."""
+    random = np.random.RandomState(0)
+    complete = random.standard_normal((200, 2)) @ random.standard_normal((2, 8)) + 3.0
+    X, missing = with_holes(complete, 0.15)
+    estimator = AutoEncoderTransformer(2, activation="identity", allow_nan=True).fit(X)
+    error = np.square(imputed(estimator, X) - complete)[missing].mean()
+    assert error < 0.02 * np.var(complete)
+    angles = np.linalg.svd(PCA(2).fit(complete).components_ @ estimator.net_.module_.core.pca_encoding.numpy().T)[1]
+    assert angles.min() / angles.max() > 0.5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_better_than_the_mean_and_than_pca(share):
+    complete = StandardScaler().fit_transform(load_breast_cancer().data)
+    X, missing = with_holes(complete, share)
+    pca = AutoEncoderTransformer(4, allow_nan=True, max_epochs=0).fit(X)
+    trained = AutoEncoderTransformer(4, allow_nan=True, max_epochs=40, random_state=0).fit(X)
+    by_mean, by_pca, by_network = (
+        np.square(filled - complete)[missing].mean()
+        for filled in (np.where(missing, np.nanmean(X, axis=0), X), imputed(pca, X), imputed(trained, X))
+    )
+    assert by_network < by_pca < 0.5 * by_mean
+
+
+def test_sparse_rows_with_holes():
+    X = np.where(np.random.RandomState(0).uniform(size=(60, 12)) < 0.7, 0.0, curved_rows(60).repeat(3, axis=1)[:, :12])
+    X[X != 0] = with_holes(X, 0.2)[0][X != 0]
+    assert np.isnan(X).any()
+    kinds = X, scipy.sparse.csr_array(X)
+    estimators = [AutoEncoderTransformer(2, allow_nan=True, **TRAINED).fit(kind) for kind in kinds]
+    codes = [estimator.transform(kind) for estimator, kind in zip(estimators, kinds, strict=True)]
+    assert_array_equal(*codes)
+    assert_array_equal(*(estimator.score_samples(kind) for estimator, kind in zip(estimators, kinds, strict=True)))
+
+
+def test_an_empty_row_is_the_mean(curved):
+    X, _ = with_holes(curved)
+    X[7] = np.nan
+    pca = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0).fit(X)
+    assert_allclose(pca.inverse_transform(pca.transform(X[7:8]))[0], pca.mean_, atol=1e-12)
+    trained = AutoEncoderTransformer(2, allow_nan=True, **TRAINED).fit(X)
+    assert_array_equal(trained.transform(X[7:8]), trained.transform(trained.mean_[np.newaxis]))
+    assert trained.score_samples(X)[7] == 0
+
+
+def test_an_empty_column_is_refused(curved):
+    curved[:, [1, 3]] = np.nan
+    with pytest.raises(ValueError, match="Column 1 of X has no value at all, nor have 1 other columns"):
+        AutoEncoderTransformer(2, allow_nan=True, **TINY).fit(curved)
+
+
+def test_negative_counts_are_refused_among_holes(curved):
+    X, _ = with_holes(curved)
+    with pytest.raises(ValueError, match="loss='poisson' needs counts of at least 0"):
+        AutoEncoderTransformer(2, loss="poisson", allow_nan=True, **TINY).fit(X)
+
+
+def test_searched_and_chosen_by_what_is_there(curved):
+    X, _ = with_holes(np.tile(curved, (3, 1)))
+    search = GridSearchCV(AutoEncoderTransformer(allow_nan=True, **TINY), {"n_components": [1, 2]}, cv=2).fit(X)
+    assert search.best_params_ == {"n_components": 2}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
