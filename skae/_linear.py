@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
-from torch import Tensor
 
 from skae._device import aligned_tensor, threads_for, torch_dtype
 from skae._rows import Rows, SparseRows
@@ -103,37 +102,7 @@ class ColumnMoments:
     effective_rows: float
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Some rows of X, each counted as often as its weight says."""
-
-    X: Rows
-    rows: NDArray | slice
-    weights: NDArray | None
-
-    def __len__(self) -> int:
-        return len(self.X) if isinstance(self.rows, slice) else len(self.rows)
-
-    def __getitem__(self, chunk: slice) -> NDArray:
-        return self.X[chunk] if isinstance(self.rows, slice) else self.X[self.rows[chunk]]
-
-    @property
-    def total(self) -> float:
-        """Number of rows, repetitions included."""
-        return len(self) if self.weights is None else float(self.weights.sum())
-
-    def summed(self, values: NDArray, chunk: slice) -> NDArray:
-        """Weighted sum of what was computed of the rows of a chunk."""
-        return values.sum(axis=0, dtype=np.float64) if self.weights is None else self.weights[chunk] @ values
-
-    def rooted(self, values: Tensor, chunk: slice = slice(None)) -> Tensor:
-        """Multiply the rows of a chunk in place by the roots of their weights."""
-        if self.weights is not None:
-            values.mul_(torch.from_numpy(np.sqrt(self.weights[chunk]))[:, None])
-        return values
-
-
-def column_moments(sample: Sample) -> ColumnMoments:
+def column_moments(X: Rows, rows: NDArray | slice = slice(None)) -> ColumnMoments:
     """Measure each column in two passes, without copying X whole.
 
     Raises
@@ -141,20 +110,20 @@ def column_moments(sample: Sample) -> ColumnMoments:
     ValueError
         If the variance is too large for a floating-point number.
     """
-    X, n_rows = sample.X, sample.total
-    chunks = list(_row_chunks(len(sample), X.shape[1]))
+    n_rows = len(X) if isinstance(rows, slice) else len(rows)
+    chunks = list(_row_chunks(n_rows, X.shape[1]))
     mean, drift, squares, reach = np.zeros((4, X.shape[1]))
     fourth = 0.0  # sum of the squares of the rows' squared distances
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in chunks:
-            mean += sample.summed(sample[chunk], chunk) / n_rows
+            mean += _take(X, rows, chunk).sum(axis=0, dtype=np.float64) / n_rows
         for chunk in chunks:
-            centred = sample[chunk] - mean
-            drift += sample.summed(centred, chunk)
+            centred = _take(X, rows, chunk) - mean
+            drift += centred.sum(axis=0)
             np.maximum(reach, np.abs(centred).max(axis=0), out=reach)
             np.square(centred, out=centred)
-            squares += sample.summed(centred, chunk)
-            fourth += float(sample.summed(np.square(centred.sum(axis=1)), chunk))
+            squares += centred.sum(axis=0)
+            fourth += float(np.square(centred.sum(axis=1)).sum())
         mean += drift / n_rows  # the second pass sees what the first rounded away
         variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
         total = variance.sum() * n_rows
@@ -177,9 +146,12 @@ def squared_distances(X: Rows, mean: NDArray) -> NDArray:
     return np.concatenate([np.square(X[chunk] - mean).sum(axis=1) for chunk in chunks])
 
 
-def principal_directions(
-    X: Rows, n_components: int, rows: NDArray | None = None, weights: NDArray | None = None
-) -> PrincipalDirections:
+def _take(X: Rows, rows: NDArray | slice, chunk: slice) -> NDArray:
+    """Rows ``chunk`` of the rows ``rows`` of X."""
+    return X[chunk] if isinstance(rows, slice) else X[rows[chunk]]
+
+
+def principal_directions(X: Rows, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
     """Find the leading principal directions of X, or of some of its rows.
 
     Parameters
@@ -190,8 +162,6 @@ def principal_directions(
         Number of directions, at most ``min(n_rows, n_features)``.
     rows : ndarray of int, default=None
         The rows to look at; all of them if None.
-    weights : ndarray of shape (n_samples,), default=None
-        How often each row of X counts; once if None.
 
     Returns
     -------
@@ -204,51 +174,50 @@ def principal_directions(
         If the variance of a column overflows.
     """
     chosen = slice(None) if rows is None else rows
-    sample = Sample(X, chosen, None if weights is None else weights[chosen])
-    moments = column_moments(sample)
-    mean, n_rows = moments.mean, len(sample)
+    moments = column_moments(X, chosen)
+    mean = moments.mean
+    n_rows = len(X) if rows is None else len(rows)
     largest = float(moments.scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
     shorter = min(n_rows, X.shape[1])
     # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
     with threads_for(n_rows * X.shape[1] * shorter // WORK_PER_BATCH):
         if n_rows * X.shape[1] <= EXACT_SIZE:
             centred = aligned_tensor((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
-            _, singular, directions = torch.linalg.svd(sample.rooted(centred), full_matrices=False)
+            _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
             variances = singular.square()
         elif isinstance(X, SparseRows) and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components:
-            variances, directions = _iterated(sample, mean, largest, n_components)
+            variances, directions = _iterated(X, chosen, mean, largest, n_components)
         elif X.shape[1] <= n_rows:
-            variances, directions = _from_columns(sample, mean, largest)
+            variances, directions = _from_columns(X, chosen, n_rows, mean, largest)
         else:
-            variances, directions = _from_rows(sample, mean, largest)
+            variances, directions = _from_rows(X, chosen, n_rows, mean, largest)
         _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
         components = np.ascontiguousarray(components)
-        code_reach = _code_reach(sample, mean, components)
-    explained = variances[:n_components].numpy() / max(sample.total - 1, 1) * largest**2
+        code_reach = _code_reach(X, chosen, n_rows, mean, components)
+    explained = variances[:n_components].numpy() / max(n_rows - 1, 1) * largest**2
     return PrincipalDirections(
         mean, moments.scale, components, explained, moments.reach, code_reach, moments.effective_rows
     )
 
 
-def _code_reach(sample, mean, components):
+def _code_reach(X, rows, n_rows, mean, components):
     """Largest distance from the mean along each direction."""
-    dtype = sample.X.dtype
-    centre, directions = mean.astype(dtype), aligned_tensor(components.astype(dtype)).T
+    centre, directions = mean.astype(X.dtype), aligned_tensor(components.astype(X.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
-    for chunk in _row_chunks(len(sample), len(mean)):
-        codes = _centred_tensor(sample[chunk], centre) @ directions
+    for chunk in _row_chunks(n_rows, X.shape[1]):
+        codes = _centred_tensor(_take(X, rows, chunk), centre) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
     return reach.numpy()
 
 
-def _from_columns(sample, mean, largest):
+def _from_columns(X, rows, n_rows, mean, largest):
     """Variances and directions out of the n_features x n_features Gram matrix."""
-    gram = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
-    centre = mean.astype(sample.X.dtype)
-    for chunk in _row_chunks(len(sample), len(mean), CHUNK_VALUES):
-        _add_lower_triangle(gram, sample.rooted(_centred_tensor(sample[chunk], centre).div_(largest), chunk))
+    gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
+    centre = mean.astype(X.dtype)
+    for chunk in _row_chunks(n_rows, X.shape[1], CHUNK_VALUES):
+        _add_lower_triangle(gram, _centred_tensor(_take(X, rows, chunk), centre).div_(largest))
     offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
-    gram -= sample.total * torch.outer(offset, offset)
+    gram -= n_rows * torch.outer(offset, offset)
     return _descending(gram)
 
 
@@ -265,15 +234,13 @@ def _add_lower_triangle(gram, rows):
         gram[start:, start : start + GRAM_BLOCK] += rows[:, start:].T @ rows[:, start : start + GRAM_BLOCK]
 
 
-def _from_rows(sample, mean, largest):
+def _from_rows(X, rows, n_rows, mean, largest):
     """Variances and directions out of the n_rows x n_rows Gram matrix, for more columns than rows."""
-    n_rows = len(sample)
     gram = torch.zeros((n_rows, n_rows), dtype=torch.float64)
-    column_chunks = list(_row_chunks(len(mean), n_rows, CHUNK_VALUES))
+    column_chunks = list(_row_chunks(X.shape[1], n_rows, CHUNK_VALUES))
 
     def centred(columns):
-        values = np.asarray(sample.X[sample.rows, columns], dtype=np.float64)
-        return sample.rooted(aligned_tensor((values - mean[columns]) / largest))
+        return aligned_tensor((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
 
     for columns in column_chunks:
         block = centred(columns)
@@ -285,18 +252,16 @@ def _from_rows(sample, mean, largest):
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
 
 
-def _iterated(sample, mean, largest, n_components):
+def _iterated(X, rows, mean, largest, n_components):
     """Variances and directions out of products with a sparse matrix, which is centred in thought only."""
-    matrix, rows = sample.X.matrix, sample.rows
-    matrix = (matrix if isinstance(rows, slice) else matrix[rows]).astype(np.float64, copy=False)
-    roots = 1.0 if sample.weights is None else np.sqrt(sample.weights)
+    matrix = (X.matrix if isinstance(rows, slice) else X.matrix[rows]).astype(np.float64, copy=False)
     n_rows, n_columns = matrix.shape
     if not mean.any() and matrix.count_nonzero() == 0:
         return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_columns, dtype=torch.float64)
     operator = LinearOperator(
         (n_rows, n_columns),
-        matvec=lambda direction: roots * (matrix @ direction.ravel() - mean @ direction.ravel()) / largest,
-        rmatvec=lambda codes: (matrix.T @ (roots * codes.ravel()) - mean * (roots * codes.ravel()).sum()) / largest,
+        matvec=lambda direction: (matrix @ direction.ravel() - mean @ direction.ravel()) / largest,
+        rmatvec=lambda codes: (matrix.T @ codes.ravel() - mean * codes.sum()) / largest,
         dtype=np.float64,
     )
     start = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_rows, n_columns))
