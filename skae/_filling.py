@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from skae._layers import Directions
 
-# What the directions leave is at least this share of the variance: without it values would be filled in from noise.
-LEAST_NOISE = 0.01
+# What the directions leave counts as at least this share of the variance, in parts of the share that is missing: rows
+# with half of their values show too little of it.
+LEAST_NOISE = 0.6
 
 
 class Filling(nn.Module):
@@ -44,7 +45,7 @@ class Filling(nn.Module):
         left = np.square(directions.column_scale / directions.scale).sum() - variances.sum()
         # Filled-in values have no noise of their own.
         noise = left / max(n_features - n_components, 1) / directions.share_present
-        noise = max(noise, LEAST_NOISE)
+        noise = max(noise, LEAST_NOISE * (1.0 - directions.share_present), np.finfo(np.float32).eps)
         self.components.copy_(torch.as_tensor(directions.components))
         self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
 

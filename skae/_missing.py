@@ -12,7 +12,7 @@ from skae._filling import Filling
 from skae._linear import PrincipalDirections, principal_directions
 from skae._rows import Rows, SparseRows
 
-# Passes until the directions and what is filled in along them agree; with half of the values missing, ten do.
+# Passes until the directions and what is filled in along them agree, at most.
 MOST_PASSES = 30
 # Change of the explained variance, as a share of all, that is none.
 STILL = 1e-4
