@@ -327,7 +327,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Raises
         ------
         ValueError
-            If the number of features or their names differ from those seen during `fit`.
+            If the number of features or their names differ from those seen during `fit`, or if codes overflow.
         """
         check_is_fitted(self)
         X = validated_rows(self, X)
@@ -435,7 +435,14 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if X.dtype == np.float64 and module.mean.dtype == torch.float32:
             module = copy.deepcopy(module).double()
         with threads_for(len(X) * module.architecture.n_weights):
-            return map_rows(getattr(module, direction), X, n_columns, module.mean, dtype or X.dtype)
+            result = map_rows(getattr(module, direction), X, n_columns, module.mean, dtype or X.dtype)
+        if direction != "decode" and not np.isfinite(result).all():
+            worst = int(np.argmin(np.isfinite(result).all(axis=1)))
+            raise ValueError(
+                f"X is too large: codes or squared errors of row {worst} overflow {result.dtype}. Rescale X, for "
+                "example with StandardScaler before fit, or drop such rows."
+            )
+        return result
 
     def _squares(self, X):
         """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""

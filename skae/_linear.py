@@ -22,6 +22,8 @@ PASS_VALUES = 300_000
 GRAM_BLOCK = 128
 # A decomposition runs once, a batch thousands of times: it pays to start a second thread later.
 WORK_PER_BATCH = 50
+# Largest distance of a row from the mean, in parts of the largest number: codes have room above it.
+LARGEST_CODE = 1e-3
 # The Gram matrix of a sparse X is made up to this many rows and columns; Lanczos iterations take over where both
 # are more, and find a small share of the directions at most.
 ITERATED_SIDE = 2000
@@ -127,16 +129,17 @@ def column_moments(X: Rows, rows: NDArray | slice = slice(None)) -> ColumnMoment
         mean += drift / n_rows  # the second pass sees what the first rounded away
         variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
         total = variance.sum() * n_rows
-    if not np.isfinite(total):
+    numbers = np.finfo(X.dtype)
+    if not np.isfinite(total) or np.linalg.norm(reach / numbers.max) > LARGEST_CODE:
         worst = int(np.argmax(reach))
         raise ValueError(
             f"X is too large: squares of column {worst}, which reaches {reach[worst]:.3g} from its mean, overflow "
-            "float64. Rescale X, for example with StandardScaler."
+            f"float64, or codes overflow {X.dtype}. Rescale X, for example with StandardScaler."
         )
-    # What is left of a constant column after rounding is no spread.
-    constant = variance <= np.square(np.finfo(X.dtype).eps * np.abs(mean))
+    # What is left of a constant column after rounding is no spread, nor is what cannot be divided by.
+    constant = (variance <= np.square(numbers.eps * np.abs(mean))) | (np.sqrt(variance) < numbers.tiny)
     scale = np.where(constant, 0.0, np.sqrt(variance))
-    effective_rows = total / fourth * total if np.isfinite(fourth) and fourth > 0 else 1.0
+    effective_rows = total / fourth * total if np.isfinite(fourth) and fourth > 0 and total > 0 else 1.0
     return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), effective_rows)
 
 

@@ -223,10 +223,20 @@ def _search(
 
 def _training_of_set(index, start, settings, rows, valid, directions=None) -> Training:
     """Prepare the training without the set of this index; only the first one is heard and seen."""
+    _check_normalisation(start.architecture, rows)
     callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
     own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
     model = start.on(start.directions(rows) if directions is None else directions)
     return Training(model, own, start.X, rows, valid, callbacks)
+
+
+def _check_normalisation(architecture: Architecture, rows: NDArray) -> None:
+    """Refuse to normalise over batches where there is but one row to train on."""
+    if len(rows) == 1 and architecture.normalization == "batch":
+        raise ValueError(
+            "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows. "
+            "Choose a smaller validation_fraction, normalization='layer', or pass more rows."
+        )
 
 
 def _better_on_all_rows(
