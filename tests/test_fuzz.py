@@ -222,7 +222,10 @@ def expected_kind(X, plain, params, of_values, of_params):
     wide = params["n_components"] > n_features and not params.get("regularizer")
     if wide or (params.get("linear_skip", True) and params["n_components"] > n_samples):
         return "invalid"
-    return "conditional" if "conditional" in (of_values, of_params) else "valid"
+    # A batch of one row cannot be normalised over, and one may be all that is left to train on.
+    lonely = n_samples < 4 or params.get("validation_fraction", 0.1) > 0.5
+    may_fail = params.get("normalization") == "batch" and lonely
+    return "conditional" if may_fail or "conditional" in (of_values, of_params) else "valid"
 
 
 def check_error(error):
