@@ -11,17 +11,18 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae._batches import automatic_batch_size, automatic_patience, map_rows
 from skae._conv import DEFAULT_SIZES, check_images
 from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
-from skae._missing import n_present, present, values_missing
+from skae._missing import check_columns, n_present, present, values_missing
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
 from skae._rows import as_rows
+from skae._sample import Sample, weighted_sample
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
@@ -277,7 +278,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the autoencoder.
 
         Parameters
@@ -286,6 +287,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             Training rows, at least two; float32 and float64 are kept, everything else becomes float64.
         y : Ignored
             Not used, present for scikit-learn's sake: the rows are their own targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
+            repetitions of a row, up to ten a row on average, other weights relative to their mean. Rows of weight zero
+            are ignored.
 
         Returns
         -------
@@ -295,7 +300,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Raises
         ------
         ValueError
-            If a parameter, the device or X is not as described, if ``n_components`` exceeds
+            If a parameter, the device, X or a weight is not as described, if ``n_components`` exceeds
             ``min(n_samples, n_features)``, or if the loss becomes infinite or no number.
         TypeError
             If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
@@ -303,9 +308,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
             X = _validated(self, X, ensure_min_samples=2)
-            _check(self, X, device)
+            sample = weighted_sample(X, _weights(X, sample_weight))
+            _check(self, sample, device)
             random_state = check_random_state(self.random_state)
-            start = self._start(X, device, random_state)
+            start = self._start(sample, device, random_state)
             settings = self._settings(start, random_state)
             fraction = self.validation_fraction if self.early_stopping else None
             self._keep(*fit_network(start, settings, fraction, self.refit, self.whiten))
@@ -360,7 +366,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             )
         return self._map(Z, "decode", self.n_features_in_)
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the share of the variance of X that its reconstruction explains, all columns pooled.
 
         ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training rows of a linear autoencoder it is
@@ -372,6 +378,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             Rows in the units of the training rows.
         y : Ignored
             Not used.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row's squares count; equally if None.
 
         Returns
         -------
@@ -379,7 +387,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             Over values that are there. 1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
         """
         check_is_fitted(self)
-        errors, offsets = self._squares(validated_rows(self, X)).sum(axis=0)
+        X = validated_rows(self, X)
+        errors, offsets = Sample(X, weights=_weights(X, sample_weight)).weighted_sum(self._squares(X))
         if offsets == 0:
             return float(errors == 0)
         return float(1.0 - errors / offsets)
@@ -448,21 +457,23 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
         return self._map(X, "squares", 2, np.float64)
 
-    def _start(self, X, device, random_state):
+    def _start(self, sample, device, random_state):
         """Where training begins: at PCA, anywhere, or at the fit before."""
-        architecture = _architecture(self, X.shape[1], draw_seed(random_state) if self.module is not None else 0)
+        architecture = _architecture(self, sample.shape[1], draw_seed(random_state) if self.module is not None else 0)
         before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if before is not None and before.architecture != architecture:
             raise ValueError(
                 f"warm_start=True needs the network of the fit before, {before.architecture}, but the parameters "
                 f"and X now ask for {architecture}. Set warm_start=False, or keep the sizes."
             )
-        incomplete = self.allow_nan and values_missing(X)
-        return Start(X, architecture, device, draw_seed(random_state), before, incomplete)
+        incomplete = self.allow_nan and values_missing(sample)
+        if incomplete:
+            check_columns(sample)
+        return Start(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
     def _settings(self, start, random_state):
         """How to train."""
-        n_rows = len(start.X)
+        n_rows = len(start.sample)
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
@@ -523,9 +534,19 @@ def _validated(estimator, X, **options):
     return as_rows(X)
 
 
-def _check(estimator, X, device):
+def _weights(X, sample_weight):
+    """Weights of rows as floating-point numbers; None where there are none."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():  # scikit-learn refuses that itself from 1.9 on
+        raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
+    return weights
+
+
+def _check(estimator, sample, device):
     """Refuse what the constraints of single parameters cannot see."""
-    n_samples, n_features = X.shape
+    X, (n_samples, n_features) = sample.X, sample.shape
     regularizers = as_regularizers(estimator.regularizer)
     if estimator.n_components > n_features and not regularizers:
         raise ValueError(

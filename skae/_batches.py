@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skae._device import aligned_tensor, as_tensor, torch_dtype
 from skae._rows import Rows, gather
+from skae._sample import Sample
 
 # Values that one pass outside training may hold at once, intermediate layers not counted.
 EVALUATION_VALUES = 1_000_000
@@ -36,13 +37,11 @@ class RowDataset(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    X : Rows of shape (n_samples, n_features)
+    X : Sample or Rows of shape (n_samples, n_features)
         Left as it is if the network is on the processor; the rows of an array are standardised and moved once where it
         is not. Few rows are copied.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
-    rows : ndarray of int, default=None
-        The rows that belong to the set; all of them if None.
     standardise : Standardisation, default=None
         Makes them inputs of the network; None leaves them as they are.
     fill : callable, default=None
@@ -51,21 +50,20 @@ class RowDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        X: Rows,
+        X: Sample | Rows,
         y: None = None,
         *,
-        rows: NDArray | None = None,
         standardise: Standardisation | None = None,
         fill: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.fill = fill
-        self.rows = np.arange(len(X)) if rows is None else rows
-        self._array = X
+        self.sample = sample = X if isinstance(X, Sample) else Sample(X)
         self._standardise = standardise
         self._resident = None
-        small = len(self.rows) * X.shape[1] <= RESIDENT_VALUES
-        if standardise is not None and (small or (standardise.mean.device.type != "cpu" and isinstance(X, np.ndarray))):
-            self._resident = standardise(aligned_tensor(X[self.rows]))
+        small = len(sample) * sample.shape[1] <= RESIDENT_VALUES
+        moved = standardise is not None and standardise.mean.device.type != "cpu" and isinstance(sample.X, np.ndarray)
+        if standardise is not None and (small or moved):
+            self._resident = standardise(aligned_tensor(sample[:]))
 
     @property
     def X(self) -> NDArray:
@@ -75,7 +73,7 @@ class RowDataset(torch.utils.data.Dataset):
     y = X
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sample)
 
     def __getitem__(self, index):
         row = self.take(np.atleast_1d(index))
@@ -85,8 +83,9 @@ class RowDataset(torch.utils.data.Dataset):
         """Gather the rows at these positions of the set."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
-        rows = torch.empty((len(positions), self._array.shape[1]), dtype=torch_dtype(self._array.dtype))
-        gather(self._array, self.rows[positions], rows.numpy())
+        sample = self.sample
+        rows = torch.empty((len(positions), sample.shape[1]), dtype=torch_dtype(sample.dtype))
+        gather(sample.X, positions if sample.rows is None else sample.rows[positions], rows.numpy())
         return rows if self._standardise is None else self._standardise(rows)
 
     def take_filled(self, positions: NDArray) -> Tensor:
@@ -98,7 +97,8 @@ class RowDataset(torch.utils.data.Dataset):
 class RowBatches:
     """Iterate over a `RowDataset` in pairs of a batch and its target, which is the batch itself.
 
-    Of missing values the batch has what they are filled in with, and the target NaN.
+    Of missing values the batch has what they are filled in with, and the target NaN. Of weighted rows a shuffled pass
+    has each as often as its weight says, in the long run where that is no whole number; other passes have each once.
 
     Parameters
     ----------
@@ -134,12 +134,22 @@ class RowBatches:
             starts.pop()
         return starts
 
+    def _drawn(self, generator: torch.Generator) -> NDArray:
+        """Positions in the order of a shuffled pass."""
+        n_rows, weights = len(self.dataset), self.dataset.sample.weights
+        order = torch.randperm(n_rows, generator=generator).numpy()
+        if weights is None:
+            return order
+        # Systematic sampling; a line search must meet the same rows again.
+        full = self.batch_size >= n_rows
+        offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
+        ends = np.cumsum(weights)
+        ticks = (np.arange(n_rows) + offset) * (ends[-1] / n_rows)
+        return np.searchsorted(ends, ticks, side="right").clip(max=n_rows - 1)[order]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_rows = len(self.dataset)
-        if self.generator is None:
-            order = np.arange(n_rows)
-        else:
-            order = torch.randperm(n_rows, generator=self.generator).numpy()
+        order = np.arange(n_rows) if self.generator is None else self._drawn(self.generator)
         starts = self._starts()
         for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
             rows = self.dataset.take(order[start:stop])
@@ -159,29 +169,34 @@ class RowValues:
     ----------
     n_rows : int
         Rows of the set.
+
+    Attributes
+    ----------
+    n_written : int
+        Rows whose number has been written.
     """
 
     def __init__(self, n_rows: int) -> None:
         self.array = np.empty(n_rows)
-        self._n_written = 0
+        self.n_written = 0
 
     def append(self, values: Tensor) -> None:
         """Write the numbers of the next rows."""
-        stop = self._n_written + len(values)
-        self.array[self._n_written : stop] = values.cpu().numpy()
-        self._n_written = stop
+        stop = self.n_written + len(values)
+        self.array[self.n_written : stop] = values.cpu().numpy()
+        self.n_written = stop
 
 
-def hold_out(distances: NDArray, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
+def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
-    The rows are dealt out in the order of their distance from the mean, so that each set gets its
-    share of wild ones.
+    Neighbours are dealt out to different sets, so that of rows in the order of their distance from the mean each set
+    gets its share of wild ones.
 
     Parameters
     ----------
-    distances : ndarray of shape (n_samples,)
-        Distance of each row from the mean, or anything that grows with it.
+    n_rows : int
+        Number of rows.
     fraction : float
         Share of the rows in each set.
     seed : int
@@ -192,16 +207,15 @@ def hold_out(distances: NDArray, fraction: float, seed: int, n_sets: int) -> lis
     Returns
     -------
     list of ndarray of int
-        Row numbers, ascending.
+        Positions, ascending.
     """
     n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
-    n_rows, order = len(distances), np.argsort(distances, kind="stable")
     random = np.random.RandomState(seed)
     hands = np.concatenate([random.permutation(n_hands) for _ in range(math.ceil(n_rows / n_hands))])[:n_rows]
-    sets = [np.sort(order[hands == hand]) for hand in range(n_hands)]
-    sets = [rows for rows in sets if len(rows) > 0]
+    sets = [np.flatnonzero(hands == hand) for hand in range(n_hands)]
+    sets = [positions for positions in sets if len(positions) > 0]
     if fraction > 0.5:
-        return [np.setdiff1d(order, sets[0])]
+        return [np.setdiff1d(np.arange(n_rows), sets[0])]
     return sets[:n_sets]
 
 

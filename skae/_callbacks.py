@@ -100,6 +100,8 @@ class EpochChoice:
         Number of stages.
     stage_epochs : int, default=0
         Largest number of epochs of a stage that is not the last; 0 sets no limit.
+    weights : ndarray of shape (n_rows,), default=None
+        How much each held-out row counts; None is equally.
 
     Attributes
     ----------
@@ -119,6 +121,7 @@ class EpochChoice:
         cautious: bool,
         n_stages: int = 1,
         stage_epochs: int = 0,
+        weights: NDArray | None = None,
     ) -> None:
         self.start_losses = start_losses
         self.tol = tol
@@ -126,7 +129,8 @@ class EpochChoice:
         self.cautious = cautious
         self.n_stages = n_stages
         self.stage_epochs = stage_epochs
-        self.mean_losses = [float(start_losses.mean())]
+        self.weights = np.ones(len(start_losses)) if weights is None else weights
+        self.mean_losses = [self._mean(start_losses)]
         self.best_epoch = 0
         self.stage_starts = [0]
         self._best, self._reference = 0.0, -math.inf
@@ -134,10 +138,10 @@ class EpochChoice:
 
     def consider(self, losses: NDArray, allowed: bool = True) -> bool:
         """Note the losses after one more epoch, and say whether it is the best so far, if it is allowed to be."""
-        self.mean_losses.append(float(losses.mean()))
+        self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
-        mean = gains.mean()
-        error = gains.std() / np.sqrt(len(gains)) if self.cautious else 0.0
+        mean = self._mean(gains)
+        error = np.linalg.norm(self.weights * (gains - mean)) / self.weights.sum() if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
@@ -147,6 +151,9 @@ class EpochChoice:
             return False
         self._best, self.best_epoch = mean - error, self.n_epochs
         return True
+
+    def _mean(self, values: NDArray) -> float:
+        return float(np.average(values, weights=self.weights))
 
     @property
     def n_epochs(self) -> int:

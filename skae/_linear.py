@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, svds
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
+from torch import Tensor
 
 from skae._device import aligned_tensor, threads_for, torch_dtype
-from skae._rows import Rows, SparseRows
+from skae._rows import SparseRows
+from skae._sample import Sample
 
 # Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
 # smaller side is summed up over chunks, which costs neither a copy of X nor more than two passes.
@@ -83,11 +85,11 @@ class PrincipalDirections:
     def _largest(self) -> float:
         return float(self.column_scale.max()) or 1.0
 
-    def residual_share(self, n_samples: int) -> float:
-        """Share of the variance of the ``n_samples`` rows that the directions leave unexplained."""
-        total = np.mean(np.square(self.column_scale / self.scale)) * len(self.mean)
-        explained = np.sum(self.explained_variance / self.scale**2) * (n_samples - 1) / n_samples
-        return float(max(1.0 - explained / total, 0.0)) if total > 0 else 0.0
+    def residual_share(self, total: float) -> float:
+        """Share of the variance of rows that the directions leave unexplained; they count as ``total`` rows."""
+        whole = np.mean(np.square(self.column_scale / self.scale)) * len(self.mean)
+        explained = np.sum(self.explained_variance / self.scale**2) * (total - 1) / total
+        return float(max(1.0 - explained / whole, 0.0)) if whole > 0 else 0.0
 
 
 def _row_chunks(n_rows: int, n_columns: int, values: int = PASS_VALUES):
@@ -104,7 +106,15 @@ class ColumnMoments:
     effective_rows: float
 
 
-def column_moments(X: Rows, rows: NDArray | slice = slice(None)) -> ColumnMoments:
+def column_mean(sample: Sample) -> NDArray:
+    """Mean of each column, in float64."""
+    mean, total = np.zeros(sample.shape[1]), sample.total
+    for chunk in _row_chunks(*sample.shape):
+        mean += sample.weighted_sum(sample[chunk], chunk) / total
+    return mean
+
+
+def column_moments(sample: Sample) -> ColumnMoments:
     """Measure each column in two passes, without copying X whole.
 
     Raises
@@ -112,59 +122,53 @@ def column_moments(X: Rows, rows: NDArray | slice = slice(None)) -> ColumnMoment
     ValueError
         If the variance is too large for a floating-point number.
     """
-    n_rows = len(X) if isinstance(rows, slice) else len(rows)
-    chunks = list(_row_chunks(n_rows, X.shape[1]))
-    mean, drift, squares, reach = np.zeros((4, X.shape[1]))
+    n_columns, total = sample.shape[1], sample.total
+    chunks = list(_row_chunks(*sample.shape))
+    drift, squares, reach = np.zeros((3, n_columns))
     fourth = 0.0  # sum of the squares of the rows' squared distances
     with np.errstate(over="ignore", invalid="ignore"):
+        mean = column_mean(sample)
         for chunk in chunks:
-            mean += _take(X, rows, chunk).sum(axis=0, dtype=np.float64) / n_rows
-        for chunk in chunks:
-            centred = _take(X, rows, chunk) - mean
-            drift += centred.sum(axis=0)
+            centred = sample[chunk] - mean
+            drift += sample.weighted_sum(centred, chunk)
             np.maximum(reach, np.abs(centred).max(axis=0), out=reach)
             np.square(centred, out=centred)
-            squares += centred.sum(axis=0)
-            fourth += float(np.square(centred.sum(axis=1)).sum())
-        mean += drift / n_rows  # the second pass sees what the first rounded away
-        variance = np.maximum(squares / n_rows - np.square(drift / n_rows), 0.0)
-        total = variance.sum() * n_rows
-    numbers = np.finfo(X.dtype)
-    if not np.isfinite(total) or np.linalg.norm(reach / numbers.max) > LARGEST_CODE:
+            squares += sample.weighted_sum(centred, chunk)
+            distances = centred.sum(axis=1)
+            if sample.weights is not None:
+                distances *= sample.weights[chunk]
+            fourth += float(np.square(distances).sum())
+        mean += drift / total  # the second pass sees what the first rounded away
+        variance = np.maximum(squares / total - np.square(drift / total), 0.0)
+        whole = variance.sum() * total
+    numbers = np.finfo(sample.dtype)
+    if not np.isfinite(whole) or np.linalg.norm(reach / numbers.max) > LARGEST_CODE:
         worst = int(np.argmax(reach))
         raise ValueError(
             f"X is too large: squares of column {worst}, which reaches {reach[worst]:.3g} from its mean, overflow "
-            f"float64, or codes overflow {X.dtype}. Rescale X, for example with StandardScaler."
+            f"float64, or codes overflow {sample.dtype}. Rescale X, for example with StandardScaler."
         )
     # What is left of a constant column after rounding is no spread, nor is what cannot be divided by.
     constant = (variance <= np.square(numbers.eps * np.abs(mean))) | (np.sqrt(variance) < numbers.tiny)
     scale = np.where(constant, 0.0, np.sqrt(variance))
-    effective_rows = total / fourth * total if np.isfinite(fourth) and fourth > 0 and total > 0 else 1.0
+    effective_rows = whole / fourth * whole if np.isfinite(fourth) and fourth > 0 and whole > 0 else 1.0
     return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), effective_rows)
 
 
-def squared_distances(X: Rows, mean: NDArray) -> NDArray:
+def squared_distances(sample: Sample, mean: NDArray) -> NDArray:
     """Squared distance of each row from the mean, in float64."""
-    chunks = _row_chunks(len(X), X.shape[1])
-    return np.concatenate([np.square(X[chunk] - mean).sum(axis=1) for chunk in chunks])
+    return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _row_chunks(*sample.shape)])
 
 
-def _take(X: Rows, rows: NDArray | slice, chunk: slice) -> NDArray:
-    """Rows ``chunk`` of the rows ``rows`` of X."""
-    return X[chunk] if isinstance(rows, slice) else X[rows[chunk]]
-
-
-def principal_directions(X: Rows, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
-    """Find the leading principal directions of X, or of some of its rows.
+def principal_directions(sample: Sample, n_components: int) -> PrincipalDirections:
+    """Find the leading principal directions of some rows.
 
     Parameters
     ----------
-    X : Rows of shape (n_samples, n_features)
+    sample : Sample of shape (n_rows, n_features)
         Finite floating-point data, left as it is.
     n_components : int
         Number of directions, at most ``min(n_rows, n_features)``.
-    rows : ndarray of int, default=None
-        The rows to look at; all of them if None.
 
     Returns
     -------
@@ -176,51 +180,56 @@ def principal_directions(X: Rows, n_components: int, rows: NDArray | None = None
     ValueError
         If the variance of a column overflows.
     """
-    chosen = slice(None) if rows is None else rows
-    moments = column_moments(X, chosen)
-    mean = moments.mean
-    n_rows = len(X) if rows is None else len(rows)
+    moments = column_moments(sample)
+    mean, (n_rows, n_columns) = moments.mean, sample.shape
     largest = float(moments.scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
-    shorter = min(n_rows, X.shape[1])
+    shorter = min(n_rows, n_columns)
     # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
-    with threads_for(n_rows * X.shape[1] * shorter // WORK_PER_BATCH):
-        if n_rows * X.shape[1] <= EXACT_SIZE:
-            centred = aligned_tensor((np.asarray(X[chosen], dtype=np.float64) - mean) / largest)
-            _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    with threads_for(n_rows * n_columns * shorter // WORK_PER_BATCH):
+        if n_rows * n_columns <= EXACT_SIZE:
+            centred = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
+            _, singular, directions = torch.linalg.svd(_rooted(sample, centred), full_matrices=False)
             variances = singular.square()
-        elif isinstance(X, SparseRows) and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components:
-            variances, directions = _iterated(X, chosen, mean, largest, n_components)
-        elif X.shape[1] <= n_rows:
-            variances, directions = _from_columns(X, chosen, n_rows, mean, largest)
+        elif isinstance(sample.X, SparseRows) and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components:
+            variances, directions = _iterated(sample, mean, largest, n_components)
+        elif n_columns <= n_rows:
+            variances, directions = _from_columns(sample, mean, largest)
         else:
-            variances, directions = _from_rows(X, chosen, n_rows, mean, largest)
+            variances, directions = _from_rows(sample, mean, largest)
         _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
         components = np.ascontiguousarray(components)
-        code_reach = _code_reach(X, chosen, n_rows, mean, components)
-    explained = variances[:n_components].numpy() / max(n_rows - 1, 1) * largest**2
+        code_reach = _code_reach(sample, mean, components)
+    explained = variances[:n_components].numpy() / max(sample.total - 1, 1) * largest**2
     return PrincipalDirections(
         mean, moments.scale, components, explained, moments.reach, code_reach, moments.effective_rows
     )
 
 
-def _code_reach(X, rows, n_rows, mean, components):
+def _rooted(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:
+    """Multiply rows in place by the roots of their weights."""
+    if sample.weights is not None:
+        values.mul_(torch.from_numpy(np.sqrt(sample.weights[chunk]))[:, None])
+    return values
+
+
+def _code_reach(sample, mean, components):
     """Largest distance from the mean along each direction."""
-    centre, directions = mean.astype(X.dtype), aligned_tensor(components.astype(X.dtype)).T
+    centre, directions = mean.astype(sample.dtype), aligned_tensor(components.astype(sample.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
-    for chunk in _row_chunks(n_rows, X.shape[1]):
-        codes = _centred_tensor(_take(X, rows, chunk), centre) @ directions
+    for chunk in _row_chunks(*sample.shape):
+        codes = _centred_tensor(sample[chunk], centre) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
     return reach.numpy()
 
 
-def _from_columns(X, rows, n_rows, mean, largest):
+def _from_columns(sample, mean, largest):
     """Variances and directions out of the n_features x n_features Gram matrix."""
-    gram = torch.zeros((X.shape[1], X.shape[1]), dtype=torch.float64)
-    centre = mean.astype(X.dtype)
-    for chunk in _row_chunks(n_rows, X.shape[1], CHUNK_VALUES):
-        _add_lower_triangle(gram, _centred_tensor(_take(X, rows, chunk), centre).div_(largest))
+    gram = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
+    centre = mean.astype(sample.dtype)
+    for chunk in _row_chunks(*sample.shape, CHUNK_VALUES):
+        _add_lower_triangle(gram, _rooted(sample, _centred_tensor(sample[chunk], centre).div_(largest), chunk))
     offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
-    gram -= n_rows * torch.outer(offset, offset)
+    gram -= sample.total * torch.outer(offset, offset)
     return _descending(gram)
 
 
@@ -237,13 +246,16 @@ def _add_lower_triangle(gram, rows):
         gram[start:, start : start + GRAM_BLOCK] += rows[:, start:].T @ rows[:, start : start + GRAM_BLOCK]
 
 
-def _from_rows(X, rows, n_rows, mean, largest):
+def _from_rows(sample, mean, largest):
     """Variances and directions out of the n_rows x n_rows Gram matrix, for more columns than rows."""
+    n_rows, n_columns = sample.shape
     gram = torch.zeros((n_rows, n_rows), dtype=torch.float64)
-    column_chunks = list(_row_chunks(X.shape[1], n_rows, CHUNK_VALUES))
+    column_chunks = list(_row_chunks(n_columns, n_rows, CHUNK_VALUES))
+    rows = slice(None) if sample.rows is None else sample.rows
 
     def centred(columns):
-        return aligned_tensor((np.asarray(X[rows, columns], dtype=np.float64) - mean[columns]) / largest)
+        values = np.asarray(sample.X[rows, columns], dtype=np.float64)
+        return _rooted(sample, aligned_tensor((values - mean[columns]) / largest))
 
     for columns in column_chunks:
         block = centred(columns)
@@ -255,18 +267,23 @@ def _from_rows(X, rows, n_rows, mean, largest):
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
 
 
-def _iterated(X, rows, mean, largest, n_components):
+def _iterated(sample, mean, largest, n_components):
     """Variances and directions out of products with a sparse matrix, which is centred in thought only."""
-    matrix = (X.matrix if isinstance(rows, slice) else X.matrix[rows]).astype(np.float64, copy=False)
+    matrix = sample.X.matrix if sample.rows is None else sample.X.matrix[sample.rows]
+    matrix = matrix.astype(np.float64, copy=False)
+    roots = 1.0 if sample.weights is None else np.sqrt(sample.weights)
     n_rows, n_columns = matrix.shape
     if not mean.any() and matrix.count_nonzero() == 0:
         return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_columns, dtype=torch.float64)
-    operator = LinearOperator(
-        (n_rows, n_columns),
-        matvec=lambda direction: (matrix @ direction.ravel() - mean @ direction.ravel()) / largest,
-        rmatvec=lambda codes: (matrix.T @ codes.ravel() - mean * codes.sum()) / largest,
-        dtype=np.float64,
-    )
+
+    def codes_of(direction):
+        return roots * (matrix @ direction.ravel() - mean @ direction.ravel()) / largest
+
+    def sums_over(codes):
+        weighted = roots * codes.ravel()
+        return (matrix.T @ weighted - mean * weighted.sum()) / largest
+
+    operator = LinearOperator((n_rows, n_columns), matvec=codes_of, rmatvec=sums_over, dtype=np.float64)
     start = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_rows, n_columns))
     _, singular, directions = svds(operator, n_components, v0=start)
     order = np.argsort(-singular)

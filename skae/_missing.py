@@ -11,6 +11,7 @@ from sklearn.utils import gen_batches
 from skae._filling import Filling
 from skae._linear import PrincipalDirections, principal_directions
 from skae._rows import Rows, SparseRows
+from skae._sample import Sample
 
 # Passes until the directions and what is filled in along them agree, at most.
 MOST_PASSES = 30
@@ -68,11 +69,24 @@ class FilledRows:
         return np.where(missing, expected.astype(rows.dtype), rows)
 
 
-def values_missing(X: Rows) -> bool:
+def values_missing(sample: Sample) -> bool:
     """Whether any value is NaN."""
-    if isinstance(X, SparseRows):
-        return bool(np.isnan(X.matrix.data).any())
-    return any(np.isnan(X[chunk]).any() for chunk in _chunks(X))
+    if isinstance(sample.X, SparseRows):
+        return bool(np.isnan(sample.X.matrix.data).any())
+    return any(np.isnan(sample[chunk]).any() for chunk in _chunks(sample))
+
+
+def check_columns(sample: Sample) -> None:
+    """Refuse columns without any value."""
+    there = np.zeros(sample.shape[1], dtype=bool)
+    for chunk in _chunks(sample):
+        there |= (~np.isnan(sample[chunk])).any(axis=0)
+    empty = np.flatnonzero(~there)
+    if len(empty) > 0:
+        raise ValueError(
+            f"Column {empty[0]} of X has no value at all, nor have {len(empty) - 1} other columns: there is nothing to "
+            "learn about it. Drop what is empty, for example with SimpleImputer."
+        )
 
 
 def present(X: Any) -> Any:
@@ -86,61 +100,49 @@ def n_present(X: Rows) -> NDArray:
     return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1) for chunk in _chunks(X)])
 
 
-def directions_of_incomplete(X: Rows, n_components: int, rows: NDArray | None = None) -> PrincipalDirections:
+def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDirections:
     """Find the principal directions of rows with missing values, by filling in and looking again in turn.
 
     Parameters
     ----------
-    X : Rows of shape (n_samples, n_features)
+    sample : Sample of shape (n_rows, n_features)
         NaN where a value is missing.
     n_components : int
         Number of directions, at most ``min(n_rows, n_features)``.
-    rows : ndarray of int, default=None
-        The rows to look at; all of them if None.
 
     Returns
     -------
     PrincipalDirections
         Of the rows as they are filled in along these directions.
-
-    Raises
-    ------
-    ValueError
-        If a column has no value at all.
     """
-    mean, share = _mean_of_present(X, rows)
-    directions = principal_directions(FilledRows(X, mean), n_components, rows)
+    mean, share = mean_of_present(sample)
+    n_columns = sample.shape[1]
+    directions = principal_directions(sample.of(FilledRows(sample.X, mean)), n_components)
     explained = np.zeros(n_components)
     for _ in range(MOST_PASSES):
         directions = replace(directions, share_present=share)
         scale = directions.scale
-        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / X.shape[1]
+        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_columns
         if change < STILL:
             break
         explained = directions.explained_variance / scale**2
-        filling = Filling(n_components, X.shape[1], torch.float64)
+        filling = Filling(n_components, n_columns, torch.float64)
         filling.start_at(directions)
-        directions = principal_directions(FilledRows(X, directions.mean, scale, filling), n_components, rows)
+        filled = FilledRows(sample.X, directions.mean, scale, filling)
+        directions = principal_directions(sample.of(filled), n_components)
     return replace(directions, share_present=share)
 
 
-def _mean_of_present(X: Rows, rows: NDArray | None) -> tuple[NDArray, float]:
+def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
     """Mean of the values that each column has, and the share of values that are there."""
-    chosen = np.arange(len(X)) if rows is None else rows
-    total, count = np.zeros((2, X.shape[1]))
-    for chunk in _chunks(X, len(chosen)):
-        values = X[chosen[chunk]]
-        total += np.nansum(values, axis=0, dtype=np.float64)
-        count += (~np.isnan(values)).sum(axis=0)
+    total, count = np.zeros((2, sample.shape[1]))
+    for chunk in _chunks(sample):
+        values = sample[chunk]
+        total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
+        count += sample.weighted_sum(~np.isnan(values), chunk)
     # Which rows are held out is a matter of chance: a column without a value among the others is taken for constant.
-    empty = np.flatnonzero(count == 0)
-    if len(empty) > 0 and rows is None:
-        raise ValueError(
-            f"Column {empty[0]} of X has no value at all, nor have {len(empty) - 1} other columns: there is nothing to "
-            "learn about it. Drop what is empty, for example with SimpleImputer."
-        )
-    return total / np.maximum(count, 1), max(float(count.sum()) / (len(chosen) * X.shape[1]), 1e-6)
+    return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)
 
 
-def _chunks(X: Rows, n_rows: int | None = None):
-    return gen_batches(len(X) if n_rows is None else n_rows, max(CHUNK_VALUES // X.shape[1], 1))
+def _chunks(X: Rows | Sample):
+    return gen_batches(len(X), max(CHUNK_VALUES // X.shape[1], 1))

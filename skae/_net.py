@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PassthroughScoring, PrintLog
@@ -129,15 +130,25 @@ class ReconstructionNet(NeuralNet):
         """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
-        self.row_losses_.append(self.criterion_.per_row(x_hat, batch[1]) + penalty)
+        losses = self.criterion_.per_row(x_hat, batch[1]) + penalty
+        if self.valid_weights_ is not None:
+            step["loss"] = self._weighted(losses, self.valid_weights_)
+        self.row_losses_.append(losses)
         if not self.criterion_.is_squared_error:
             self.row_squares_.append(squares_of_present(x_hat, batch[1]))
         return step
+
+    def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
+        """Mean of held-out rows' losses that makes the mean over all batches the weighted one."""
+        start = self.row_losses_.n_written
+        relative = weights[start : start + len(losses)] / weights.mean()
+        return (losses * torch.from_numpy(relative).to(losses)).mean()
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
         """Forget the rows' losses of the epoch before."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_rows = 0 if dataset_valid is None else len(dataset_valid)
+        self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
         self.row_losses_, self.row_squares_ = RowValues(n_rows), RowValues(n_rows)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:

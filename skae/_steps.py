@@ -27,7 +27,7 @@ from skae._objectives import (
     SquaredError,
     squares_of_present,
 )
-from skae._rows import Rows
+from skae._sample import Sample
 
 AVERAGING_DECAY = 0.99
 # Training rows that give a loss its unit.
@@ -98,11 +98,9 @@ class Training:
         Its core is trained in single precision, in which standardised rows lose nothing that matters.
     settings : TrainingSettings
         How.
-    X : Rows of shape (n_samples, n_features)
-        The data.
-    rows : ndarray of int, default=None
-        The rows that train; all of them if None.
-    valid : ndarray of int, default=None
+    sample : Sample
+        The rows that train.
+    valid : Sample, default=None
         The rows that are held out.
     callbacks : sequence of skorch callbacks, default=()
         The user's.
@@ -112,9 +110,8 @@ class Training:
         self,
         model: DataUnits,
         settings: TrainingSettings,
-        X: Rows,
-        rows: NDArray | None = None,
-        valid: NDArray | None = None,
+        sample: Sample,
+        valid: Sample | None = None,
         callbacks: Sequence = (),
     ) -> None:
         # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
@@ -126,8 +123,8 @@ class Training:
         fill = None
         if settings.incomplete and model.filling is not None:
             fill = copy.deepcopy(model.filling).to(standardise.dtype)
-        self.rows = RowDataset(X, rows=rows, standardise=standardise, fill=fill)
-        self.valid = None if valid is None else RowDataset(X, rows=valid, standardise=standardise, fill=fill)
+        self.rows = RowDataset(sample, standardise=standardise, fill=fill)
+        self.valid = None if valid is None else RowDataset(valid, standardise=standardise, fill=fill)
         generator = seeded_generator(settings.seed, model.mean.device)
         self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
         self.displacement = Displacement(generator)
@@ -199,6 +196,11 @@ class Training:
         return [float(epoch["train_loss"]) for epoch in self.net.history]
 
     @property
+    def sample(self) -> Sample:
+        """The rows that are looked at."""
+        return self.measures.batches.dataset.sample
+
+    @property
     def valid_losses(self) -> NDArray:
         """Loss of each held-out row after the epoch, in their order."""
         return self.net.row_losses_.array
@@ -211,8 +213,9 @@ class Training:
     def improves(self) -> bool:
         """Whether the rows have a smaller loss than at the start, and no larger squared error."""
         with self.net.evaluation():
-            better = self.measures.losses().mean() < self.start_losses.mean()
-            return bool(better and (not self.guarded or self.measures.squares().mean() <= self.start_squares.mean()))
+            mean = self.sample.mean
+            better = mean(self.measures.losses()) < mean(self.start_losses)
+            return bool(better and (not self.guarded or mean(self.measures.squares()) <= mean(self.start_squares)))
 
     def weights(self) -> list[Tensor]:
         """A copy of the weights as they are evaluated."""

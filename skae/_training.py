@@ -13,12 +13,12 @@ from skae._batches import hold_out, map_rows
 from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
 from skae._layers import Architecture
-from skae._linear import PrincipalDirections, principal_directions, squared_distances
-from skae._missing import FilledRows, directions_of_incomplete
+from skae._linear import EXACT_SIZE, PrincipalDirections, column_mean, principal_directions, squared_distances
+from skae._missing import FilledRows, directions_of_incomplete, mean_of_present
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES
-from skae._rows import Rows
+from skae._sample import Sample, mean_over, weights_over
 from skae._steps import Training
 
 # Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
@@ -61,8 +61,8 @@ class Start:
 
     Attributes
     ----------
-    X : Rows of shape (n_samples, n_features)
-        The training data.
+    sample : Sample of shape (n_rows, n_features)
+        The rows to train on.
     architecture : Architecture
         What to build.
     device : torch.device
@@ -75,38 +75,38 @@ class Start:
         Whether X has NaN for missing values.
     """
 
-    X: Rows
+    sample: Sample
     architecture: Architecture
     device: torch.device
     seed: int
     before: DataUnits | None = None
     incomplete: bool = False
 
-    def directions(self, rows: NDArray | None = None) -> PrincipalDirections:
-        """Mean, spread and principal directions of some rows, all of them if None."""
-        n_rows = len(self.X) if rows is None else len(rows)
-        n_components = min(self.architecture.n_components, n_rows, self.X.shape[1])
+    def directions(self, sample: Sample) -> PrincipalDirections:
+        """Mean, spread and principal directions of some of the rows."""
+        n_components = min(self.architecture.n_components, *sample.shape)
         find = directions_of_incomplete if self.incomplete else principal_directions
-        return find(self.X, n_components, rows).padded(self.architecture.n_components)
+        return find(sample, n_components).padded(self.architecture.n_components)
 
-    def distances(self, directions: PrincipalDirections) -> NDArray:
-        """Squared distance of each row from the mean, over the values that are there."""
-        X = FilledRows(self.X, directions.mean) if self.incomplete else self.X
-        return squared_distances(X, directions.mean)
+    def by_distance(self) -> "Start":
+        """The same with the rows in the order of their distance from the mean, whatever order they came in."""
+        sample = self.sample
+        mean = mean_of_present(sample)[0] if self.incomplete else column_mean(sample)
+        values = sample.of(FilledRows(sample.X, mean)) if self.incomplete else sample
+        return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
 
     def error_share(self, directions: PrincipalDirections) -> float:
         """Share of the variance of all rows that the start leaves unexplained."""
         if self.before is None:
-            return directions.residual_share(len(self.X))
-        model = self.on(directions)
-        errors, offsets = map_rows(model.squares, self.X, 2, model.mean, np.float64).sum(axis=0)
+            return directions.residual_share(self.sample.total)
+        errors, offsets = squares(self.on(directions), self.sample)
         return float(min(errors / offsets, 1.0)) if offsets > 0 else 0.0
 
     def on(self, directions: PrincipalDirections) -> DataUnits:
         """Build the network at these directions, unless there is one to go on with."""
         if self.before is not None:
             return copy.deepcopy(self.before).to(self.device)
-        module = build(self.architecture, torch_dtype(self.X.dtype))
+        module = build(self.architecture, torch_dtype(self.sample.dtype))
         module.start_at(directions, seeded_generator(self.seed))
         return module.to(self.device).eval()
 
@@ -140,7 +140,10 @@ def fit_network(
         If a loss is not finite.
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
-        directions = start.directions()
+        as_they_lie, start = start.sample, start.by_distance()
+        # In an order of their own rows give the same to the last bit; many are read faster as they lie.
+        few = np.prod(as_they_lie.shape) <= EXACT_SIZE
+        directions = start.directions(start.sample if few else as_they_lie)
         share = start.error_share(directions)
         settings = replace(settings, residual_share=share)
         if not _something_to_learn(start, settings, directions):
@@ -152,12 +155,21 @@ def fit_network(
         model.set_code_unit(None)
         learnt = record.best_epoch > 0 or start.before is not None
         if learnt and not whiten:
-            some = np.linspace(0, len(start.X) - 1, min(len(start.X), UNIT_ROWS), dtype=int)
-            model.measure_code_unit(aligned_tensor(start.X[some]))
+            model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_ROWS)))
         elif whiten:
-            codes = map_rows(model.encode, start.X, start.architecture.n_components, model.mean, np.float64)
-            model.set_code_unit(codes.std(axis=0, ddof=1))
+            model.set_code_unit(_code_spread(model, start.sample))
         return predicting_net(model, record.history), record
+
+
+def squares(model: DataUnits, sample: Sample) -> NDArray:
+    """Sums over the rows of the squared norms of their reconstruction error and of their offset from the mean."""
+    return sample.weighted_sum(map_rows(model.squares, sample, 2, model.mean, np.float64))
+
+
+def _code_spread(model: DataUnits, sample: Sample) -> NDArray:
+    """Standard deviation of each code (divisor n - 1)."""
+    codes = map_rows(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
+    return np.sqrt(sample.weighted_sum(np.square(codes - sample.mean(codes))) / (sample.total - 1))
 
 
 def _something_to_learn(start: Start, settings: TrainingSettings, directions: PrincipalDirections) -> bool:
@@ -166,10 +178,10 @@ def _something_to_learn(start: Start, settings: TrainingSettings, directions: Pr
         return False
     if not start.architecture.linear_skip:
         return True
-    rounding = 10 * np.finfo(start.X.dtype).eps
+    rounding = 10 * np.finfo(start.sample.dtype).eps
     if settings.regularizers:
         return True
-    return start.architecture.kind != "pca" and directions.residual_share(len(start.X)) > rounding
+    return start.architecture.kind != "pca" and directions.residual_share(start.sample.total) > rounding
 
 
 def _n_sets(directions: PrincipalDirections, n_rows: int) -> int:
@@ -187,21 +199,18 @@ def _search(
 ) -> tuple[DataUnits, TrainingRecord]:
     """Find the epoch on held-out rows, and give the network of all rows as much training, or keep the one found."""
     model = start.on(directions)
-    many = refit == "auto" and len(start.X) > MANY_ROWS
+    sample = start.sample
+    many = refit == "auto" and len(sample) > MANY_ROWS
     linear_skip = start.architecture.linear_skip
-    n_sets = _n_sets(directions, len(start.X)) if refit and linear_skip else 1
-    held_out = hold_out(start.distances(directions), validation_fraction, settings.seed, n_sets)
-    complements = [np.setdiff1d(np.arange(len(start.X)), valid) for valid in held_out]
-    too_few = min(map(len, complements)) <= start.architecture.n_components
+    n_sets = _n_sets(directions, len(sample)) if refit and linear_skip else 1
+    held_out = hold_out(len(sample), validation_fraction, settings.seed, n_sets)
+    too_few = len(sample) - max(map(len, held_out)) <= start.architecture.n_components
     if linear_skip and not settings.regularizers and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
     if start.before is None and settings.optimizer != "lbfgs":
         settings = replace(settings, stages=STAGES, departs=True)
     at = directions if many else None
-    trainings = [
-        _training_of_set(index, start, settings, rows, valid, at)
-        for index, (rows, valid) in enumerate(zip(complements, held_out, strict=True))
-    ]
+    trainings = [_training_without(index, start, settings, positions, at) for index, positions in enumerate(held_out)]
     choice, weights = _run_side_by_side(trainings, settings)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
@@ -211,8 +220,8 @@ def _search(
     if not refit or (many and settings.regularizers):
         return first.finish(weights), record
     if many:
-        return _better_on_all_rows(first.finish(weights), model, start.X, record)
-    again = Training(model, replace(settings, verbose=0), start.X, callbacks=schedulers(settings.callbacks))
+        return _better_on_all_rows(first.finish(weights), model, sample, record)
+    again = Training(model, replace(settings, verbose=0), sample, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
     again.repeat([math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()], settings.stages)
@@ -221,18 +230,19 @@ def _search(
     return model, replace(record, best_epoch=0)
 
 
-def _training_of_set(index, start, settings, rows, valid, directions=None) -> Training:
-    """Prepare the training without the set of this index; only the first one is heard and seen."""
-    _check_normalisation(start.architecture, rows)
+def _training_without(index, start, settings, positions, directions=None) -> Training:
+    """Prepare the training that holds the set of this index out; only the first one is heard and seen."""
+    rows, valid = start.sample.take(np.setdiff1d(np.arange(len(start.sample)), positions)), start.sample.take(positions)
+    _check_normalisation(start.architecture, len(rows))
     callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
     own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
     model = start.on(start.directions(rows) if directions is None else directions)
-    return Training(model, own, start.X, rows, valid, callbacks)
+    return Training(model, own, rows, valid, callbacks)
 
 
-def _check_normalisation(architecture: Architecture, rows: NDArray) -> None:
+def _check_normalisation(architecture: Architecture, n_rows: int) -> None:
     """Refuse to normalise over batches where there is but one row to train on."""
-    if len(rows) == 1 and architecture.normalization == "batch":
+    if n_rows == 1 and architecture.normalization == "batch":
         raise ValueError(
             "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows. "
             "Choose a smaller validation_fraction, normalization='layer', or pass more rows."
@@ -240,11 +250,11 @@ def _check_normalisation(architecture: Architecture, rows: NDArray) -> None:
 
 
 def _better_on_all_rows(
-    found: DataUnits, model: DataUnits, X: Rows, record: TrainingRecord
+    found: DataUnits, model: DataUnits, sample: Sample, record: TrainingRecord
 ) -> tuple[DataUnits, TrainingRecord]:
     """Keep the network that was found if it reconstructs all rows better than the start does."""
-    errors = [map_rows(one.squares, X, 2, one.mean, np.float64)[:, 0].sum() for one in (found, model)]
-    return (found, record) if errors[0] < errors[1] else (model, replace(record, best_epoch=0))
+    better = squares(found, sample)[0] < squares(model, sample)[0]
+    return (found, record) if better else (model, replace(record, best_epoch=0))
 
 
 def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
@@ -252,7 +262,9 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
     start_losses = np.concatenate([training.start_losses for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
     patience, stage_epochs = settings.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
-    choice = EpochChoice(start_losses, settings.tol, patience, cautious, len(settings.stages), stage_epochs)
+    weights_of_rows = weights_over([training.sample for training in trainings])
+    stages = len(settings.stages)
+    choice = EpochChoice(start_losses, settings.tol, patience, cautious, stages, stage_epochs, weights_of_rows)
     weights = trainings[0].weights()
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
         for training in trainings:
@@ -270,13 +282,15 @@ def _above_floor(trainings: list[Training]) -> bool:
     """Whether the held-out rows have no larger squared error than PCA's, where another loss is minimised."""
     if not trainings[0].guarded:
         return True
-    squares = np.concatenate([training.valid_squares for training in trainings])
-    return bool(squares.mean() <= np.concatenate([training.start_squares for training in trainings]).mean())
+    samples = [training.sample for training in trainings]
+    at_start = mean_over(samples, [training.start_squares for training in trainings])
+    return mean_over(samples, [training.valid_squares for training in trainings]) <= at_start
 
 
 def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
-    reference = float(np.mean(np.concatenate([training.measures.losses_of_mean() for training in trainings])))
+    samples = [training.sample for training in trainings]
+    reference = mean_over(samples, [training.measures.losses_of_mean() for training in trainings])
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
 
 
@@ -285,8 +299,8 @@ def _train_on_all(
 ) -> tuple[DataUnits, TrainingRecord]:
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
     model = start.on(directions)
-    training = Training(model, settings, start.X, callbacks=settings.callbacks)
-    start_loss = training.start_losses.mean(keepdims=True)
+    training = Training(model, settings, start.sample, callbacks=settings.callbacks)
+    start_loss = np.array([start.sample.mean(training.start_losses)])
     choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
     while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
         training.epoch()

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
 from skae._linear import principal_directions
 from skae._rows import as_rows
+from skae._sample import Sample
 
 CONTAINERS = [
     scipy.sparse.csr_array,
@@ -70,8 +71,8 @@ def test_rows_too_many_to_be_made_dense_at_once(monkeypatch):
     monkeypatch.setattr("skae._linear.EXACT_SIZE", 100)
     monkeypatch.setattr("skae._linear.CHUNK_VALUES", 200)
     for data in (X, X[:20]):
-        of_sparse = principal_directions(as_rows(scipy.sparse.csr_array(data)), 3)
-        assert_array_equal(of_sparse.components, principal_directions(data, 3).components)
+        of_sparse = principal_directions(Sample(as_rows(scipy.sparse.csr_array(data))), 3)
+        assert_array_equal(of_sparse.components, principal_directions(Sample(data), 3).components)
 
 
 @pytest.mark.parametrize("rows", [None, np.arange(0, 90, 2)])
@@ -81,7 +82,7 @@ def test_iterated_directions_are_pcas(monkeypatch, rows, dtype):
     monkeypatch.setattr("skae._linear.ITERATED_SIDE", 10)
     X = counts(90).astype(dtype)
     pca = PCA(2).fit(X.astype(np.float64) if rows is None else X[rows].astype(np.float64))
-    found = principal_directions(as_rows(scipy.sparse.csr_array(X)), 2, rows)
+    found = principal_directions(Sample(as_rows(scipy.sparse.csr_array(X)), rows), 2)
     assert_allclose(found.components, pca.components_, atol=1e-10)
     assert_allclose(found.explained_variance, pca.explained_variance_, rtol=1e-10)
     assert_allclose(found.mean, pca.mean_, atol=1e-12)

@@ -1,0 +1,117 @@
+"""Which rows of X count, and how much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skae._rows import Rows
+
+# Whole numbers are taken for repetitions up to so many a row on average; above, repeating would cost too much.
+MOST_REPETITIONS = 10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of X.
+
+    Attributes
+    ----------
+    X : Rows of shape (n_samples, n_features)
+        Where the rows lie; left as it is.
+    rows : ndarray of int or None
+        Numbers of the rows, in an order of their own and with repetitions; None is every row once.
+    weights : ndarray of shape (len(self),) or None
+        How much each of them counts beside the others; None is equally.
+    """
+
+    X: Rows
+    rows: NDArray | None = None
+    weights: NDArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.X) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, positions: slice | NDArray) -> NDArray:
+        """Return the rows at some positions."""
+        return self.X[positions if self.rows is None else self.rows[positions]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return len(self), self.X.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        return self.X.dtype
+
+    @property
+    def numbers(self) -> NDArray:
+        """Numbers of the rows in X."""
+        return np.arange(len(self.X)) if self.rows is None else self.rows
+
+    @property
+    def total(self) -> float:
+        """Number of rows, as far as they count."""
+        return len(self) if self.weights is None else float(self.weights.sum())
+
+    def take(self, positions: NDArray) -> "Sample":
+        """The sample of the rows at some positions."""
+        return Sample(self.X, self.numbers[positions], None if self.weights is None else self.weights[positions])
+
+    def of(self, X: Rows) -> "Sample":
+        """The same sample of other values."""
+        return replace(self, X=X)
+
+    def spread_out(self, n_rows: int) -> NDArray:
+        """Up to so many of the rows, evenly spread over the order."""
+        return self[np.linspace(0, len(self) - 1, min(len(self), n_rows), dtype=int)]
+
+    def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
+        """Sum of what was computed of the rows at some positions."""
+        if self.weights is None:
+            return values.sum(axis=0, dtype=np.float64)
+        return self.weights[positions] @ values
+
+    def mean(self, values: NDArray) -> NDArray:
+        """Mean of what was computed of all rows."""
+        return np.average(values, axis=0, weights=self.weights)
+
+
+def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
+    """Let each row count as its weight says.
+
+    Rows of weight zero are left out. Whole numbers are numbers of repetitions, up to ten a row on average; other
+    weights are relative to their mean.
+
+    Parameters
+    ----------
+    X : Rows of shape (n_samples, n_features)
+        All rows.
+    weights : ndarray of shape (n_samples,) or None
+        None below zero, some above; None is one each.
+    """
+    if weights is None:
+        return Sample(X)
+    used = np.flatnonzero(weights)
+    chosen = weights[used].astype(np.float64)
+    chosen /= (largest := chosen.max())
+    if np.all(weights == np.rint(weights)) and largest * chosen.mean() <= MOST_REPETITIONS:
+        rows, relative = np.repeat(used, weights[used].astype(int)), None
+    else:
+        rows, relative = used, chosen / chosen.mean()
+        relative = None if np.all(relative == 1.0) else relative
+    return Sample(X, None if np.array_equal(rows, np.arange(len(X))) else rows, relative)
+
+
+def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
+    """Mean of what was computed of the rows of several samples."""
+    return float(np.average(np.concatenate(values), weights=weights_over(samples)))
+
+
+def weights_over(samples: Sequence[Sample]) -> NDArray | None:
+    """Weights of the rows of several samples, one after the other."""
+    weights = [sample.weights for sample in samples if sample.weights is not None]
+    return np.concatenate(weights) if weights else None
