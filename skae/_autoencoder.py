@@ -21,11 +21,13 @@ from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._missing import check_columns, n_present, present, values_missing
 from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
-from skae._rows import as_rows
+from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
 from skae._sample import Sample, weighted_sample
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
+# Values of a file that are checked at a time.
+CHECKED_VALUES = 1_000_000
 
 
 class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -528,10 +530,14 @@ def validated_rows(estimator, X):
 
 
 def _validated(estimator, X, **options):
-    """Rows in floating point, dense or sparse."""
-    finite = "allow-nan" if estimator.allow_nan else True
-    X = validate_data(estimator, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
-    return as_rows(X)
+    """Rows in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
+    checks = {"dtype": FLOAT_DTYPES, "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
+    if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
+        return as_rows(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
+    validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
+    for chunk in chunks_of(X, CHECKED_VALUES):
+        check_array(X[chunk], estimator=estimator, input_name="X", **checks)
+    return StoredRows(X)
 
 
 def _weights(X, sample_weight):
@@ -559,7 +565,8 @@ def _check(estimator, sample, device):
             f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
             "Choose fewer components or pass more rows."
         )
-    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else getattr(X, "matrix", X))
+    values = extremes(X) if isinstance(X, StoredRows) else getattr(X, "matrix", X)
+    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else values)
     check_dtype_on_device(X.dtype, device)
     check_optimizer(estimator.optimizer)
     check_callbacks(estimator.callbacks or ())

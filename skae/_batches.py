@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from skae._device import aligned_tensor, as_tensor, torch_dtype
-from skae._rows import Rows, gather
+from skae._rows import WINDOW_BLOCKS, Rows, block_rows, gather, is_large
 from skae._sample import Sample
 
 # Values that one pass outside training may hold at once, intermediate layers not counted.
@@ -137,15 +137,25 @@ class RowBatches:
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Positions in the order of a shuffled pass."""
         n_rows, weights = len(self.dataset), self.dataset.sample.weights
-        order = torch.randperm(n_rows, generator=generator).numpy()
+        order = self._shuffled(generator)
         if weights is None:
             return order
         # Systematic sampling; a line search must meet the same rows again.
         full = self.batch_size >= n_rows
         offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
-        ends = np.cumsum(weights)
+        ends = np.cumsum(weights[order])
         ticks = (np.arange(n_rows) + offset) * (ends[-1] / n_rows)
-        return np.searchsorted(ends, ticks, side="right").clip(max=n_rows - 1)[order]
+        return order[np.searchsorted(ends, ticks, side="right").clip(max=n_rows - 1)]
+
+    def _shuffled(self, generator: torch.Generator) -> NDArray:
+        """All positions, in any order; of many values in windows of blocks, so that few are read at a time."""
+        sample = self.dataset.sample
+        order = torch.randperm(len(sample), generator=generator).numpy()
+        if not is_large(sample.X):
+            return order
+        blocks = sample.numbers // block_rows(sample.shape[1])
+        windows = torch.randperm(int(blocks.max()) + 1, generator=generator).numpy() // WINDOW_BLOCKS
+        return np.lexsort((order, windows[blocks]))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_rows = len(self.dataset)

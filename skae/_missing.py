@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
 from skae._filling import Filling
 from skae._linear import PrincipalDirections, principal_directions
-from skae._rows import Rows, SparseRows
+from skae._rows import Rows, SparseRows, StoredRows, chunks_of, extremes
 from skae._sample import Sample
 
 # Passes until the directions and what is filled in along them agree, at most.
@@ -73,13 +72,13 @@ def values_missing(sample: Sample) -> bool:
     """Whether any value is NaN."""
     if isinstance(sample.X, SparseRows):
         return bool(np.isnan(sample.X.matrix.data).any())
-    return any(np.isnan(sample[chunk]).any() for chunk in _chunks(sample))
+    return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHUNK_VALUES))
 
 
 def check_columns(sample: Sample) -> None:
     """Refuse columns without any value."""
     there = np.zeros(sample.shape[1], dtype=bool)
-    for chunk in _chunks(sample):
+    for chunk in chunks_of(sample, CHUNK_VALUES):
         there |= (~np.isnan(sample[chunk])).any(axis=0)
     empty = np.flatnonzero(~there)
     if len(empty) > 0:
@@ -90,14 +89,14 @@ def check_columns(sample: Sample) -> None:
 
 
 def present(X: Any) -> Any:
-    """The values of X that are there, of a sparse X those that it stores, as a vector."""
-    values = X.matrix.data if isinstance(X, SparseRows) else X
+    """The values of X that are there, of a sparse X those that it stores, of a file the extremes, as a vector."""
+    values = X.matrix.data if isinstance(X, SparseRows) else extremes(X) if isinstance(X, StoredRows) else X
     return values[~np.isnan(values)]
 
 
 def n_present(X: Rows) -> NDArray:
     """Number of values that each row has, at least one."""
-    return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1) for chunk in _chunks(X)])
+    return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1) for chunk in chunks_of(X, CHUNK_VALUES)])
 
 
 def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDirections:
@@ -136,13 +135,9 @@ def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDire
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
     """Mean of the values that each column has, and the share of values that are there."""
     total, count = np.zeros((2, sample.shape[1]))
-    for chunk in _chunks(sample):
+    for chunk in chunks_of(sample, CHUNK_VALUES):
         values = sample[chunk]
         total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
         count += sample.weighted_sum(~np.isnan(values), chunk)
     # Which rows are held out is a matter of chance: a column without a value among the others is taken for constant.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)
-
-
-def _chunks(X: Rows | Sample):
-    return gen_batches(len(X), max(CHUNK_VALUES // X.shape[1], 1))

@@ -18,6 +18,7 @@ from skae._missing import FilledRows, directions_of_incomplete, mean_of_present
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES
+from skae._rows import is_large
 from skae._sample import Sample, mean_over, weights_over
 from skae._steps import Training
 
@@ -89,8 +90,13 @@ class Start:
         return find(sample, n_components).padded(self.architecture.n_components)
 
     def by_distance(self) -> "Start":
-        """The same with the rows in the order of their distance from the mean, whatever order they came in."""
+        """The same with the rows in the order of their distance from the mean, whatever order they came in.
+
+        Rows of many values stay where they are.
+        """
         sample = self.sample
+        if is_large(sample.X):  # read as they lie
+            return self
         mean = mean_of_present(sample)[0] if self.incomplete else column_mean(sample)
         values = sample.of(FilledRows(sample.X, mean)) if self.incomplete else sample
         return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
