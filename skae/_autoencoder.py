@@ -19,10 +19,20 @@ from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._missing import check_columns, n_present, present, values_missing
-from skae._net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
+from skae._net import (
+    DEFAULT_LR,
+    OPTIMIZERS,
+    TrainingSettings,
+    check_callbacks,
+    check_optimizer,
+    freeze,
+    thaw,
+    thawed_module,
+)
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
 from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
-from skae._sample import Sample, weighted_sample
+from skae._sample import Sample, counted_sample, weighted_sample
+from skae._streaming import STREAM_BATCH, Stream
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
@@ -313,10 +323,54 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             sample = weighted_sample(X, _weights(X, sample_weight))
             _check(self, sample, device)
             random_state = check_random_state(self.random_state)
-            start = self._start(sample, device, random_state)
+            before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
+            incomplete = self.allow_nan and values_missing(sample)
+            start = self._start(sample, device, random_state, before, incomplete)
             settings = self._settings(start, random_state)
-            fraction = self.validation_fraction if self.early_stopping else None
-            self._keep(*fit_network(start, settings, fraction, self.refit, self.whiten))
+            self._keep(*fit_network(start, settings, self._fraction, self.refit, self.whiten))
+            for name in ("_stream", "n_samples_seen_"):
+                vars(self).pop(name, None)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Learn from some more rows, in one pass over them.
+
+        For rows that come in chunks, of any size from one row. The running mean and principal directions are those of
+        all rows so far. The network takes a step for every half batch of new rows, together with as many out of a
+        memory of 2000; rows that do not fill a half batch wait for the next call. A share of the rows, as many at most,
+        is held out; by these it is decided after each call whether the codes are the network's or PCA's. Go over the
+        data several times for a better network. After `fit`, the network of that fit is gone on with. All parameters
+        keep the values that they have at the first call.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+            Rows; the dtype of the first chunk stays.
+        y : Ignored
+            Not used, present for scikit-learn's sake.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        AutoEncoderTransformer
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the device, X or a weight is not as described, if ``optimizer="lbfgs"``, which needs all
+            rows, or if the loss becomes infinite or no number.
+        """
+        with _unchanged_on_failure(self):
+            X = _validated(self, X, reset=not hasattr(self, "net_"))
+            sample = counted_sample(X, _weights(X, sample_weight))
+            self._stream = stream = self._stream_for(sample)
+            with stream.unchanged_on_failure():
+                stream.take(sample)
+                self._keep(*stream.network())
+            self.n_samples_seen_ = stream.n_seen
         return self
 
     def transform(self, X):
@@ -429,6 +483,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def __getstate__(self):
         state = dict(super().__getstate__())
+        if isinstance(state.get("_stream"), Stream):
+            state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
         return state if net is None else {**state, "_network": freeze(net)}
 
@@ -459,16 +515,46 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
         return self._map(X, "squares", 2, np.float64)
 
-    def _start(self, sample, device, random_state):
+    def _stream_for(self, sample):
+        """What was kept of the chunks before, or a new stream for chunks like this one."""
+        stream = getattr(self, "_stream", None)
+        if isinstance(stream, Stream):
+            _check_values(self, sample.X)
+            return stream
+        if self.optimizer == "lbfgs":
+            raise ValueError("optimizer='lbfgs' takes all rows in each step: call fit, or choose another optimizer.")
+        device = resolve_device(self.device)
+        _check(self, sample, device, whole=False)
+        random_state, dtype = check_random_state(self.random_state), sample.dtype
+        before = self.net_.module_ if hasattr(self, "net_") else None
+        if stream is not None:  # out of a file
+            random_state, dtype, before = (
+                np.random.RandomState(),
+                stream["waiting"].dtype,
+                thawed_module(stream["before"]),
+            )
+            random_state.set_state(stream["seeds"])
+        seeds = random_state.get_state()
+        like = Sample(np.zeros((0, sample.shape[1]), dtype))
+        start = self._start(like, device, random_state, before, self.allow_nan)
+        fresh = Stream(start, self._settings(start, random_state), self._fraction, self.whiten, seeds)
+        if stream is not None:
+            fresh.restore(stream)
+        return fresh
+
+    @property
+    def _fraction(self):
+        """Share of the rows to hold out."""
+        return self.validation_fraction if self.early_stopping else None
+
+    def _start(self, sample, device, random_state, before, incomplete):
         """Where training begins: at PCA, anywhere, or at the fit before."""
         architecture = _architecture(self, sample.shape[1], draw_seed(random_state) if self.module is not None else 0)
-        before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if before is not None and before.architecture != architecture:
             raise ValueError(
-                f"warm_start=True needs the network of the fit before, {before.architecture}, but the parameters "
-                f"and X now ask for {architecture}. Set warm_start=False, or keep the sizes."
+                f"warm_start=True and partial_fit need the network of the fit before, {before.architecture}, but the "
+                f"parameters and X now ask for {architecture}. Set warm_start=False and call fit, or keep the sizes."
             )
-        incomplete = self.allow_nan and values_missing(sample)
         if incomplete:
             check_columns(sample)
         return Start(sample, architecture, device, draw_seed(random_state), before, incomplete)
@@ -479,10 +565,10 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = n_rows if lbfgs else automatic_batch_size(n_rows)
+            batch_size = n_rows if lbfgs else automatic_batch_size(n_rows) if n_rows > 0 else STREAM_BATCH
         patience = self.n_iter_no_change
         if patience == "auto":
-            patience = automatic_patience(math.ceil(n_rows / batch_size))
+            patience = automatic_patience(max(math.ceil(n_rows / batch_size), 1))
         return TrainingSettings(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
@@ -550,26 +636,31 @@ def _weights(X, sample_weight):
     return weights
 
 
-def _check(estimator, sample, device):
+def _check(estimator, sample, device, whole=True):
     """Refuse what the constraints of single parameters cannot see."""
-    X, (n_samples, n_features) = sample.X, sample.shape
+    n_samples, n_features = sample.shape
     regularizers = as_regularizers(estimator.regularizer)
     if estimator.n_components > n_features and not regularizers:
         raise ValueError(
             f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
             "the input can copy it. Choose fewer components, or a regularizer that stops the copying."
         )
-    if estimator.linear_skip and estimator.n_components > n_samples:
+    if whole and estimator.linear_skip and estimator.n_components > n_samples:
         raise ValueError(
             f"n_components={estimator.n_components} must be between 1 and min(n_samples, n_features)="
             f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
             "Choose fewer components or pass more rows."
         )
-    values = extremes(X) if isinstance(X, StoredRows) else getattr(X, "matrix", X)
-    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else values)
-    check_dtype_on_device(X.dtype, device)
+    _check_values(estimator, sample.X)
+    check_dtype_on_device(sample.dtype, device)
     check_optimizer(estimator.optimizer)
     check_callbacks(estimator.callbacks or ())
+
+
+def _check_values(estimator, X):
+    """Refuse values that the loss is not for."""
+    values = extremes(X) if isinstance(X, StoredRows) else getattr(X, "matrix", X)
+    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else values)
 
 
 def _architecture(estimator, n_features, seed):

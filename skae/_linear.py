@@ -109,8 +109,9 @@ class ColumnMoments:
 def column_mean(sample: Sample) -> NDArray:
     """Mean of each column, in float64."""
     mean, total = np.zeros(sample.shape[1]), sample.total
-    for chunk in _row_chunks(*sample.shape):
-        mean += sample.weighted_sum(sample[chunk], chunk) / total
+    with np.errstate(over="ignore", invalid="ignore"):
+        for chunk in _row_chunks(*sample.shape):
+            mean += sample.weighted_sum(sample[chunk], chunk) / total
     return mean
 
 
@@ -157,7 +158,8 @@ def column_moments(sample: Sample) -> ColumnMoments:
 
 def squared_distances(sample: Sample, mean: NDArray) -> NDArray:
     """Squared distance of each row from the mean, in float64."""
-    return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _row_chunks(*sample.shape)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _row_chunks(*sample.shape)])
 
 
 def principal_directions(sample: Sample, n_components: int) -> PrincipalDirections:

@@ -9,7 +9,15 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PassthroughScoring, PrintLog
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.helper import predefined_split
 from skorch.history import History
 from skorch.utils import to_tensor
@@ -39,6 +47,8 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
 }
 DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
+# Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
+LARGEST_GRADIENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,7 @@ def build_net(
     decays = "weight_decay" in inspect.signature(optimizer).parameters
     if decays:
         options = {**options, "weight_decay": settings.alpha}
+    clipping = [] if objective is None or chosen == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
     net = ReconstructionNet(
         module,
         PooledSquaredError() if criterion is None else criterion,
@@ -222,7 +233,7 @@ def build_net(
         batch_size=settings.batch_size,
         max_epochs=settings.max_epochs,
         train_split=None if valid is None else predefined_split(valid),
-        callbacks=list(callbacks),
+        callbacks=[*clipping, *callbacks],
         verbose=settings.verbose,
         device=normalised(next(module.buffers()).device),
         shuffler=seeded_generator(settings.seed),
@@ -314,7 +325,13 @@ def freeze(net: ReconstructionNet) -> dict:
 
 def thaw(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
+    module = thawed_module(frozen)
+    return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
+
+
+def thawed_module(frozen: dict) -> DataUnits:
+    """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
     module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
     module.load_state_dict(tensors)
-    return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
+    return module

@@ -106,6 +106,14 @@ def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
     return Sample(X, None if np.array_equal(rows, np.arange(len(X))) else rows, relative)
 
 
+def counted_sample(X: Rows, weights: NDArray | None) -> Sample:
+    """Let each row of a chunk count as its weight says, whatever the mean; rows of weight zero are left out."""
+    if weights is None:
+        return Sample(X)
+    used = np.flatnonzero(weights)
+    return Sample(X, used, weights[used])
+
+
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
     """Mean of what was computed of the rows of several samples."""
     return float(np.average(np.concatenate(values), weights=weights_over(samples)))

@@ -119,19 +119,18 @@ class Training:
         self.model = model
         self.core = copy.deepcopy(model.core).to(torch.float32 if stochastic else model.mean.dtype)
         self.stopped = False
-        standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
-        fill = None
-        if settings.incomplete and model.filling is not None:
-            fill = copy.deepcopy(model.filling).to(standardise.dtype)
-        self.rows = RowDataset(sample, standardise=standardise, fill=fill)
-        self.valid = None if valid is None else RowDataset(valid, standardise=standardise, fill=fill)
+        self.standardise = Standardisation(model.mean, model.scale, self.core.input_gain.dtype)
+        filling = model.filling if settings.incomplete else None
+        self.fill = None if filling is None else copy.deepcopy(filling).to(self.standardise.dtype)
+        self.rows = self._dataset(sample)
+        self.valid = None if valid is None else self._dataset(valid)
         generator = seeded_generator(settings.seed, model.mean.device)
         self.noise = GaussianNoise(math.sqrt(settings.residual_share) * self.core.output_gain, generator)
         self.displacement = Displacement(generator)
         self.shrinkage = Shrinkage()
         averaging = WeightAveraging(AVERAGING_DECAY) if stochastic else None
         self.settings = settings
-        criterion = _criterion(settings, model, self.rows)
+        self.criterion = criterion = _criterion(settings, model, self.rows)
         self.objective = _objective(settings, model, criterion)
         own = [self.shrinkage, averaging] if stochastic else []
         extras = (averaging, self.displacement, criterion, self.objective)
@@ -147,6 +146,13 @@ class Training:
         self._set_off()
         self.regularise(settings.stages[0])
         self.net.notify("on_train_begin", X=self.rows, y=None)
+
+    def _dataset(self, sample: Sample) -> RowDataset:
+        return RowDataset(sample, standardise=self.standardise, fill=self.fill)
+
+    def learn_from(self, sample: Sample) -> None:
+        """Take the next epochs on other rows."""
+        self.rows = self._dataset(sample)
 
     def _set_off(self) -> None:
         """Leave the start, which has been looked at."""

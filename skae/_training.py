@@ -163,7 +163,7 @@ def fit_network(
         if learnt and not whiten:
             model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_ROWS)))
         elif whiten:
-            model.set_code_unit(_code_spread(model, start.sample))
+            model.set_code_unit(code_spread(model, start.sample))
         return predicting_net(model, record.history), record
 
 
@@ -172,7 +172,7 @@ def squares(model: DataUnits, sample: Sample) -> NDArray:
     return sample.weighted_sum(map_rows(model.squares, sample, 2, model.mean, np.float64))
 
 
-def _code_spread(model: DataUnits, sample: Sample) -> NDArray:
+def code_spread(model: DataUnits, sample: Sample) -> NDArray:
     """Standard deviation of each code (divisor n - 1)."""
     codes = map_rows(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
     return np.sqrt(sample.weighted_sum(np.square(codes - sample.mean(codes))) / (sample.total - 1))

@@ -14,6 +14,7 @@ ORDER = (
     "_device",
     "_rows",
     "_sample",
+    "_reservoir",
     "_codes",
     "_layers",
     "_filling",
@@ -21,6 +22,7 @@ ORDER = (
     "_custom",
     "_link",
     "_linear",
+    "_running",
     "_batches",
     "_objectives.losses",
     "_objectives.criterion",
@@ -33,7 +35,9 @@ ORDER = (
     "_callbacks",
     "_net",
     "_steps",
+    "_snapshot",
     "_training",
+    "_streaming",
     "_autoencoder",
     "_generation",
     "_outliers",
@@ -46,7 +50,7 @@ CLASS_LINES = 300
 CLASS_METHODS = 15
 MODULE_LINES = {"_autoencoder": 800}
 
-GROUND = {"_device", "_rows", "_sample", "_filling", "_codes", "_layers", "_conv", "_custom", "_link"}
+GROUND = {"_device", "_rows", "_sample", "_reservoir", "_filling", "_codes", "_layers", "_conv", "_custom", "_link"}
 
 
 def dotted(path):

@@ -60,6 +60,11 @@ class Objective:
         self.epoch: int | None = None
         self.n_epochs = 0
 
+    @property
+    def generators(self) -> tuple[torch.Generator, torch.Generator]:
+        """For training, and for looking at held-out rows."""
+        return self._training, self._evaluation
+
     def rewind(self) -> None:
         """Let the next look at held-out rows draw what the last one drew."""
         self._evaluation.manual_seed(self.seed)

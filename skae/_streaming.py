@@ -1,0 +1,253 @@
+"""Rows that come a few at a time: running principal directions, and a network that learns as it goes."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._batches import map_rows
+from skae._callbacks import EpochChoice
+from skae._device import aligned_tensor, as_tensor, threads_for
+from skae._filling import Filling
+from skae._linear import PrincipalDirections
+from skae._missing import FilledRows, directions_of_incomplete
+from skae._modules import DataUnits
+from skae._net import ReconstructionNet, TrainingSettings, epochs_of, freeze, predicting_net
+from skae._objectives import STAGES, squares_of_present
+from skae._reservoir import Reservoir
+from skae._running import RunningDirections
+from skae._sample import Sample
+from skae._snapshot import restore_training, training_state
+from skae._steps import Training
+from skae._training import UNIT_ROWS, Start, TrainingRecord, code_spread, squares
+
+# Rows a step, where that is left to us; half of them are new.
+STREAM_BATCH = 256
+# Rows that are held out, and rows that are met again: at most so many, and so many values.
+KEPT_ROWS = 2000
+KEPT_VALUES = 4_000_000
+# Rows that are taken in together.
+CHUNK_VALUES = 1_000_000
+# What a stream is made of, beside its training.
+PARTS = ("running", "memory", "held_out")
+NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n_seen", "seeds")
+
+
+class Stream:
+    """Everything that is kept between chunks.
+
+    A share of the rows is held out. The others enter the running directions, and half a batch of them at a time, with
+    as many that have been seen before, makes a step of the network. The network begins at the directions of the rows
+    seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out rows.
+
+    Parameters
+    ----------
+    start : Start
+        What to build; its sample is empty, and says what the rows are like.
+    settings : TrainingSettings
+        How to train.
+    fraction : float or None
+        Share of the rows held out; None holds none out, and compares on rows that have been learnt from.
+    whiten : bool
+        Whether codes are scaled to unit variance.
+    seeds : tuple
+        State of the generator that all seeds were drawn from, for one who makes the same stream anew.
+    """
+
+    def __init__(
+        self, start: Start, settings: TrainingSettings, fraction: float | None, whiten: bool, seeds: tuple
+    ) -> None:
+        n_features, dtype = start.sample.shape[1], start.sample.dtype
+        n_rows = min(KEPT_ROWS, max(KEPT_VALUES // n_features, settings.batch_size))
+        self.start = start
+        self.settings = replace(settings, stages=STAGES[-1:], departs=start.before is None)
+        self.fraction = fraction
+        self.whiten = whiten
+        self.seeds = seeds
+        self.n_seen = 0
+        self.running = RunningDirections(start.architecture.n_components, n_features)
+        self.memory = Reservoir(n_rows, n_features, dtype)
+        self.held_out = Reservoir(n_rows, n_features, dtype)
+        self.waiting, self.their_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
+        self.random = np.random.RandomState(settings.seed)
+        self.training: Training | None = None
+        self.began_with = 0.0
+        self.n_values = 0.0
+        self.n_present = 0.0
+        self.record = TrainingRecord(valid_scores=None if fraction is None else [])
+
+    def take(self, sample: Sample) -> None:
+        """Learn from more rows."""
+        self.n_seen += len(sample)
+        step = max(CHUNK_VALUES // sample.shape[1], 1)
+        for first in range(0, len(sample), step):
+            chunk = slice(first, first + step)
+            rows = np.ascontiguousarray(sample[chunk], dtype=self.start.sample.dtype)
+            self._take(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
+
+    def _take(self, rows: NDArray, weights: NDArray) -> None:
+        held = self.random.uniform(size=len(rows)) < (self.fraction or 0.0)
+        held[: self.running.total == 0] = False
+        self.held_out.offer(rows[held], weights[held], self.random)
+        rows, weights = rows[~held], weights[~held]
+        if len(rows) == 0:
+            return
+        self.running.merge(Sample(self._filled(rows), weights=weights))
+        self.memory.offer(rows, weights, self.random)
+        self.waiting = np.concatenate([self.waiting, rows])
+        self.their_weights = np.concatenate([self.their_weights, weights])
+        self._learn()
+
+    def _filled(self, rows: NDArray) -> NDArray:
+        """Rows with what is expected, by what has been seen, in place of missing values."""
+        missing = np.isnan(rows)
+        self.n_values += rows.size
+        self.n_present += rows.size - missing.sum()
+        if not missing.any():
+            return rows
+        if self.running.total == 0:
+            n_components = min(self.running.n_components, *rows.shape)
+            directions = directions_of_incomplete(Sample(rows), n_components).padded(self.running.n_components)
+        else:
+            directions = self.directions()
+        filling = Filling(len(directions.components), rows.shape[1], as_tensor(directions.mean).dtype)
+        filling.start_at(directions)
+        return FilledRows(rows, directions.mean, directions.scale, filling)[:]
+
+    def directions(self) -> PrincipalDirections:
+        """Mean, spread and principal directions of all rows but the held-out ones."""
+        some = np.where(np.isnan(self.memory.rows), self.running.mean, self.memory.rows)
+        return replace(self.running.directions(some), share_present=self.n_present / self.n_values)
+
+    def _learn(self) -> None:
+        """Take as many steps as there are half batches of new rows."""
+        architecture, half = self.start.architecture, max(self.settings.batch_size // 2, 1)
+        n_rows = len(self.waiting) // half * half
+        if architecture.kind == "pca" or self.settings.max_epochs == 0:
+            self.waiting, self.their_weights = self.waiting[:0], self.their_weights[:0]
+            return
+        if n_rows == 0:
+            return
+        new, weights = self.waiting[:n_rows], self.their_weights[:n_rows]
+        self.waiting, self.their_weights = self.waiting[n_rows:], self.their_weights[n_rows:]
+        if self.training is None or (self.running.total >= 2 * self.began_with and not self._is_better()):
+            self.training = self._begun(self.directions())
+            self.began_with = self.running.total
+        again = self.random.randint(len(self.memory), size=n_rows)
+        rows = np.concatenate([new, self.memory.rows[again]])
+        self.training.learn_from(Sample(rows, weights=np.concatenate([weights, self.memory.weights[again]])))
+        with threads_for(self.settings.batch_size * architecture.n_weights):
+            self.training.epoch()
+        self.record.train_losses.append(self.training.train_losses[-1])
+        self.record.history.append(epochs_of(self.training.net)[-1])
+        self.training.net.history.clear()
+
+    def _begun(self, directions: PrincipalDirections) -> Training:
+        """A training that begins at these directions."""
+        share = directions.residual_share(self.running.count)
+        settings = replace(self.settings, residual_share=share)
+        return Training(self.start.on(directions), settings, self.memory.sample, callbacks=settings.callbacks)
+
+    def _pca(self) -> DataUnits:
+        """What the network must be better than: PCA of all that has been seen, or the fit before."""
+        return self.start.on(self.directions())
+
+    def _learnt(self, training: Training) -> DataUnits:
+        """The network as it is now."""
+        training.learn_from(self.memory.sample)
+        return copy.deepcopy(training.finish())
+
+    def _judged(self) -> tuple[DataUnits | None, DataUnits, list[float]]:
+        """The network if it is to be preferred, PCA, and their mean losses as shares of what the mean loses."""
+        start = self.start.on(self.directions())
+        if self.training is None:
+            return None, start, []
+        model = self._learnt(self.training)
+        sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
+        losses, squares = zip(*(_row_losses(self.training, one, sample) for one in (start, model)), strict=True)
+        choice = EpochChoice(losses[0], tol=0.0, n_iter_no_change=1, cautious=True, weights=sample.weights)
+        guarded = not self.settings.regularizers and self.start.architecture.linear_skip
+        allowed = not guarded or sample.mean(squares[1]) <= sample.mean(squares[0])
+        preferred = choice.consider(losses[1], bool(allowed)) or not guarded
+        return (model if preferred else None), start, choice.mean_losses
+
+    def _is_better(self) -> bool:
+        return self._judged()[0] is not None
+
+    def network(self) -> tuple[ReconstructionNet, TrainingRecord]:
+        """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
+        learnt, start, _ = self._judged()
+        model = start if learnt is None else learnt
+        model.set_code_unit(None)
+        if self.whiten:
+            model.set_code_unit(code_spread(model, self.memory.sample))
+        elif learnt is not None:
+            model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_ROWS)))
+        best_epoch = 0 if learnt is None else len(self.record.train_losses)
+        record = replace(self.record, best_epoch=best_epoch, valid_scores=self._score(model))
+        return predicting_net(model, record.history), record
+
+    def _score(self, model: DataUnits) -> list[float] | None:
+        """Share of the held-out rows' variance explained, added to those of the calls before."""
+        if self.record.valid_scores is not None and len(self.held_out) > 0:
+            errors, offsets = squares(model, self.held_out.sample)
+            self.record.valid_scores.append(float(1.0 - errors / offsets) if offsets > 0 else float(errors == 0))
+        return self.record.valid_scores
+
+    def state(self) -> dict[str, Any]:
+        """All of it in plain values and numpy arrays."""
+        kept = {name: copy.deepcopy(vars(getattr(self, name))) for name in PARTS}
+        numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
+        training = None if self.training is None else training_state(self.training)
+        record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
+        before = None if self.start.before is None else freeze(predicting_net(self.start.before))
+        return {
+            **kept,
+            **numbers,
+            "before": before,
+            "random": self.random.get_state(),
+            "training": training,
+            "record": record,
+        }
+
+    @contextmanager
+    def unchanged_on_failure(self) -> Iterator[None]:
+        """Put everything back if the block is left by an error or an interrupt."""
+        before = self.state()
+        try:
+            yield
+        except BaseException:
+            self.restore(before)
+            raise
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put a stream, made anew with the same parameters, where another one was."""
+        for name in PARTS:
+            vars(getattr(self, name)).update(copy.deepcopy(state[name]))
+        for name in NUMBERS:
+            setattr(self, name, state[name])
+        self.random.set_state(state["random"])
+        record = copy.deepcopy(state["record"])
+        self.record = TrainingRecord(
+            **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
+        )
+        self.training = None
+        if state["training"] is not None:
+            self.training = self._begun(self.directions())
+            restore_training(self.training, state["training"])
+
+
+def _row_losses(training: Training, model: DataUnits, sample: Sample) -> tuple[NDArray, NDArray]:
+    """Loss of each row in the unit of a training, and its squared error, whatever the unit of the model."""
+
+    def measured(x: Tensor) -> Tensor:
+        target, x_hat = training.standardise(x.clone()), training.standardise(model(x))
+        return torch.stack([training.criterion.per_row(x_hat, target), squares_of_present(x_hat, target)], dim=1)
+
+    return tuple(map_rows(measured, sample, 2, model.mean, np.float64).T)
