@@ -18,25 +18,26 @@ from skae._filling import Filling
 from skae._linear import PrincipalDirections
 from skae._missing import FilledRows, directions_of_incomplete
 from skae._modules import DataUnits
-from skae._net import ReconstructionNet, TrainingSettings, epochs_of, freeze, predicting_net
+from skae._net import ReconstructionNet, TrainingSettings, epochs_of, freeze, predicting_net, thawed_module
 from skae._objectives import STAGES, squares_of_present
 from skae._reservoir import Reservoir
 from skae._running import RunningDirections
 from skae._sample import Sample
 from skae._snapshot import restore_training, training_state
 from skae._steps import Training
-from skae._training import UNIT_ROWS, Start, TrainingRecord, code_spread, squares
+from skae._training import UNIT_ROWS, Start, TrainingRecord, code_spread
 
 # Rows a step, where that is left to us; half of them are new.
-STREAM_BATCH = 256
+STREAM_BATCH = 64
 # Rows that are held out, and rows that are met again: at most so many, and so many values.
 KEPT_ROWS = 2000
 KEPT_VALUES = 4_000_000
 # Rows that are taken in together.
 CHUNK_VALUES = 1_000_000
+TINY = 1e-30
 # What a stream is made of, beside its training.
 PARTS = ("running", "memory", "held_out")
-NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n_seen", "seeds")
+NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n_seen", "judged_at", "seeds")
 
 
 class Stream:
@@ -77,6 +78,8 @@ class Stream:
         self.waiting, self.their_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
         self.random = np.random.RandomState(settings.seed)
         self.training: Training | None = None
+        self.preferred: DataUnits | None = None
+        self.judged_at = 0
         self.began_with = 0.0
         self.n_values = 0.0
         self.n_present = 0.0
@@ -136,7 +139,7 @@ class Stream:
             return
         new, weights = self.waiting[:n_rows], self.their_weights[:n_rows]
         self.waiting, self.their_weights = self.waiting[n_rows:], self.their_weights[n_rows:]
-        if self.training is None or (self.running.total >= 2 * self.began_with and not self._is_better()):
+        if self.training is None or (self.running.total >= 2 * self.began_with and self.preferred is None):
             self.training = self._begun(self.directions())
             self.began_with = self.running.total
         again = self.random.randint(len(self.memory), size=n_rows)
@@ -154,51 +157,55 @@ class Stream:
         settings = replace(self.settings, residual_share=share)
         return Training(self.start.on(directions), settings, self.memory.sample, callbacks=settings.callbacks)
 
-    def _pca(self) -> DataUnits:
-        """What the network must be better than: PCA of all that has been seen, or the fit before."""
-        return self.start.on(self.directions())
-
     def _learnt(self, training: Training) -> DataUnits:
         """The network as it is now."""
         training.learn_from(self.memory.sample)
         return copy.deepcopy(training.finish())
 
-    def _judged(self) -> tuple[DataUnits | None, DataUnits, list[float]]:
-        """The network if it is to be preferred, PCA, and their mean losses as shares of what the mean loses."""
-        start = self.start.on(self.directions())
-        if self.training is None:
-            return None, start, []
+    def _judge(self) -> None:
+        """After new steps, let rows not learnt from choose between the network and PCA; all rows if none are held out.
+
+        The shares of the loss saved are noted, those of PCA in the first place.
+        """
+        n_epochs = len(self.record.train_losses)
+        if self.training is None or self.judged_at == n_epochs:
+            return
+        self.judged_at = n_epochs
         model = self._learnt(self.training)
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
-        losses, squares = zip(*(_row_losses(self.training, one, sample) for one in (start, model)), strict=True)
-        choice = EpochChoice(losses[0], tol=0.0, n_iter_no_change=1, cautious=True, weights=sample.weights)
+        start = self.start.on(self.directions())
+        (losses, reference, floor), (others, _, squares) = (
+            _row_losses(self.training, one, sample) for one in (start, model)
+        )
+        choice = EpochChoice(losses, tol=0.0, n_iter_no_change=1, cautious=True, weights=sample.weights)
         guarded = not self.settings.regularizers and self.start.architecture.linear_skip
-        allowed = not guarded or sample.mean(squares[1]) <= sample.mean(squares[0])
-        preferred = choice.consider(losses[1], bool(allowed)) or not guarded
-        return (model if preferred else None), start, choice.mean_losses
+        allowed = not guarded or bool(sample.mean(squares) <= sample.mean(floor))
+        preferred = choice.consider(others, allowed) or not guarded
+        self.preferred = self._in_units(model) if preferred else None
+        if self.record.valid_scores is not None:
+            shares = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
+            known = [*self.record.valid_scores[1:], *shares[1:]]
+            self.record.valid_scores[:] = [shares[0], *known]
 
-    def _is_better(self) -> bool:
-        return self._judged()[0] is not None
-
-    def network(self) -> tuple[ReconstructionNet, TrainingRecord]:
-        """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
-        learnt, start, _ = self._judged()
-        model = start if learnt is None else learnt
+    def _in_units(self, model: DataUnits) -> DataUnits:
+        """Give the codes of a network their units, by rows that are kept."""
         model.set_code_unit(None)
         if self.whiten:
             model.set_code_unit(code_spread(model, self.memory.sample))
-        elif learnt is not None:
+        else:
             model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_ROWS)))
-        best_epoch = 0 if learnt is None else len(self.record.train_losses)
-        record = replace(self.record, best_epoch=best_epoch, valid_scores=self._score(model))
-        return predicting_net(model, record.history), record
+        return model
 
-    def _score(self, model: DataUnits) -> list[float] | None:
-        """Share of the held-out rows' variance explained, added to those of the calls before."""
-        if self.record.valid_scores is not None and len(self.held_out) > 0:
-            errors, offsets = squares(model, self.held_out.sample)
-            self.record.valid_scores.append(float(1.0 - errors / offsets) if offsets > 0 else float(errors == 0))
-        return self.record.valid_scores
+    def network(self) -> tuple[ReconstructionNet, TrainingRecord]:
+        """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
+        self._judge()
+        model = self.preferred
+        if model is None:
+            model = self.start.on(self.directions())
+            if self.whiten:
+                model = self._in_units(model)
+        best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
+        return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)
 
     def state(self) -> dict[str, Any]:
         """All of it in plain values and numpy arrays."""
@@ -206,11 +213,11 @@ class Stream:
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
         record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
-        before = None if self.start.before is None else freeze(predicting_net(self.start.before))
+        frozen = {"before": _frozen(self.start.before), "preferred": _frozen(self.preferred)}
         return {
             **kept,
             **numbers,
-            "before": before,
+            **frozen,
             "random": self.random.get_state(),
             "training": training,
             "record": record,
@@ -237,17 +244,24 @@ class Stream:
         self.record = TrainingRecord(
             **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
         )
+        self.preferred = None if state["preferred"] is None else thawed_module(state["preferred"]).to(self.start.device)
         self.training = None
         if state["training"] is not None:
             self.training = self._begun(self.directions())
             restore_training(self.training, state["training"])
 
 
-def _row_losses(training: Training, model: DataUnits, sample: Sample) -> tuple[NDArray, NDArray]:
-    """Loss of each row in the unit of a training, and its squared error, whatever the unit of the model."""
+def _frozen(model: DataUnits | None) -> dict | None:
+    return None if model is None else freeze(predicting_net(model))
+
+
+def _row_losses(training: Training, model: DataUnits, sample: Sample) -> NDArray:
+    """Loss of each row, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
 
     def measured(x: Tensor) -> Tensor:
         target, x_hat = training.standardise(x.clone()), training.standardise(model(x))
-        return torch.stack([training.criterion.per_row(x_hat, target), squares_of_present(x_hat, target)], dim=1)
+        per_row = training.criterion.per_row
+        rows = [per_row(x_hat, target), per_row(torch.zeros_like(x_hat), target), squares_of_present(x_hat, target)]
+        return torch.stack(rows, dim=1)
 
-    return tuple(map_rows(measured, sample, 2, model.mean, np.float64).T)
+    return map_rows(measured, sample, 3, model.mean, np.float64).T
