@@ -27,12 +27,11 @@ from skae._net import (
     check_optimizer,
     freeze,
     thaw,
-    thawed_module,
 )
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
 from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
 from skae._sample import Sample, counted_sample, weighted_sample
-from skae._streaming import STREAM_BATCH, Stream
+from skae._streaming import STREAM_BATCH, Stream, thawed
 from skae._training import Start, fit_network
 
 FLOAT_DTYPES = (np.float64, np.float32)
@@ -325,6 +324,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             incomplete = self.allow_nan and values_missing(sample)
+            if incomplete:
+                check_columns(sample)
             start = self._start(sample, device, random_state, before, incomplete)
             settings = self._settings(start, random_state)
             self._keep(*fit_network(start, settings, self._fraction, self.refit, self.whiten))
@@ -527,13 +528,11 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         _check(self, sample, device, whole=False)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
-        if stream is not None:  # out of a file
-            random_state, dtype, before = (
-                np.random.RandomState(),
-                stream["waiting"].dtype,
-                thawed_module(stream["before"]),
-            )
+        if stream is not None:  # as it came out of a file
+            random_state, dtype, before = np.random.RandomState(), stream["waiting"].dtype, thawed(stream["before"])
             random_state.set_state(stream["seeds"])
+        elif self.allow_nan:
+            check_columns(sample)
         seeds = random_state.get_state()
         like = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(like, device, random_state, before, self.allow_nan)
@@ -555,8 +554,6 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"warm_start=True and partial_fit need the network of the fit before, {before.architecture}, but the "
                 f"parameters and X now ask for {architecture}. Set warm_start=False and call fit, or keep the sizes."
             )
-        if incomplete:
-            check_columns(sample)
         return Start(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
     def _settings(self, start, random_state):

@@ -149,7 +149,7 @@ def as_rows(X: Any) -> Any:
 
 def chunks_of(X: Rows, n_values: int) -> Iterator[slice]:
     """Slices of X of so many values."""
-    return gen_batches(len(X), max(n_values // max(X.shape[1], 1), 1))
+    return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
 
 
 def extremes(X: Rows) -> NDArray:

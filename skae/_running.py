@@ -61,7 +61,9 @@ class RunningDirections:
             self._merge(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
 
     def _merge(self, rows: NDArray, weights: NDArray) -> None:
-        if not np.isfinite(np.square(np.abs(rows).max()) * rows.size * (self.total + weights.sum())):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.square(np.abs(rows).max()) * rows.size * (self.total + weights.sum()))
+        if not finite:
             raise ValueError(
                 f"X is too large: squares of values up to {np.abs(rows).max():.3g} overflow float64. Rescale X, for "
                 "example with StandardScaler."

@@ -1,47 +1,71 @@
 """A training in plain values and numpy arrays, to be gone on with to the last bit."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from skae._layers import SeededDropout, learnt_values
+from skae._layers import SeededDropout
+from skae._modules import DataUnits
+from skae._net import TrainingSettings
+from skae._sample import Sample
 from skae._steps import Training
 
 
 def training_state(training: Training) -> dict:
-    """What changes while a network is trained: weights, averages, the optimizer's memory, generators."""
-    averaging = training.net.averaging
+    """What it began with, and what changes while a network is trained: weights, averages, memories, generators."""
+    averaging, objective = training.net.averaging, training.objective
     return plain(
         {
             "model": dict(training.model.state_dict()),
-            "weights": learnt_values(training.core),
+            "residual_share": training.settings.residual_share,
+            "unit": training.criterion.unit,
+            "core": dict(training.core.state_dict()),
             "average": [] if averaging is None else averaging.average_,
             "n_steps": 0 if averaging is None else averaging.n_steps_,
             "optimizer": training.net.optimizer_.state_dict(),
             "generators": [generator.get_state() for generator in _generators(training)],
-            "n_epochs": 0 if training.objective is None else training.objective.n_epochs,
+            "nat": 0.0 if objective is None else objective.nat,
+            "n_epochs": 0 if objective is None else objective.n_epochs,
         }
     )
 
 
 @torch.no_grad()
-def restore_training(training: Training, state: dict) -> None:
-    """Put a training, made anew from the same start, where another one was."""
+def restored_training(state: dict, model: DataUnits, settings: TrainingSettings, sample: Sample) -> Training:
+    """Make a training that goes on where another one was.
+
+    Parameters
+    ----------
+    state : dict
+        Of the other one.
+    model : DataUnits
+        Of the same architecture, whatever its weights.
+    settings : TrainingSettings
+        As for the other one, but for the residual share.
+    sample : Sample
+        Any rows.
+    """
     state = tensors(state)
+    model.load_state_dict(state["model"])
+    training = Training(
+        model, replace(settings, residual_share=state["residual_share"]), sample, callbacks=settings.callbacks
+    )
+    training.core.load_state_dict(state["core"])
+    training.criterion.unit = state["unit"]
     averaging = training.net.averaging
     if averaging is not None:
         averaging.n_steps_ = state["n_steps"]
-    averages = [] if averaging is None else averaging.average_
-    for places, values in ((learnt_values(training.core), state["weights"]), (averages, state["average"])):
-        for place, value in zip(places, values, strict=True):
-            place.copy_(value)
+        for average, value in zip(averaging.average_, state["average"], strict=True):
+            average.copy_(value)
     training.net.optimizer_.load_state_dict(state["optimizer"])
     for generator, value in zip(_generators(training), state["generators"], strict=True):
         generator.set_state(value)
     if training.objective is not None:
-        training.objective.n_epochs = state["n_epochs"]
+        training.objective.n_epochs, training.objective.nat = state["n_epochs"], state["nat"]
+    return training
 
 
 def _generators(training: Training) -> Iterator[torch.Generator]:

@@ -23,7 +23,7 @@ from skae._objectives import STAGES, squares_of_present
 from skae._reservoir import Reservoir
 from skae._running import RunningDirections
 from skae._sample import Sample
-from skae._snapshot import restore_training, training_state
+from skae._snapshot import restored_training, training_state
 from skae._steps import Training
 from skae._training import UNIT_ROWS, Start, TrainingRecord, code_spread
 
@@ -244,15 +244,21 @@ class Stream:
         self.record = TrainingRecord(
             **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
         )
-        self.preferred = None if state["preferred"] is None else thawed_module(state["preferred"]).to(self.start.device)
+        preferred = thawed(state["preferred"])
+        self.preferred = None if preferred is None else preferred.to(self.start.device)
         self.training = None
         if state["training"] is not None:
-            self.training = self._begun(self.directions())
-            restore_training(self.training, state["training"])
+            model = self.start.on(self.directions())
+            self.training = restored_training(state["training"], model, self.settings, self.memory.sample)
 
 
 def _frozen(model: DataUnits | None) -> dict | None:
     return None if model is None else freeze(predicting_net(model))
+
+
+def thawed(frozen: dict | None) -> DataUnits | None:
+    """A network of a stream's state."""
+    return None if frozen is None else thawed_module(frozen)
 
 
 def _row_losses(training: Training, model: DataUnits, sample: Sample) -> NDArray:

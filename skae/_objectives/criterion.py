@@ -67,6 +67,7 @@ class PooledSquaredError(nn.Module):
     """
 
     is_squared_error = True
+    unit = 1.0
 
     def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
@@ -97,6 +98,15 @@ class OfPresent(nn.Module):
         super().__init__()
         self.criterion = criterion
         self.is_squared_error = criterion.is_squared_error
+
+    @property
+    def unit(self) -> float:
+        """What the loss is divided by."""
+        return self.criterion.unit
+
+    @unit.setter
+    def unit(self, unit: float) -> None:
+        self.criterion.unit = unit
 
     def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
