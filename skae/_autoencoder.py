@@ -11,8 +11,10 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from skae._arrays import check_kind, float_dtypes, is_float64, is_foreign, like, on_host
 from skae._batches import automatic_batch_size, automatic_patience, map_rows
 from skae._conv import DEFAULT_SIZES, check_images
 from skae._custom import users_module
@@ -34,9 +36,18 @@ from skae._sample import Sample, counted_sample, weighted_sample
 from skae._streaming import STREAM_BATCH, Stream, thawed
 from skae._training import Start, fit_network
 
-FLOAT_DTYPES = (np.float64, np.float32)
 # Values of a file that are checked at a time.
 CHECKED_VALUES = 1_000_000
+
+
+def _takes_steps(estimator):
+    """Whether an estimator can learn from some of the rows."""
+    if isinstance(estimator.optimizer, str) and estimator.optimizer == "lbfgs":
+        raise AttributeError(
+            "partial_fit is not there with optimizer='lbfgs', which takes all rows in each step: call fit, or choose "
+            "another optimizer."
+        )
+    return True
 
 
 class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -319,7 +330,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
             X = _validated(self, X, ensure_min_samples=2)
-            sample = weighted_sample(X, _weights(X, sample_weight))
+            sample = weighted_sample(on_host(X), _weights(X, sample_weight))
             _check(self, sample, device)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
@@ -328,11 +339,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 check_columns(sample)
             start = self._start(sample, device, random_state, before, incomplete)
             settings = self._settings(start, random_state)
-            self._keep(*fit_network(start, settings, self._fraction, self.refit, self.whiten))
+            self._keep(*fit_network(start, settings, self._fraction, self.refit, self.whiten), X)
             for name in ("_stream", "n_samples_seen_"):
                 vars(self).pop(name, None)
         return self
 
+    @available_if(_takes_steps)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Learn from some more rows, in one pass over them.
@@ -361,16 +373,18 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Raises
         ------
         ValueError
-            If a parameter, the device, X or a weight is not as described, if ``optimizer="lbfgs"``, which needs all
-            rows, or if the loss becomes infinite or no number.
+            If a parameter, the device, X or a weight is not as described, or if the loss becomes infinite or no
+            number.
+        AttributeError
+            If ``optimizer="lbfgs"``, which takes all rows in each step.
         """
         with _unchanged_on_failure(self):
             X = _validated(self, X, reset=not hasattr(self, "net_"))
-            sample = counted_sample(X, _weights(X, sample_weight))
+            sample = counted_sample(on_host(X), _weights(X, sample_weight))
             self._stream = stream = self._stream_for(sample)
             with stream.unchanged_on_failure():
                 stream.take(sample)
-                self._keep(*stream.network())
+                self._keep(*stream.network(), X)
             self.n_samples_seen_ = stream.n_seen
         return self
 
@@ -393,7 +407,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             If the number of features or their names differ from those seen during `fit`, or if codes overflow.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X)
+        X = validated_rows(self, X, "transform")
         return self._map(X, "encode", self.n_components_)
 
     def inverse_transform(self, X):
@@ -415,12 +429,14 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             If the number of columns is not ``n_components_``.
         """
         check_is_fitted(self)
-        Z = check_array(X, dtype=FLOAT_DTYPES, estimator=self, input_name="X")
+        X = X.detach() if isinstance(X, torch.Tensor) else X
+        Z = check_array(X, dtype=float_dtypes(X), estimator=self, input_name="X")
         if Z.shape[1] != self.n_components_:
             raise ValueError(
                 f"X has {Z.shape[1]} columns, but {type(self).__name__} has codes of "
                 f"n_components={self.n_components_}. Pass codes as transform returns them."
             )
+        check_kind(Z, self, "mean_", "inverse_transform")
         return self._map(Z, "decode", self.n_features_in_)
 
     def score(self, X, y=None, sample_weight=None):
@@ -444,8 +460,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             Over values that are there. 1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X)
-        errors, offsets = Sample(X, weights=_weights(X, sample_weight)).weighted_sum(self._squares(X))
+        X = validated_rows(self, X, "score")
+        squares = on_host(self._squares(X))
+        errors, offsets = Sample(squares, weights=_weights(squares, sample_weight)).weighted_sum(squares)
         if offsets == 0:
             return float(errors == 0)
         return float(1.0 - errors / offsets)
@@ -466,8 +483,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             In squared units of X, the mean over the columns that the row has values in; 0 is a perfect reconstruction.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X)
-        return -self._squares(X)[:, 0] / (n_present(X) if self.allow_nan else self.n_features_in_)
+        X = validated_rows(self, X, "score_samples")
+        counts = like(n_present(on_host(X)), X) if self.allow_nan else self.n_features_in_
+        return -self._squares(X)[:, 0] / counts
 
     @property
     def _n_features_out(self):
@@ -477,6 +495,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.allow_nan
         tags.input_tags.positive_only = self.loss == "poisson"
@@ -499,13 +518,17 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _map(self, X, direction, n_columns, dtype=None):
         """Send rows or codes through the network, at least in its precision and at least in theirs."""
+        if is_foreign(X):
+            return like(self._map(on_host(X), direction, n_columns, dtype), X)
         module = self.net_.module_
-        if X.dtype == np.float64 and module.mean.dtype == torch.float32:
+        dtype = dtype or (np.float64 if is_float64(X) else np.float32)
+        if is_float64(X) and module.mean.dtype == torch.float32:
             module = copy.deepcopy(module).double()
         with threads_for(len(X) * module.architecture.n_weights):
-            result = map_rows(getattr(module, direction), X, n_columns, module.mean, dtype or X.dtype)
-        if direction != "decode" and not np.isfinite(result).all():
-            worst = int(np.argmin(np.isfinite(result).all(axis=1)))
+            result = map_rows(getattr(module, direction), X, n_columns, module.mean, dtype)
+        finite = torch.isfinite(torch.as_tensor(result))
+        if direction != "decode" and not finite.all():
+            worst = int(finite.all(dim=1).byte().argmin())
             raise ValueError(
                 f"X is too large: codes or squared errors of row {worst} overflow {result.dtype}. Rescale X, for "
                 "example with StandardScaler before fit, or drop such rows."
@@ -522,8 +545,6 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if isinstance(stream, Stream):
             _check_values(self, sample.X)
             return stream
-        if self.optimizer == "lbfgs":
-            raise ValueError("optimizer='lbfgs' takes all rows in each step: call fit, or choose another optimizer.")
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
@@ -582,13 +603,13 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             incomplete=start.incomplete,
         )
 
-    def _keep(self, net, record):
-        """Publish the result."""
+    def _keep(self, net, record, X):
+        """Publish the result of a fit to X."""
         module = net.module_
         self.net_ = net
         self.device_ = str(net.device)
         self.n_components_ = module.architecture.n_components
-        self.mean_ = module.mean.cpu().numpy().copy()
+        self.mean_ = like(module.mean.cpu().numpy().copy(), X)
         self.n_iter_ = len(record.train_losses)
         self.best_epoch_ = record.best_epoch
         self.loss_curve_ = record.train_losses
@@ -607,14 +628,17 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         raise
 
 
-def validated_rows(estimator, X):
-    """Rows for a fitted estimator, dense or sparse, in floating point."""
-    return _validated(estimator, X, reset=False)
+def validated_rows(estimator, X, method):
+    """Rows for a method of a fitted estimator, dense or sparse, in floating point."""
+    rows = _validated(estimator, X, reset=False)
+    check_kind(X, estimator, "mean_", method)
+    return rows
 
 
 def _validated(estimator, X, **options):
     """Rows in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
-    checks = {"dtype": FLOAT_DTYPES, "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
+    X = X.detach() if isinstance(X, torch.Tensor) else X
+    checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
     if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
         return as_rows(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
     validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
@@ -627,7 +651,10 @@ def _weights(X, sample_weight):
     """Weights of rows as floating-point numbers; None where there are none."""
     if sample_weight is None:
         return None
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    # Of X only the number of rows is asked for: it may be of another kind.
+    weights = _check_sample_weight(
+        on_host(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
+    )
     if not weights.any():  # scikit-learn refuses that itself from 1.9 on
         raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
     return weights

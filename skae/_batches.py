@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -240,7 +241,7 @@ def automatic_patience(n_batches: int) -> int:
 
 
 @torch.inference_mode()
-def map_rows(function: Callable[[Tensor], Tensor], X: Rows, n_columns: int, like: Tensor, dtype: DTypeLike) -> NDArray:
+def map_rows(function: Callable[[Tensor], Tensor], X: Any, n_columns: int, like: Tensor, dtype: DTypeLike) -> Any:
     """Send all rows of X through a network, a bounded number at a time.
 
     Parameters
@@ -248,23 +249,25 @@ def map_rows(function: Callable[[Tensor], Tensor], X: Rows, n_columns: int, like
     function : callable
         Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns). It may be handed a view of X, so it
         changes nothing in place and multiplies no matrix before it has computed rows of its own.
-    X : Rows of shape (n_samples, n_features)
+    X : Rows or Tensor of shape (n_samples, n_features)
         The rows, float32 or float64.
     n_columns : int
         Width of the result.
     like : Tensor
         Has the dtype and lies on the device that the network computes in.
-    dtype : dtype
+    dtype : dtype of numpy
         Of the result.
 
     Returns
     -------
-    ndarray of shape (n_samples, n_columns)
-        What the function made of the rows, in their order.
+    ndarray or Tensor of shape (n_samples, n_columns)
+        What the function made of the rows, in their order; of a tensor on its device.
     """
-    result = np.empty((len(X), n_columns), dtype=dtype)
+    here = isinstance(X, Tensor)
+    result = torch.empty((len(X), n_columns), dtype=torch_dtype(np.dtype(dtype)), device=X.device if here else "cpu")
     rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
     for start in range(0, len(X), rows):
         chunk = slice(start, start + rows)
-        result[chunk] = function(as_tensor(X[chunk]).to(like.device, like.dtype)).cpu().numpy()
-    return result
+        some = X[chunk].detach() if here else as_tensor(X[chunk])
+        result[chunk] = function(some.to(like.device, like.dtype))
+    return result if here else result.numpy()

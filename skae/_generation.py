@@ -5,6 +5,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from skae._arrays import on_host
 from skae._autoencoder import AutoEncoderTransformer, validated_rows
 from skae._batches import map_rows
 
@@ -96,7 +97,7 @@ def transform_std(estimator, X):
     (200, 4)
     """
     module = _variational_module(estimator)
-    X = validated_rows(estimator, X)
+    X = on_host(validated_rows(estimator, X, "transform_std"))
     return np.exp(0.5 * map_rows(module.log_variance, X, estimator.n_components_, module.mean, X.dtype))
 
 

@@ -96,7 +96,7 @@ def present(X: Any) -> Any:
 
 def n_present(X: Rows) -> NDArray:
     """Number of values that each row has, at least one."""
-    return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1) for chunk in chunks_of(X, CHUNK_VALUES)])
+    return np.concatenate([np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1.0) for chunk in chunks_of(X, CHUNK_VALUES)])
 
 
 def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDirections:

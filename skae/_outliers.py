@@ -8,7 +8,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skae._autoencoder import FLOAT_DTYPES, AutoEncoderTransformer
+from skae._arrays import FLOAT_DTYPES
+from skae._autoencoder import AutoEncoderTransformer
 
 # One row in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5

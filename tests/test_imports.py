@@ -12,6 +12,7 @@ PACKAGE = ROOT / "skae"
 # From the ground up: a module imports only from those before it.
 ORDER = (
     "_device",
+    "_arrays",
     "_rows",
     "_sample",
     "_reservoir",
@@ -50,7 +51,19 @@ CLASS_LINES = 300
 CLASS_METHODS = 15
 MODULE_LINES = {"_autoencoder": 800}
 
-GROUND = {"_device", "_rows", "_sample", "_reservoir", "_filling", "_codes", "_layers", "_conv", "_custom", "_link"}
+GROUND = {
+    "_device",
+    "_arrays",
+    "_rows",
+    "_sample",
+    "_reservoir",
+    "_filling",
+    "_codes",
+    "_layers",
+    "_conv",
+    "_custom",
+    "_link",
+}
 
 
 def dotted(path):

@@ -187,8 +187,11 @@ class TestErrors:
         )
 
     def test_needs_steps(self, rows):
-        with pytest.raises(ValueError, match="optimizer='lbfgs' takes all rows in each step"):
-            AutoEncoderTransformer(optimizer="lbfgs").partial_fit(rows)
+        estimator = AutoEncoderTransformer(optimizer="lbfgs")
+        assert not hasattr(estimator, "partial_fit")
+        with pytest.raises(AttributeError) as error:
+            estimator.partial_fit(rows)
+        assert "partial_fit is not there with optimizer='lbfgs', which takes all rows" in str(error.value.__cause__)
 
     def test_other_sizes_than_those_of_the_fit_before(self, rows):
         fitted = AutoEncoderTransformer(**SHORT, max_epochs=1).fit(rows)
