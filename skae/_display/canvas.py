@@ -113,11 +113,16 @@ def as_images(rows, sides):
 def show_image(ax, image, limits, cmap):
     """Draw one image without ticks; colours are scaled to the limits as grey values are."""
     if image.ndim == 3:
-        low, high = limits
-        image = np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
+        image = as_colours(image, limits)
     artist = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     without_ticks(ax)
     return artist
+
+
+def as_colours(image, limits):
+    """Scale values between the limits to 0 and 1."""
+    low, high = limits
+    return np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
 def without_ticks(ax):

@@ -9,16 +9,19 @@ from skae._display.canvas import (
     CATEGORY_COLOURS,
     CATEGORY_MARKERS,
     COLOURS,
+    as_colours,
     as_images,
     axes_grid,
     pyplot,
     resolved_image_shape,
     without_ticks,
 )
-from skae._display.fitted import fitted_parts
+from skae._display.fitted import dense, first_rows, fitted_parts
 
 # More numbers than this are values, fewer are names of classes.
 MOST_CLASSES = 20
+# Rows that say how dark and bright images are.
+ROWS_FOR_LIMITS = 1000
 
 
 class LatentDisplay:
@@ -38,6 +41,8 @@ class LatentDisplay:
     images : ndarray of shape (n_images, n_images, height, width) or (..., 3), default=None
         Images decoded along a grid over the codes, from the lowest codes on, the second code first; NaN where there is
         none to show.
+    limits : tuple of float or None, default=None
+        Values at the ends of the images' colours. None is the lowest and highest of the images.
 
     Attributes
     ----------
@@ -70,11 +75,12 @@ class LatentDisplay:
     (10, (2,))
     """
 
-    def __init__(self, *, codes, y=None, components=(0, 1), images=None):
+    def __init__(self, *, codes, y=None, components=(0, 1), images=None, limits=None):
         self.codes = codes
         self.y = y
         self.components = components
         self.images = images
+        self.limits = limits
 
     @classmethod
     def from_estimator(
@@ -128,13 +134,17 @@ class LatentDisplay:
         codes = fitted.codes(X)
         example = _decoded(fitted, X, codes[:1])
         sides = resolved_image_shape(image_shape, fitted.autoencoder.input_shape, example.shape[1])
-        images = None
+        images = limits = None
         if sides is not None:
+            shown = dense(first_rows(X if fitted.undoes(X) else fitted.inputs(X), ROWS_FOR_LIMITS))
+            limits = float(np.nanmin(shown)), float(np.nanmax(shown))
             grid, filled = _grid_of_codes(codes, components, n_images)
             rows = np.full((n_images**2, example.shape[1]), np.nan)
             rows[filled] = _decoded(fitted, X, grid[filled])
             images = as_images(rows.reshape(n_images, n_images, -1), sides)
-        return cls(codes=codes[:, components], y=y, components=components, images=images).plot(ax=ax, cmap=cmap)
+        return cls(codes=codes[:, components], y=y, components=components, images=images, limits=limits).plot(
+            ax=ax, cmap=cmap
+        )
 
     def plot(self, ax=None, *, cmap="gray"):
         """Draw.
@@ -204,11 +214,10 @@ class LatentDisplay:
         images = self.images[::-1]  # the highest codes are at the top
         n_down, n_across, height, width = images.shape[:4]
         mosaic = np.moveaxis(images, 2, 1).reshape(n_down * height, n_across * width, *images.shape[4:])
-        limits = np.nanmin(mosaic), np.nanmax(mosaic)
+        limits = (np.nanmin(mosaic), np.nanmax(mosaic)) if self.limits is None else self.limits
         if mosaic.ndim == 3:
             shown = ~np.isnan(mosaic[..., :1])
-            scaled = np.nan_to_num((mosaic - limits[0]) / ((limits[1] - limits[0]) or 1.0))
-            mosaic = np.concatenate([scaled, shown], axis=2)
+            mosaic = np.concatenate([np.nan_to_num(as_colours(mosaic, limits)), shown], axis=2)
         ax, extent = self.axes_[1], (low[0], high[0], low[1], high[1])
         style = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest", "aspect": "auto"}
         self.grid_ = ax.imshow(mosaic, extent=extent, **style)
@@ -269,4 +278,4 @@ def _kind_of_labels(y):
 
 def _area(codes):
     """Area of a point: the more there are, the smaller."""
-    return float(np.clip(6000.0 / max(len(codes), 1), 3.0, 30.0))
+    return float(np.clip(10_000.0 / max(len(codes), 1), 4.0, 30.0))

@@ -14,6 +14,7 @@ from skae._display.canvas import as_images, axes_grid, label_row, pyplot, resolv
 from skae._display.fitted import fitted_parts
 
 AVERAGES = ("mean", "rms")
+STEPS = ("spread", "unit")
 # Signs want two colours and zero between them; sizes want one that grows.
 COLOUR_MAPS = {"mean": "RdBu_r", "rms": "viridis"}
 # Up to this many features and codes have their names at the axis.
@@ -25,16 +26,15 @@ IMAGE_SIDE, CELL_HEIGHT, CELL_WIDTH, WIDEST = 1.2, 0.22, 0.45, 16.0
 class LatentLoadingsDisplay:
     """Which features drive which code, and which features each code drives.
 
-    The derivatives of the codes by the features, and of the reconstruction by the codes, averaged over rows. Of a
-    linear autoencoder both are PCA's ``components_``. It is recommended to create one by `from_estimator`. All
-    parameters are stored as attributes.
+    Derivatives of the codes by the features, and of the reconstruction by the codes, averaged over rows. It is
+    recommended to create one by `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     encoder : ndarray of shape (n_features, n_components)
-        What a step of one in a feature does to each code.
+        What a step in each feature does to each code.
     decoder : ndarray of shape (n_features, n_components)
-        What a step of one in a code does to the reconstruction of each feature.
+        What a step in each code does to the reconstruction of each feature.
     average : {"mean", "rms"}, default="mean"
         How rows were averaged.
     components : sequence of int, default=None
@@ -64,9 +64,13 @@ class LatentLoadingsDisplay:
     -----
     A mean shows signs, but effects of different signs in different rows cancel; of two or three codes of curved data
     more than half of them may. The root of the mean square, "rms", shows how strong an effect is and no sign. Where the
-    mean is far smaller, the effect of the feature depends on the others. Steps are in units of the data: features in
-    different units are comparable after standardisation only. A red, white and blue colour map centred at zero shows
-    means; of images with three channels the map of the channels' mean is drawn.
+    mean is far smaller, the effect of the feature depends on the others.
+
+    With steps of one, encoder and decoder of a linear autoencoder are both PCA's ``components_``, but features that
+    hardly vary may seem to drive codes, and features in different units cannot be compared. With steps of one standard
+    deviation, features count by what they do on the rows at hand. What a code does to features is in their units.
+
+    Of images with three channels the mean over the channels is drawn.
 
     Examples
     --------
@@ -94,6 +98,7 @@ class LatentLoadingsDisplay:
         X,
         *,
         average="mean",
+        step="spread",
         components=None,
         image_shape="auto",
         feature_names=None,
@@ -112,6 +117,8 @@ class LatentLoadingsDisplay:
             which are found by a search there.
         average : {"mean", "rms"}, default="mean"
             "mean" keeps signs, which may cancel; "rms", the root of the mean square, does neither.
+        step : {"spread", "unit"}, default="spread"
+            How large the steps are whose effects are drawn: one standard deviation over the rows, or one.
         components : sequence of int, default=None
             Which codes to draw; None draws all.
         image_shape : "auto", tuple of int or None, default="auto"
@@ -147,6 +154,8 @@ class LatentLoadingsDisplay:
         n_features, n_codes = autoencoder.n_features_in_, autoencoder.n_components_
         if average not in AVERAGES:
             raise ValueError(f"average={average!r} must be 'mean' or 'rms'.")
+        if step not in STEPS:
+            raise ValueError(f"step={step!r} must be 'spread' or 'unit'.")
         if not isinstance(n_rows, Integral) or n_rows < 1:
             raise ValueError(f"n_rows={n_rows!r} must be an integer of at least 1.")
         chosen = _codes_to_draw(components, n_codes)
@@ -154,7 +163,7 @@ class LatentLoadingsDisplay:
         if names is not None and len(names) != n_features:
             raise ValueError(f"feature_names holds {len(names)} names, but there are {n_features} features.")
         rows = np.unique(np.linspace(0, _num_samples(X) - 1, n_rows).round().astype(int))
-        loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, rows)), average == "mean")
+        loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, rows)), average == "mean", step)
         return cls(
             encoder=loadings[0][:, chosen],
             decoder=loadings[1][:, chosen],
@@ -217,7 +226,7 @@ class LatentLoadingsDisplay:
             values = getattr(self, name)
             image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", **self._limits(values))
             self.artists_[name] = [image]
-            self.colorbars_.append(ax.figure.colorbar(image, ax=ax, label=_meaning(name)))
+            self.colorbars_.append(ax.figure.colorbar(image, ax=ax, aspect=30, label=_meaning(name)))
             ax.set_title(name, fontsize="medium")
             if values.shape[1] <= MOST_NAMES:
                 ax.set_xticks(range(values.shape[1]), self._code_names(), rotation=90)
@@ -247,7 +256,7 @@ class LatentLoadingsDisplay:
 
 def _meaning(name):
     """What the colours of encoder and decoder mean."""
-    return "code by feature" if name == "encoder" else "feature by code"
+    return "step in code" if name == "encoder" else "step in feature"
 
 
 def _codes_to_draw(components, n_components):
@@ -263,14 +272,16 @@ def _codes_to_draw(components, n_components):
     return [int(code) for code in chosen]
 
 
-def _loadings(autoencoder, X, signed):
-    """Average derivatives of encoder and decoder, of shape (2, n_features, n_components), in units of the data."""
+def _loadings(autoencoder, X, signed, step):
+    """Average effects of encoder and decoder, of shape (2, n_features, n_components), in units of the data."""
     module, rows = autoencoder.net_.module_, validated_rows(autoencoder, X)
     core, n_features = module.core, autoencoder.n_features_in_
     with torch.no_grad():
         x = module.standardised(aligned_tensor(rows[:]).to(module.mean))
         codes, smooth = core.encode(x), core.smooth_codes(x)
         near = (codes == smooth).all(dim=1)
+        if step == "spread" and len(x) < 2:
+            raise ValueError("step='spread' needs at least 2 rows, but X has 1. Pass more rows, or step='unit'.")
         if not near.any():
             raise ValueError(
                 f"None of the {len(x)} rows is near the training rows: their codes are found by a search and have no "
@@ -278,5 +289,10 @@ def _loadings(autoencoder, X, signed):
             )
         encoder = average_jacobian(code_jacobians, core.smooth_codes, x[near], codes.shape[1], signed)
         decoder = average_jacobian(row_jacobians, core.decode, codes, n_features, signed)
-        factor = module.code_unit / module.scale
-        return np.stack([(encoder * factor).cpu().numpy(), (decoder / factor).cpu().numpy()])
+        unit = module.code_unit / module.scale
+        if step == "unit":
+            encoder, decoder = encoder * unit, decoder / unit
+        else:
+            encoder = encoder * x.std(dim=0, correction=0)[:, None] * module.code_unit
+            decoder = decoder * codes.std(dim=0, correction=0) * module.scale
+        return np.stack([encoder.cpu().numpy(), decoder.cpu().numpy()])

@@ -19,7 +19,7 @@ class LossCurveDisplay:
     Parameters
     ----------
     train_losses : array-like of shape (n_epochs,)
-        Training loss of each epoch, noise and regularizers included.
+        Training loss of each epoch, noise and regularizers included: it may be above the held-out rows' loss.
     valid_losses : array-like of shape (n_epochs + 1,) or None, default=None
         Loss of the held-out rows, at the start and after each epoch.
     best_epoch : int, default=0
@@ -93,9 +93,9 @@ class LossCurveDisplay:
         if not autoencoder.loss_curve_:
             raise ValueError(
                 f"{type(autoencoder).__name__} has an empty loss_curve_: it is its start, without an epoch of "
-                f"training, so there is no curve to draw. That is so with max_epochs=0 (given: {autoencoder.max_epochs}), where "
-                "activation='identity' makes it PCA, where PCA leaves nothing to learn, and where too few rows carry "
-                "the variance."
+                "training, so there is no curve to draw. That is so with max_epochs=0 (given: "
+                f"{autoencoder.max_epochs}), where activation='identity' makes it PCA, where PCA leaves nothing to "
+                "learn, and where too few rows carry the variance."
             )
         scores = autoencoder.validation_scores_
         # A warm start goes on from the fit before, so what it began with need not be PCA.

@@ -84,8 +84,8 @@ class ReconstructionDisplay:
         Parameters
         ----------
         estimator : AutoEncoderTransformer or Pipeline
-            Fitted; a pipeline ends with the autoencoder. What comes back is in the units of X if the steps before can
-            be undone; otherwise everything is drawn as the autoencoder is handed it.
+            Fitted; a pipeline ends with the autoencoder. Images are in the units of X if the steps before can be
+            undone; otherwise everything is drawn as the autoencoder is handed it.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Rows in the units of the training rows; all of them count in the shares of variance.
         n_rows : int, default=8
@@ -128,11 +128,14 @@ class ReconstructionDisplay:
             rows["PCA"], scores["PCA"] = reconstructed(pca, seen), pca.score(inputs)
         elif has_pca(autoencoder):
             rows["PCA"], scores["PCA"] = pca_rows(autoencoder, seen), pca_score(autoencoder, inputs)
-        if fitted.undoes(some):
-            rows = {"original": dense(some), **{name: fitted.undone(values) for name, values in rows.items()}}
-        else:
+        undoes = fitted.undoes(some)
+        original = dense(some if undoes else seen)
+        sides = resolved_image_shape(image_shape, autoencoder.input_shape, original.shape[1])
+        if sides is None:
+            # Columns of different units share an axis only as the autoencoder sees them.
             rows = {"original": dense(seen), **rows}
-        sides = resolved_image_shape(image_shape, autoencoder.input_shape, rows["original"].shape[1])
+        else:
+            rows = {"original": original, **{key: fitted.undone(rows[key]) if undoes else rows[key] for key in rows}}
         return cls(rows=rows, image_shape=sides, scores=scores).plot(ax=ax, cmap=cmap)
 
     def plot(self, ax=None, *, cmap="gray"):
