@@ -1,4 +1,4 @@
-"""What the slope of a decoder tells: better codes for single rows, and the units of all codes."""
+"""What the slopes of encoder and decoder tell: better codes for single rows, units of all codes, what drives them."""
 
 from collections.abc import Callable
 

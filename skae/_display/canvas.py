@@ -34,7 +34,7 @@ def one_axes(caller, ax, size=(6.4, 4.4)):
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
-def axes_grid(caller, ax, shape, size):
+def axes_grid(caller, ax, shape, size, layout="compressed"):
     """Rows and columns of axes: new ones, those handed in, or a division of the one handed in.
 
     Raises
@@ -44,7 +44,7 @@ def axes_grid(caller, ax, shape, size):
     """
     plt = pyplot(caller)
     if ax is None:
-        return plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")[1]
+        return plt.subplots(*shape, figsize=size, squeeze=False, layout=layout)[1]
     if isinstance(ax, plt.Axes):
         return _divided(ax, shape)
     axes = np.asarray(ax, dtype=object)

@@ -201,7 +201,7 @@ class LatentLoadingsDisplay:
         if self.image_shape is None:
             rows = min(n_features, MOST_NAMES)
             size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, WIDEST), CELL_HEIGHT * rows + 1.2
-            self.axes_ = axes_grid(caller, ax, (1, 2), size)
+            self.axes_ = axes_grid(caller, ax, (1, 2), size, layout="constrained")
             self._plot_heat_maps(cmap)
         else:
             size = min(IMAGE_SIDE * n_codes + 1.8, WIDEST), 2 * IMAGE_SIDE + 0.6

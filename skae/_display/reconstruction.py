@@ -192,7 +192,7 @@ class ReconstructionDisplay:
         n_columns = min(n_rows, PROFILE_COLUMNS)
         shape = math.ceil(n_rows / n_columns), n_columns
         size = PROFILE_SIDES[0] * shape[1], PROFILE_SIDES[1] * shape[0] + 0.6
-        self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size)
+        self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size, layout="constrained")
         self.artists_ = {name: [] for name in self.rows}
         for index, one in enumerate(self.axes_.flat):
             one.set_visible(index < n_rows)
@@ -205,8 +205,15 @@ class ReconstructionDisplay:
             one.set_ylabel("value")
         for one in self.axes_[-1]:
             one.set_xlabel("feature")
+        self._name_lines(ax)
+
+    def _name_lines(self, ax):
+        """One legend for all profiles, where there is room for it."""
         handles = [lines[0] for lines in self.artists_.values()]
+        first = self.axes_.flat[0]
         if ax is None:
-            self.axes_.flat[0].figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+            first.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         else:
-            self.axes_.flat[0].legend(handles=handles, fontsize="small")
+            # A legend may be larger than its axes, which a layout would then shrink and a neighbour cover.
+            first.legend(handles, list(self.artists_), fontsize="x-small").set_in_layout(False)
+            first.set_zorder(1)
