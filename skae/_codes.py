@@ -74,10 +74,12 @@ def average_jacobian(
     signed: bool,
 ) -> Tensor:
     """Average the derivatives of a function over rows of values: their mean, or the root of their mean square."""
-    parts = values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1))
-    sums = [(part if signed else part.square()).sum(dim=0) for part in (jacobians(function, rows) for rows in parts)]
-    total = torch.stack(sums).sum(dim=0) / len(values)
-    return total if signed else total.sqrt()
+    total = torch.zeros((), dtype=values.dtype, device=values.device)
+    for rows in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
+        part = jacobians(function, rows)
+        total = total + (part if signed else part.square()).sum(dim=0)
+    average = total / len(values)
+    return average if signed else average.sqrt()
 
 
 @torch.enable_grad()
