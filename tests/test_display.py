@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 
 DIGITS, LABELS = (part[:200] for part in load_digits(return_X_y=True))
 ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay]
-TINY = {"hidden_layer_sizes": 8, "max_epochs": 2, "random_state": 0}
+TINY = {"hidden_layer_sizes": 8, "max_epochs": 2, "early_stopping": False, "random_state": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -179,14 +179,14 @@ def test_losses_are_those_of_the_estimator(early_stopped):
 
 
 def test_no_level_of_pca_without_pca():
-    plain = AutoEncoderTransformer(2, linear_skip=False, **TINY).fit(DIGITS)
+    plain = AutoEncoderTransformer(2, linear_skip=False, **{**TINY, "early_stopping": True}).fit(DIGITS)
     display = LossCurveDisplay.from_estimator(plain)
     assert display.start_line_ is None
     assert display.valid_line_ is not None
 
 
 def test_a_warm_start_is_not_called_pca(curved):
-    twice = AutoEncoderTransformer(2, warm_start=True, **TINY).fit(curved).fit(curved)
+    twice = AutoEncoderTransformer(2, warm_start=True, **{**TINY, "early_stopping": True}).fit(curved).fit(curved)
     display = LossCurveDisplay.from_estimator(twice)
     assert display.start_line_.get_label() == "start, held-out rows"
 
@@ -261,49 +261,49 @@ def test_fewer_rows_than_asked_for(trained):
 
 def test_without_pca_rows_to_fit_it_on_can_be_handed_in():
     plain = AutoEncoderTransformer(2, linear_skip=False, **TINY).fit(DIGITS)
-    assert list(ReconstructionDisplay.from_estimator(plain, DIGITS).rows) == ["original", "autoencoder"]
-    display = ReconstructionDisplay.from_estimator(plain, DIGITS[:50], X_train=DIGITS)
+    assert list(ReconstructionDisplay.from_estimator(plain, DIGITS, n_rows=2).rows) == ["original", "autoencoder"]
+    display = ReconstructionDisplay.from_estimator(plain, DIGITS[:50], n_rows=2, X_train=DIGITS)
     pca = PCA(2, svd_solver="full").fit(DIGITS)
-    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:8]), atol=1e-8)
+    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:2]), atol=1e-8)
     assert display.scores["PCA"] == pytest.approx(pca_score(pca, DIGITS[:50]))
 
 
 def test_images_come_back_through_the_steps_before():
     pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(3, **TINY)).fit(DIGITS)
-    display = ReconstructionDisplay.from_estimator(pipeline, DIGITS, image_shape=(8, 8))
-    assert_array_equal(display.rows["original"], DIGITS[:8])
-    assert_allclose(display.rows["autoencoder"], reconstruct(pipeline, DIGITS[:8]), atol=1e-10)
+    display = ReconstructionDisplay.from_estimator(pipeline, DIGITS, n_rows=2, image_shape=(8, 8))
+    assert_array_equal(display.rows["original"], DIGITS[:2])
+    assert_allclose(display.rows["autoencoder"], reconstruct(pipeline, DIGITS[:2]), atol=1e-10)
     pca = make_pipeline(StandardScaler(), PCA(3, svd_solver="full")).fit(DIGITS)
-    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:8]), atol=1e-8)
+    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:2]), atol=1e-8)
     assert display.scores["autoencoder"] == pipeline.score(DIGITS)
 
 
 def test_profiles_are_what_the_autoencoder_sees(scaled, frame):
-    display = ReconstructionDisplay.from_estimator(scaled, frame)
-    assert_array_equal(display.rows["original"], scaled[0].transform(frame)[:8])
+    display = ReconstructionDisplay.from_estimator(scaled, frame, n_rows=2)
+    assert_array_equal(display.rows["original"], scaled[0].transform(frame)[:2])
 
 
 def test_steps_that_cannot_be_undone(curved):
     pipeline = make_pipeline(PolynomialFeatures(2, include_bias=False), AutoEncoderTransformer(2, **TINY)).fit(curved)
-    display = ReconstructionDisplay.from_estimator(pipeline, curved, image_shape=(4, 5))
-    assert_array_equal(display.rows["original"], pipeline[0].transform(curved[:8]))
+    display = ReconstructionDisplay.from_estimator(pipeline, curved, n_rows=2, image_shape=(4, 5))
+    assert_array_equal(display.rows["original"], pipeline[0].transform(curved[:2]))
     words = pd.DataFrame({"colour": ["red", "green", "blue", "blue"] * 5, "size": ["s", "m", "l", "s"] * 5})
     pipeline = make_pipeline(OneHotEncoder(), AutoEncoderTransformer(2, **TINY)).fit(words)
-    display = ReconstructionDisplay.from_estimator(pipeline, words, image_shape=(2, 3))
-    assert_array_equal(display.rows["original"], pipeline[0].transform(words)[:8].toarray())
+    display = ReconstructionDisplay.from_estimator(pipeline, words, n_rows=2, image_shape=(2, 3))
+    assert_array_equal(display.rows["original"], pipeline[0].transform(words)[:2].toarray())
 
 
 def test_containers_and_missing_values(frame):
     pandas = AutoEncoderTransformer(2, **TINY).set_output(transform="pandas").fit(frame)
     plain = AutoEncoderTransformer(2, **TINY).fit(frame)
-    drawn = [ReconstructionDisplay.from_estimator(estimator, frame).rows for estimator in (pandas, plain)]
+    drawn = [ReconstructionDisplay.from_estimator(estimator, frame, n_rows=2).rows for estimator in (pandas, plain)]
     assert_array_equal(drawn[0]["autoencoder"], drawn[1]["autoencoder"])
     plain.fit(frame.to_numpy())
     sparse = ReconstructionDisplay.from_estimator(plain, scipy.sparse.csr_array(frame.to_numpy()), n_rows=3)
     assert_array_equal(sparse.rows["original"], frame[:3])
     holes = frame.mask(np.random.RandomState(0).uniform(size=frame.shape) < 0.2)
     estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0).fit(holes)
-    display = ReconstructionDisplay.from_estimator(estimator, holes, X_train=holes)
+    display = ReconstructionDisplay.from_estimator(estimator, holes, n_rows=8, X_train=holes)
     assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
     display = ReconstructionDisplay.from_estimator(estimator, holes)
     assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
