@@ -1,6 +1,13 @@
 """skae: the autoencoder as a scikit-learn transformer, starting at PCA."""
 
 from skae._autoencoder import AutoEncoderTransformer
+from skae._display import (
+    BottleneckDisplay,
+    LatentDisplay,
+    LatentLoadingsDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+)
 from skae._generation import sample, transform_std
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.regularizers import Contractive, Denoising, Regularizer, Sparse, Variational
@@ -11,12 +18,17 @@ __all__ = [
     "AutoEncoderOutlierDetector",
     "AutoEncoderTransformer",
     "BinaryCrossEntropy",
+    "BottleneckDisplay",
     "Contractive",
     "Cosine",
     "Denoising",
     "Huber",
+    "LatentDisplay",
+    "LatentLoadingsDisplay",
     "Loss",
+    "LossCurveDisplay",
     "Poisson",
+    "ReconstructionDisplay",
     "Regularizer",
     "Sparse",
     "SquaredError",

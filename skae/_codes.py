@@ -1,4 +1,4 @@
-"""What the slope of a decoder tells: better codes for single rows, and the units of all codes."""
+"""What the slopes of encoder and decoder tell: better codes for single rows, units of all codes, what drives them."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def _refined_part(decode, x, z, other):
     errors = torch.minimum(errors, other_errors)
     damping = torch.ones_like(errors)
     for _ in range(REFINEMENT_STEPS):
-        slopes = _jacobians(decode, z)
+        slopes = row_jacobians(decode, z)
         gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
         curvature = slopes.mT @ slopes
         diagonal = curvature.diagonal(dim1=1, dim2=2)
@@ -49,11 +49,11 @@ def slopes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     with torch.no_grad():
         n_values = decode(z[:1]).shape[1] * z.shape[1]
         parts = z.split(max(JACOBIAN_VALUES // n_values, 1))
-        return torch.cat([_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
+        return torch.cat([row_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
 
 
 @torch.enable_grad()
-def _jacobians(decode, z):
+def row_jacobians(decode, z):
     """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
 
     They come out of two backward passes, which every layer has; forward derivatives lack some.
@@ -64,3 +64,28 @@ def _jacobians(decode, z):
     (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
     columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
     return torch.stack(columns, dim=2)
+
+
+def average_jacobian(
+    jacobians: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+    function: Callable[[Tensor], Tensor],
+    values: Tensor,
+    n_out: int,
+    signed: bool,
+) -> Tensor:
+    """Average the derivatives of a function over rows of values: their mean, or the root of their mean square."""
+    total = torch.zeros((), dtype=values.dtype, device=values.device)
+    for rows in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
+        part = jacobians(function, rows)
+        total = total + (part if signed else part.square()).sum(dim=0)
+    average = total / len(values)
+    return average if signed else average.sqrt()
+
+
+@torch.enable_grad()
+def code_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Derivatives of the codes of each row by its features, of shape (n, n_features, n_components)."""
+    x = x.detach().requires_grad_()
+    columns = encode(x).unbind(dim=1)
+    slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in columns]
+    return torch.stack(slopes_of, dim=2)

@@ -1,0 +1,700 @@
+"""The pictures: what is drawn, where, with which names, and what is refused. Not how it looks."""
+
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from helpers import TRAINED, curved_rows, pca_score
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+
+from skae import (
+    AutoEncoderTransformer,
+    BottleneckDisplay,
+    LatentDisplay,
+    LatentLoadingsDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+)
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DIGITS, LABELS = (part[:200] for part in load_digits(return_X_y=True))
+ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay]
+TINY = {"hidden_layer_sizes": 8, "max_epochs": 2, "early_stopping": False, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    estimator = AutoEncoderTransformer(3, **TRAINED).fit(DIGITS)
+    assert estimator.best_epoch_ > 0
+    return estimator
+
+
+@pytest.fixture(scope="module")
+def early_stopped():
+    estimator = AutoEncoderTransformer(2, hidden_layer_sizes=16, max_epochs=5, lr=0.02, random_state=0)
+    estimator.fit(curved_rows(150))
+    assert estimator.best_epoch_ > 0
+    return estimator
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return pd.DataFrame(curved_rows(80), columns=["u", "v", "uu", "uv", "sin"]) * [1, 10, 100, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def scaled(frame):
+    return make_pipeline(StandardScaler().set_output(transform="pandas"), AutoEncoderTransformer(2, **TRAINED)).fit(
+        frame
+    )
+
+
+def reconstruct(estimator, X):
+    return estimator.inverse_transform(estimator.transform(X))
+
+
+def texts(labels):
+    return [label.get_text() for label in labels]
+
+
+# What all have in common
+
+
+@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay])
+def test_without_matplotlib_the_extra_is_named(display, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    rows = [] if display is LossCurveDisplay else [DIGITS]
+    text = rf'^{display.__name__}.from_estimator requires matplotlib. Install it with pip install "skae\[plot\]"\.$'
+    with pytest.raises(ImportError, match=text):
+        display.from_estimator(trained, *rows)
+
+
+@pytest.mark.parametrize(
+    "display",
+    [
+        LossCurveDisplay(train_losses=[1.0]),
+        ReconstructionDisplay(rows={"original": np.eye(3)}),
+        LatentDisplay(codes=np.eye(2)),
+        BottleneckDisplay(n_components=[1], scores=np.ones((1, 2))),
+        LatentLoadingsDisplay(encoder=np.eye(2), decoder=np.eye(2)),
+    ],
+    ids=lambda display: type(display).__name__,
+)
+def test_drawn_again_from_its_data(display, monkeypatch):
+    assert display.plot() is display
+    assert isinstance(display.figure_, plt.Figure)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=rf"^{type(display).__name__}.plot requires matplotlib"):
+        display.plot()
+
+
+@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay])
+@pytest.mark.parametrize("other", [PCA(2), make_pipeline(StandardScaler(), PCA(2))], ids=["PCA", "Pipeline"])
+def test_only_autoencoders(display, other):
+    rows = [] if display is LossCurveDisplay else [DIGITS]
+    with pytest.raises(TypeError, match="must be an AutoEncoderTransformer or a Pipeline that ends with one, got P"):
+        display.from_estimator(other.fit(DIGITS), *rows)
+
+
+@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED])
+def test_only_fitted(display):
+    for estimator in AutoEncoderTransformer(), make_pipeline(StandardScaler(), AutoEncoderTransformer()):
+        with pytest.raises(NotFittedError):
+            display.from_estimator(estimator, *([] if display is LossCurveDisplay else [DIGITS]))
+
+
+@pytest.mark.parametrize("display", ON_FITTED)
+def test_image_shape_is_checked(display, trained):
+    for shape in ((8, 9), (2, 8, 4), (64,), 64, (-8, -8), "(8, 8)"):
+        with pytest.raises(ValueError, match=r"image_shape=.* must be 'auto', None, .* product of 64"):
+            display.from_estimator(trained, DIGITS, image_shape=shape)
+
+
+@pytest.mark.parametrize("display", ON_FITTED)
+def test_image_shape_comes_from_the_estimator(display):
+    convolutional = AutoEncoderTransformer(2, architecture="conv", input_shape=(1, 8, 8), max_epochs=0).fit(DIGITS)
+    n_axes = {ReconstructionDisplay: 3 * 8, LatentDisplay: 2, LatentLoadingsDisplay: 2 * 2}[display]
+    assert display.from_estimator(convolutional, DIGITS).axes_.size == n_axes
+    n_axes = {ReconstructionDisplay: 8, LatentDisplay: 1, LatentLoadingsDisplay: 2}[display]
+    assert display.from_estimator(convolutional, DIGITS, image_shape=None).axes_.size == n_axes
+
+
+@pytest.mark.parametrize("display", ON_FITTED)
+def test_axes_handed_in_are_used(display, trained):
+    shape = {ReconstructionDisplay: (3, 8), LatentDisplay: (1, 2), LatentLoadingsDisplay: (2, 3)}[display]
+    figure, axes = plt.subplots(*shape)
+    own = display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=axes)
+    assert list(own.axes_.flat) == list(axes.flat)
+    assert own.figure_ is figure
+
+    figure, (left, _) = plt.subplots(1, 2)
+    own = display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=left)
+    assert own.axes_.size == np.prod(shape)
+    assert own.figure_ is figure
+    assert not left.axison
+    place = left.get_position()
+    for ax in own.axes_.flat:
+        assert place.x0 - 1e-9 <= ax.get_position(original=True).x0 < place.x1
+
+    with pytest.raises(ValueError, match=rf"ax holds 5 axes, but {display.__name__}.plot needs {np.prod(shape)}: "):
+        display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=plt.subplots(5)[1])
+    with pytest.raises(ValueError, match="ax has no place in a grid, so it cannot be divided"):
+        display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=plt.figure().add_axes([0, 0, 1, 1]))
+
+
+# The losses
+
+
+def test_losses_are_those_of_the_estimator(early_stopped):
+    ax = plt.subplots()[1]
+    display = LossCurveDisplay.from_estimator(make_pipeline(early_stopped), ax=ax)
+    assert display.ax_ is ax and display.figure_ is ax.figure
+    assert_array_equal(display.train_line_.get_data(), [np.arange(1, 6), early_stopped.loss_curve_])
+    scores = np.asarray(early_stopped.validation_scores_)
+    assert_array_equal(display.valid_line_.get_data(), [np.arange(6), 1 - scores])
+    assert display.valid_line_.get_markevery() == [early_stopped.best_epoch_]
+    assert_array_equal(display.start_line_.get_ydata(), 1 - scores[0])
+    assert_array_equal(display.best_line_.get_xdata(), early_stopped.best_epoch_)
+    kept = f"kept: epoch {early_stopped.best_epoch_}"
+    assert texts(ax.get_legend().get_texts()) == ["training rows", "held-out rows", "PCA, held-out rows", kept]
+
+
+def test_no_level_of_pca_without_pca():
+    plain = AutoEncoderTransformer(2, linear_skip=False, **{**TINY, "early_stopping": True}).fit(DIGITS)
+    display = LossCurveDisplay.from_estimator(plain)
+    assert display.start_line_ is None
+    assert display.valid_line_ is not None
+
+
+def test_a_warm_start_is_not_called_pca(curved):
+    twice = AutoEncoderTransformer(2, warm_start=True, **{**TINY, "early_stopping": True}).fit(curved).fit(curved)
+    display = LossCurveDisplay.from_estimator(twice)
+    assert display.start_line_.get_label() == "start, held-out rows"
+
+
+def test_losses_without_held_out_rows(trained):
+    display = LossCurveDisplay.from_estimator(trained)
+    assert display.valid_line_ is None and display.start_line_ is None
+    assert texts(display.ax_.get_legend().get_texts()) == ["training rows", f"kept: epoch {trained.best_epoch_}"]
+
+
+def test_the_start_may_be_what_was_kept():
+    display = LossCurveDisplay(train_losses=[0.9, 0.1], valid_losses=[0.5, 0.6, 0.7], start_name="PCA").plot()
+    assert display.best_line_.get_label() == "kept: the start"
+    assert display.ax_.get_yscale() == "log"
+    assert LossCurveDisplay(train_losses=[0.9, -0.1]).plot().ax_.get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("parameters", [{"max_epochs": 0}, {"activation": "identity"}], ids=str)
+def test_nothing_learnt_has_no_curve(curved, parameters):
+    estimator = AutoEncoderTransformer(2, **parameters).fit(curved)
+    text = (
+        rf"has an empty loss_curve_.* max_epochs=0 \(given: {estimator.max_epochs}\).*too few rows carry the variance"
+    )
+    with pytest.raises(ValueError, match=text):
+        LossCurveDisplay.from_estimator(estimator)
+
+
+# The reconstructions
+
+
+def test_reconstructed_images(trained):
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=5, image_shape=(8, 8), cmap="gray_r")
+    assert display.axes_.shape == (3, 5)
+    pca = PCA(3, svd_solver="full").fit(DIGITS)
+    expected = {"original": DIGITS, "autoencoder": reconstruct(trained, DIGITS), "PCA": reconstruct(pca, DIGITS)}
+    assert list(display.artists_) == list(expected)
+    for name, rows in expected.items():
+        for artist, row in zip(display.artists_[name], rows[:5], strict=True):
+            assert_allclose(artist.get_array(), row.reshape(8, 8), atol=1e-8)
+            assert artist.get_clim() == (DIGITS[:5].min(), DIGITS[:5].max())
+            assert artist.get_cmap().name == "gray_r"
+    assert display.scores["autoencoder"] == trained.score(DIGITS)
+    assert display.scores["PCA"] == pytest.approx(pca_score(pca, DIGITS))
+    labels = [ax.get_ylabel() for ax in display.axes_[:, 0]]
+    assert labels == ["original", *(f"{name}\n{share:.1%} explained" for name, share in display.scores.items())]
+
+
+def test_reconstructed_profiles(trained):
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=6)
+    assert display.axes_.shape == (2, 4)
+    assert [ax.get_visible() for ax in display.axes_.flat] == [True] * 6 + [False] * 2
+    for ax, row, own in zip(display.axes_.flat, DIGITS, reconstruct(trained, DIGITS[:6]), strict=False):
+        original, autoencoder, _ = ax.lines
+        assert_array_equal(original.get_ydata(), row)
+        assert_array_equal(autoencoder.get_ydata(), own)
+    assert len(texts(display.figure_.legends[0].get_texts())) == 3
+
+
+def test_profiles_in_axes_of_ones_own(trained):
+    figure, axes = plt.subplots(1, 4)
+    ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=4, ax=axes)
+    assert not figure.legends
+    assert texts(axes[0].get_legend().get_texts()) == ["original", "autoencoder", "PCA"]
+    one = plt.subplots()[1]
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=1, ax=one)
+    assert display.axes_.tolist() == [[one]] and one.axison
+
+
+def test_fewer_rows_than_asked_for(trained):
+    assert ReconstructionDisplay.from_estimator(trained, DIGITS[:2], image_shape=(8, 8)).axes_.shape == (3, 2)
+
+
+def test_without_pca_rows_to_fit_it_on_can_be_handed_in():
+    plain = AutoEncoderTransformer(2, linear_skip=False, **TINY).fit(DIGITS)
+    assert list(ReconstructionDisplay.from_estimator(plain, DIGITS, n_rows=2).rows) == ["original", "autoencoder"]
+    display = ReconstructionDisplay.from_estimator(plain, DIGITS[:50], n_rows=2, X_train=DIGITS)
+    pca = PCA(2, svd_solver="full").fit(DIGITS)
+    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:2]), atol=1e-8)
+    assert display.scores["PCA"] == pytest.approx(pca_score(pca, DIGITS[:50]))
+
+
+def test_images_come_back_through_the_steps_before():
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(3, **TINY)).fit(DIGITS)
+    display = ReconstructionDisplay.from_estimator(pipeline, DIGITS, n_rows=2, image_shape=(8, 8))
+    assert_array_equal(display.rows["original"], DIGITS[:2])
+    assert_allclose(display.rows["autoencoder"], reconstruct(pipeline, DIGITS[:2]), atol=1e-10)
+    pca = make_pipeline(StandardScaler(), PCA(3, svd_solver="full")).fit(DIGITS)
+    assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:2]), atol=1e-8)
+    assert display.scores["autoencoder"] == pipeline.score(DIGITS)
+
+
+def test_profiles_are_what_the_autoencoder_sees(scaled, frame):
+    display = ReconstructionDisplay.from_estimator(scaled, frame, n_rows=2)
+    assert_array_equal(display.rows["original"], scaled[0].transform(frame)[:2])
+
+
+def test_steps_that_cannot_be_undone(curved):
+    pipeline = make_pipeline(PolynomialFeatures(2, include_bias=False), AutoEncoderTransformer(2, **TINY)).fit(curved)
+    display = ReconstructionDisplay.from_estimator(pipeline, curved, n_rows=2, image_shape=(4, 5))
+    assert_array_equal(display.rows["original"], pipeline[0].transform(curved[:2]))
+    words = pd.DataFrame({"colour": ["red", "green", "blue", "blue"] * 5, "size": ["s", "m", "l", "s"] * 5})
+    pipeline = make_pipeline(OneHotEncoder(), AutoEncoderTransformer(2, **TINY)).fit(words)
+    display = ReconstructionDisplay.from_estimator(pipeline, words, n_rows=2, image_shape=(2, 3))
+    assert_array_equal(display.rows["original"], pipeline[0].transform(words)[:2].toarray())
+
+
+def test_containers_and_missing_values(frame):
+    pandas = AutoEncoderTransformer(2, **TINY).set_output(transform="pandas").fit(frame)
+    plain = AutoEncoderTransformer(2, **TINY).fit(frame)
+    drawn = [ReconstructionDisplay.from_estimator(estimator, frame, n_rows=2).rows for estimator in (pandas, plain)]
+    assert_array_equal(drawn[0]["autoencoder"], drawn[1]["autoencoder"])
+    plain.fit(frame.to_numpy())
+    sparse = ReconstructionDisplay.from_estimator(plain, scipy.sparse.csr_array(frame.to_numpy()), n_rows=3)
+    assert_array_equal(sparse.rows["original"], frame[:3])
+    holes = frame.mask(np.random.RandomState(0).uniform(size=frame.shape) < 0.2)
+    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0).fit(holes)
+    display = ReconstructionDisplay.from_estimator(estimator, holes, n_rows=8, X_train=holes)
+    assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
+    display = ReconstructionDisplay.from_estimator(estimator, holes)
+    assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
+    assert display.scores["PCA"] == pytest.approx(display.scores["autoencoder"])
+    assert np.isnan(display.rows["original"]).any() and np.isfinite(display.rows["PCA"]).all()
+
+
+def test_three_channels_are_colours():
+    X = np.random.RandomState(0).uniform(5, 9, (40, 12))
+    estimator = AutoEncoderTransformer(2, max_epochs=0).fit(X)
+    display = ReconstructionDisplay.from_estimator(estimator, X, n_rows=2, image_shape=(3, 2, 2))
+    drawn = np.asarray(display.artists_["original"][1].get_array())
+    shown = X[:2]
+    scaled = (X[1] - shown.min()) / (shown.max() - shown.min())
+    assert_allclose(drawn, np.moveaxis(scaled.reshape(3, 2, 2), 0, -1))
+    display = LatentDisplay.from_estimator(estimator, X, image_shape=(3, 2, 2), n_images=3)
+    mosaic = np.asarray(display.grid_.get_array())
+    assert mosaic.shape == (6, 6, 4)
+    assert_array_equal(mosaic[..., 3].reshape(3, 2, 3, 2)[:, 0, :, 0] == 0, np.isnan(display.images[::-1, :, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("n_rows", [0, 2.5, "all"])
+def test_number_of_rows_is_checked(trained, n_rows):
+    for display in ReconstructionDisplay, LatentLoadingsDisplay:
+        with pytest.raises(ValueError, match=rf"n_rows={n_rows!r} must be an integer of at least 1"):
+            display.from_estimator(trained, DIGITS, n_rows=n_rows)
+
+
+# The codes
+
+
+@pytest.mark.parametrize("kind", ["numbers", "words", "booleans", "categories"])
+def test_classes_have_colours_and_a_legend(trained, kind):
+    y = {"numbers": LABELS, "words": np.array([f"digit {label}" for label in LABELS]), "booleans": LABELS > 4}.get(kind)
+    y = pd.Series(LABELS).map({label: "even" if label % 2 == 0 else "odd" for label in range(10)}) if y is None else y
+    display = LatentDisplay.from_estimator(trained, DIGITS, y)
+    classes = np.unique(np.asarray(y))
+    assert texts(display.ax_.get_legend().get_texts()) == [str(label) for label in classes]
+    assert display.colorbar_ is None
+    codes = trained.transform(DIGITS)
+    for scatter, label in zip(display.scatters_, classes, strict=True):
+        assert_array_equal(scatter.get_offsets(), codes[np.asarray(y) == label, :2])
+    assert len({tuple(scatter.get_facecolor()[0]) for scatter in display.scatters_}) == len(classes)
+
+
+def test_more_classes_than_colours_have_other_markers(trained):
+    y = np.array([f"class {index % 13}" for index in range(200)])
+    display = LatentDisplay.from_estimator(trained, DIGITS, y)
+    looks = {(tuple(one.get_facecolor()[0]), one.get_paths()[0].vertices.tobytes()) for one in display.scatters_}
+    assert len(looks) == 13
+
+
+@pytest.mark.parametrize("y", [DIGITS.mean(axis=1), np.arange(200)], ids=["fractions", "many whole numbers"])
+def test_values_have_a_colour_bar(trained, y):
+    display = LatentDisplay.from_estimator(trained, DIGITS, pd.Series(y, name="ink"))
+    (scatter,) = display.scatters_
+    assert_array_equal(scatter.get_array(), y)
+    assert display.colorbar_.ax.get_ylabel() == "ink"
+    assert display.ax_.get_legend() is None
+
+
+def test_codes_without_labels(trained):
+    display = LatentDisplay.from_estimator(trained, DIGITS, components=(2, 1))
+    (scatter,) = display.scatters_
+    assert_array_equal(scatter.get_offsets(), trained.transform(DIGITS)[:, [2, 1]])
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("code 2", "code 1")
+    assert display.grid_ is None and display.axes_.tolist() == [display.ax_]
+
+
+def test_decoded_images_lie_where_their_codes_do(trained):
+    ax = plt.subplots(1, 2)[1]
+    display = LatentDisplay.from_estimator(trained, DIGITS, components=(0, 2), image_shape=(8, 8), n_images=5, ax=ax)
+    left, right = display.axes_
+    x_ends, y_ends = left.get_xlim(), left.get_ylim()
+    assert display.grid_.get_extent() == [*x_ends, *y_ends]
+    codes = trained.transform(DIGITS)
+    column, row = (
+        np.floor((codes[:, code] - ends[0]) / (ends[1] - ends[0]) * 5).astype(int)
+        for code, ends in ((0, x_ends), (2, y_ends))
+    )
+    filled = np.zeros((5, 5), dtype=bool)
+    filled[row, column] = True
+    assert_array_equal(~np.isnan(display.images[..., 0, 0]), filled)
+    assert 0 < filled.sum() < 25
+    i, j = row[0], column[0]
+    middle = [x_ends[0] + (j + 0.5) / 5 * (x_ends[1] - x_ends[0]), np.median(codes[:, 1])]
+    middle.append(y_ends[0] + (i + 0.5) / 5 * (y_ends[1] - y_ends[0]))
+    image = trained.inverse_transform([middle]).reshape(8, 8)
+    assert_allclose(display.images[i, j], image, atol=1e-6)
+    mosaic = np.asarray(display.grid_.get_array())
+    assert_allclose(mosaic[(4 - i) * 8 : (5 - i) * 8, j * 8 : (j + 1) * 8], image, atol=1e-6)  # drawn from the top
+    assert display.grid_.get_clim() == (DIGITS.min(), DIGITS.max())
+
+
+def test_codes_and_images_of_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(2, **TINY)).fit(DIGITS)
+    display = LatentDisplay.from_estimator(pipeline, DIGITS, image_shape=(8, 8), n_images=1)
+    assert_array_equal(display.codes, pipeline.transform(DIGITS))
+    middle = [[np.mean(display.ax_.get_xlim()), np.mean(display.ax_.get_ylim())]]
+    assert_allclose(display.images[0, 0].ravel(), pipeline.inverse_transform(middle)[0], atol=1e-8)
+
+
+def test_equal_codes_can_be_drawn(trained):
+    display = LatentDisplay.from_estimator(trained, DIGITS[[0, 0, 0]], image_shape=(8, 8), n_images=3)
+    assert np.isfinite(display.images).any(axis=(2, 3)).sum() == 1
+
+
+@pytest.mark.parametrize("components", [(0, 3), (0, 0), (0,), (0, 1, 2), 1, (0, -1), (0.0, 1.0), "01"])
+def test_which_codes_is_checked(trained, components):
+    with pytest.raises(ValueError, match=r"components=.* must be two different whole numbers from 0 to 2"):
+        LatentDisplay.from_estimator(trained, DIGITS, components=components)
+
+
+def test_one_code_is_too_few(curved):
+    with pytest.raises(ValueError, match=r"from 0 to 0: the autoencoder has n_components=1"):
+        LatentDisplay.from_estimator(AutoEncoderTransformer(1, max_epochs=0).fit(curved), curved)
+
+
+def test_labels_and_size_of_the_grid_are_checked(trained):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        LatentDisplay.from_estimator(trained, DIGITS, LABELS[:-1])
+    with pytest.raises(ValueError, match="n_images=0 must be an integer of at least 1"):
+        LatentDisplay.from_estimator(trained, DIGITS, image_shape=(8, 8), n_images=0)
+
+
+# The bottleneck
+
+
+def held_out_pca(X, n_components, cv):
+    """Share of the held-out variance that scikit-learn's PCA explains, of each fold."""
+    return [pca_score(PCA(n_components, svd_solver="full").fit(X[fit]), X[test]) for fit, test in cv.split(X)]
+
+
+def test_bottlenecks_are_cross_validated(curved):
+    estimator, cv, ax = AutoEncoderTransformer(**TRAINED), KFold(2, shuffle=True), plt.subplots()[1]
+    splits = list(cv.split(curved))
+    display = BottleneckDisplay.from_estimator(estimator, curved, n_components=(4, 1, 2), cv=splits, ax=ax)
+    assert display.ax_ is ax
+    assert_array_equal(display.n_components, [1, 2, 4])
+    expected = [cross_val_score(clone(estimator).set_params(n_components=k), curved, cv=splits) for k in (1, 2, 4)]
+    assert_array_equal(display.scores, expected)
+    line, _, (bars,) = display.errorbar_
+    assert_array_equal(line.get_data(), [[1, 2, 4], np.mean(expected, axis=1)])
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    assert_allclose(np.diff(ends)[:, 0], 2 * np.std(expected, axis=1))
+    assert texts(ax.get_legend().get_texts()) == ["PCA", "autoencoder"]
+    assert ax.get_ylabel() == "held-out share of variance explained"
+    assert texts(ax.get_xticklabels()) == ["1", "2", "4"]
+
+
+def test_bottlenecks_beside_pca(curved):
+    cv = KFold(3)
+    display = BottleneckDisplay.from_estimator(AutoEncoderTransformer(max_epochs=0), curved, n_components=[1, 3], cv=cv)
+    expected = [held_out_pca(curved, k, cv) for k in (1, 3)]
+    assert_allclose(display.pca_scores, expected)
+    assert_allclose(display.scores, expected)
+    assert_allclose(display.pca_errorbar_[0].get_ydata(), np.mean(expected, axis=1))
+    without = BottleneckDisplay.from_estimator(
+        AutoEncoderTransformer(max_epochs=0), curved, n_components=2, cv=2, pca=False
+    )
+    assert without.pca_scores is None and without.pca_errorbar_ is None
+
+
+def test_bottlenecks_of_a_pipeline(frame):
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(max_epochs=0))
+    display = BottleneckDisplay.from_estimator(pipeline, frame, cv=2)
+    assert_array_equal(display.n_components, [1, 2])  # up to half of five features
+    assert_allclose(display.scores, display.pca_scores)
+    scored = BottleneckDisplay.from_estimator(pipeline, frame, cv=2, scoring=lambda estimator, X, y=None: 7.0)
+    assert (scored.scores == 7).all() and (scored.pca_scores == 7).all()
+    assert scored.score_name == "held-out score"
+
+
+def test_wide_sizes_are_on_a_logarithmic_axis():
+    display = BottleneckDisplay(n_components=2 ** np.arange(6), scores=np.ones((6, 2))).plot()
+    assert display.ax_.get_xscale() == "log"
+    display = BottleneckDisplay(n_components=np.arange(1, 4), scores=np.ones((3, 2))).plot()
+    assert display.ax_.get_xscale() == "linear"
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 1], [1.5], "auto"])
+def test_sizes_are_checked(curved, sizes):
+    with pytest.raises(ValueError, match="n_components=.* must hold integers of at least 1, or be None"):
+        BottleneckDisplay.from_estimator(AutoEncoderTransformer(), curved, n_components=sizes)
+
+
+def test_a_fit_that_fails_is_an_error(curved):
+    with pytest.raises(ValueError, match="n_components=6 must not exceed n_features=5"):
+        BottleneckDisplay.from_estimator(AutoEncoderTransformer(max_epochs=0), curved, n_components=[6], cv=2)
+
+
+def test_bottlenecks_of_a_search(curved):
+    grid = {"n_components": [3, 1], "lr": [1e-4, 1e-2]}
+    cv = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(AutoEncoderTransformer(**TRAINED), grid, cv=cv).fit(curved)
+    display = BottleneckDisplay.from_cv_results(search, curved)
+    assert_array_equal(display.n_components, [1, 3])
+    means = search.cv_results_["mean_test_score"].reshape(2, 2)  # one row a learning rate
+    assert_allclose(display.scores.mean(axis=1), means.max(axis=0)[::-1])
+    chosen = np.argmax(search.cv_results_["mean_test_score"] * (search.cv_results_["param_n_components"] == 3))
+    assert display.scores[1].std() == pytest.approx(search.cv_results_["std_test_score"][chosen])
+    assert_allclose(display.pca_scores, [held_out_pca(curved, k, cv) for k in (1, 3)])
+    assert display.score_name == "held-out share of variance explained"
+
+    bare = BottleneckDisplay.from_cv_results(search.cv_results_)
+    assert_array_equal(bare.scores, display.scores)
+    assert bare.pca_scores is None and bare.score_name == "held-out score"
+    bare = BottleneckDisplay.from_cv_results(pd.DataFrame(search.cv_results_), curved)
+    assert_allclose(bare.pca_scores, [held_out_pca(curved, k, KFold(3)) for k in (1, 3)])
+    bare = BottleneckDisplay.from_cv_results(search.cv_results_, curved, cv=cv)
+    assert_array_equal(bare.pca_scores, display.pca_scores)
+
+
+def test_bottlenecks_of_a_search_over_a_pipeline(frame):
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(max_epochs=0))
+    search = GridSearchCV(pipeline, {"autoencodertransformer__n_components": [1, 2]}, cv=2).fit(frame)
+    display = BottleneckDisplay.from_cv_results(search, frame)
+    assert_allclose(display.pca_scores, display.scores)
+    text = "does not tell what surrounds autoencodertransformer__n_components"
+    with pytest.raises(ValueError, match=text):
+        BottleneckDisplay.from_cv_results(search.cv_results_, frame)
+
+
+def test_bottlenecks_before_a_classifier():
+    pipeline = make_pipeline(AutoEncoderTransformer(max_epochs=0), LogisticRegression(max_iter=500))
+    scoring = {"hits": "accuracy", "loss": "neg_log_loss"}
+    grid = {"autoencodertransformer__n_components": [2, 5]}
+    X, y = DIGITS / 16, LABELS
+    search = GridSearchCV(pipeline, grid, cv=2, scoring=scoring, refit=False).fit(X, y)
+    for metric in scoring:
+        display = BottleneckDisplay.from_cv_results(search, X, y, metric=metric)
+        assert_allclose(display.scores.mean(axis=1), search.cv_results_[f"mean_test_{metric}"])
+        assert_allclose(display.pca_scores, display.scores, atol=1e-6)
+        assert display.score_name == "held-out score"
+    with pytest.raises(ValueError, match="cv_results has no 'mean_test_score', only .*'mean_test_hits'"):
+        BottleneckDisplay.from_cv_results(search)
+
+
+def test_which_parameter_is_the_size():
+    results = {"param_a__n_components": [2, 3], "param_n_components": [5, 6], "mean_test_score": [0.1, 0.2]}
+    results |= {"split0_test_score": [0.1, 0.2]}
+    text = r"cv_results has 2 parameters that end with n_components, \['a__n_components', 'n_components'\]"
+    with pytest.raises(ValueError, match=text):
+        BottleneckDisplay.from_cv_results(results)
+    display = BottleneckDisplay.from_cv_results(results, param_name="a__n_components")
+    assert_array_equal(display.n_components, [2, 3])
+    with pytest.raises(ValueError, match="cv_results has 0 parameters that end with n_components"):
+        BottleneckDisplay.from_cv_results({"param_lr": [1]})
+    with pytest.raises(ValueError, match="cv_results has no 'param_size', only"):
+        BottleneckDisplay.from_cv_results(results, param_name="size")
+
+
+def test_candidates_that_failed_or_have_no_size_are_left_out():
+    sizes = np.ma.array([2, 2, 3, 4], mask=[False, False, False, True])
+    scores = np.array([0.1, np.nan, 0.3, 0.4])
+    results = {"param_n_components": sizes, "mean_test_score": scores, "split0_test_score": scores}
+    display = BottleneckDisplay.from_cv_results(results)
+    assert_array_equal(display.n_components, [2, 3])
+    assert_array_equal(display.scores, [[0.1], [0.3]])
+    with pytest.raises(ValueError, match="no candidate with a finite mean_test_score: all fits have failed"):
+        BottleneckDisplay.from_cv_results({**results, "mean_test_score": [np.nan] * 4})
+
+
+def test_a_search_that_is_not_fitted_or_not_over_an_autoencoder(curved):
+    search = GridSearchCV(PCA(), {"n_components": [1, 2]}, cv=2)
+    with pytest.raises(NotFittedError):
+        BottleneckDisplay.from_cv_results(search)
+    with pytest.raises(TypeError, match="must be an AutoEncoderTransformer"):
+        BottleneckDisplay.from_cv_results(search.fit(curved), curved)
+
+
+# What drives the codes
+
+
+def test_loadings_of_a_linear_autoencoder_are_the_components(curved):
+    estimator = AutoEncoderTransformer(2, max_epochs=0).fit(curved)
+    pca = PCA(2, svd_solver="full").fit(curved)
+    display = LatentLoadingsDisplay.from_estimator(estimator, curved, step="unit")
+    assert_allclose(display.encoder, pca.components_.T, atol=1e-8)
+    assert_allclose(display.decoder, pca.components_.T, atol=1e-8)
+    display = LatentLoadingsDisplay.from_estimator(estimator, curved)
+    assert_allclose(display.encoder, pca.components_.T * curved.std(axis=0)[:, np.newaxis], atol=1e-8)
+    assert_allclose(display.decoder, pca.components_.T * pca.transform(curved).std(axis=0), atol=1e-8)
+
+
+def slopes(function, rows, step=1e-5):
+    """Derivatives of a function of rows, of shape (n_rows, n_in, n_out), by differences."""
+    moves = step * np.eye(rows.shape[1])
+    return np.stack([(function(rows + move) - function(rows - move)) / (2 * step) for move in moves], axis=1)
+
+
+@pytest.mark.parametrize("average", ["mean", "rms"])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"whiten": True}, {"architecture": "tied"}, {"linear_skip": False}], ids=str
+)
+def test_loadings_are_average_slopes(average, parameters):
+    X = 3 * curved_rows(60)
+    estimator = AutoEncoderTransformer(2, **TRAINED, **parameters).fit(X)
+    # Beyond the training rows codes are found by a search, so none of these may be at their border.
+    inside = 0.8 * X
+    display = LatentLoadingsDisplay.from_estimator(estimator, inside, average=average, step="unit", n_rows=20)
+    rows = inside[np.linspace(0, 59, 20).round().astype(int)]
+
+    def averaged(values):
+        return values.mean(axis=0) if average == "mean" else np.sqrt(np.square(values).mean(axis=0))
+
+    assert_allclose(display.encoder, averaged(slopes(estimator.transform, rows)), atol=1e-4)
+    decoded = averaged(slopes(estimator.inverse_transform, estimator.transform(rows)))
+    assert_allclose(display.decoder, decoded.T, atol=1e-4)
+    assert np.abs(display.encoder).max() > 0.01
+
+
+def test_heat_maps_have_names_and_zero_in_the_middle(scaled, frame):
+    display = LatentLoadingsDisplay.from_estimator(scaled, frame, components=[1])
+    assert display.axes_.shape == (1, 2)
+    assert texts(display.axes_[0, 0].get_yticklabels()) == list(frame.columns)
+    assert texts(display.axes_[0, 1].get_xticklabels()) == ["code 1"]
+    for name in "encoder", "decoder":
+        (image,) = display.artists_[name]
+        assert_array_equal(image.get_array(), getattr(display, name))
+        low, high = image.get_clim()
+        assert low == -high == -np.abs(getattr(display, name)).max()
+    assert [bar.ax.get_ylabel() for bar in display.colorbars_] == ["step in code", "step in feature"]
+
+
+def test_names_come_from_frames_steps_or_the_caller(frame):
+    for estimator in (
+        AutoEncoderTransformer(2, max_epochs=0),
+        make_pipeline(StandardScaler(), AutoEncoderTransformer(2, max_epochs=0)),
+    ):
+        display = LatentLoadingsDisplay.from_estimator(estimator.fit(frame), frame)
+        assert list(display.feature_names) == list(frame.columns)
+    plain = AutoEncoderTransformer(2, max_epochs=0).fit(frame.to_numpy())
+    display = LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy())
+    assert display.feature_names is None
+    assert texts(display.axes_[0, 0].get_yticklabels()) == list("01234")
+    display = LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy(), feature_names=list("abcde"))
+    assert texts(display.axes_[0, 0].get_yticklabels()) == list("abcde")
+    with pytest.raises(ValueError, match="feature_names holds 2 names, but there are 5 features"):
+        LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy(), feature_names=["a", "b"])
+
+
+def test_loadings_as_images(trained):
+    display = LatentLoadingsDisplay.from_estimator(trained, DIGITS, average="rms", image_shape=(8, 8))
+    assert display.axes_.shape == (2, 3)
+    assert [ax.get_title() for ax in display.axes_[0]] == ["code 0", "code 1", "code 2"]
+    for code in range(3):
+        image = display.artists_["decoder"][code]
+        assert_array_equal(image.get_array(), display.decoder[:, code].reshape(8, 8))
+        assert image.get_clim() == (0, display.decoder.max())
+    signed = LatentLoadingsDisplay.from_estimator(trained, DIGITS, image_shape=(8, 8))
+    assert (np.abs(signed.encoder) <= display.encoder + 1e-12).all()
+    assert signed.artists_["encoder"][0].get_cmap().name == "RdBu_r"
+
+
+def test_loadings_of_coloured_images():
+    X = np.random.RandomState(0).uniform(5, 9, (40, 12))
+    estimator = AutoEncoderTransformer(2, max_epochs=0).fit(X)
+    display = LatentLoadingsDisplay.from_estimator(estimator, X, image_shape=(3, 2, 2))
+    image = display.artists_["encoder"][1].get_array()
+    assert_allclose(image, display.encoder[:, 1].reshape(3, 2, 2).mean(axis=0))
+
+
+def test_rows_far_from_the_training_rows_do_not_count_in_the_codes(curved):
+    estimator = AutoEncoderTransformer(2, **TRAINED).fit(curved)
+    wild = np.vstack([curved, [[1e4, 0, 0, 0, 0]]])
+    options = {"step": "unit", "n_rows": 61}
+    with_wild, without = (LatentLoadingsDisplay.from_estimator(estimator, X, **options) for X in (wild, curved))
+    assert_allclose(with_wild.encoder, without.encoder)
+    with pytest.raises(ValueError, match="None of the 1 rows is near the training rows"):
+        LatentLoadingsDisplay.from_estimator(estimator, wild[-1:], **options)
+
+
+def test_loadings_of_sparse_and_incomplete_rows(curved):
+    holes = np.where(np.random.RandomState(0).uniform(size=curved.shape) < 0.2, np.nan, curved)
+    estimator = AutoEncoderTransformer(2, allow_nan=True, **TINY).fit(holes)
+    display = LatentLoadingsDisplay.from_estimator(estimator, holes)
+    assert np.isfinite(display.encoder).all() and np.isfinite(display.decoder).all()
+    estimator = AutoEncoderTransformer(2, **TINY).fit(curved)
+    kinds = curved, scipy.sparse.csr_array(curved)
+    dense, sparse = (LatentLoadingsDisplay.from_estimator(estimator, X).encoder for X in kinds)
+    assert_array_equal(dense, sparse)
+
+
+def test_parameters_of_loadings_are_checked(trained):
+    with pytest.raises(ValueError, match="average='median' must be 'mean' or 'rms'"):
+        LatentLoadingsDisplay.from_estimator(trained, DIGITS, average="median")
+    with pytest.raises(ValueError, match="step='big' must be 'spread' or 'unit'"):
+        LatentLoadingsDisplay.from_estimator(trained, DIGITS, step="big")
+    with pytest.raises(ValueError, match="step='spread' needs at least 2 rows, but X has 1"):
+        LatentLoadingsDisplay.from_estimator(trained, DIGITS[:1])
+    for components in ([], [3], [0.5], "0"):
+        with pytest.raises(ValueError, match="components=.* must hold whole numbers from 0 to 2"):
+            LatentLoadingsDisplay.from_estimator(trained, DIGITS, components=components)
