@@ -12,6 +12,8 @@ PACKAGE = ROOT / "skae"
 # From the ground up: a module imports only from those before it.
 ORDER = (
     "_device",
+    "_archive",
+    "_plain",
     "_rows",
     "_codes",
     "_layers",
@@ -28,6 +30,7 @@ ORDER = (
     "_objectives.stages",
     "_objectives",
     "_modules",
+    "_frozen",
     "_missing",
     "_callbacks",
     "_net",
@@ -36,6 +39,7 @@ ORDER = (
     "_autoencoder",
     "_generation",
     "_outliers",
+    "_persistence",
     "__init__",
 )
 MAY_IMPORT_SKORCH = {"_callbacks", "_net"}
