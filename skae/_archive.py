@@ -50,8 +50,16 @@ NPY_HEADER = re.compile(
 DATE, UNIX, MODE = (1980, 1, 1, 0, 0, 0), 3, 0o100644 << 16
 # What the standard library raises for a broken zip or document.
 BROKEN = (
-    zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, LookupError, EOFError, OverflowError, MemoryError
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def write_archive(path: str | os.PathLike, document: dict, arrays: Mapping[str, NDArray]) -> None:
@@ -101,13 +109,22 @@ def read_archive(path: str | os.PathLike) -> tuple[dict, dict[str, NDArray]]:
         file.seek(0)
         content = io.BytesIO(file.read(n_bytes))
     _check_seal(content, n_sealed)
+    with _blamed("zip"):
+        archive = zipfile.ZipFile(content)
+    names = _checked_members(archive, n_bytes)
+    with _blamed("zip"):
+        members = {name: archive.read(name) for name in names}
+    document = _document(members.pop(DOCUMENT))
+    return document, {name.removesuffix(SUFFIX): _array(name, member) for name, member in members.items()}
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Say that it is the file's fault, whatever the standard library makes of its bytes."""
     try:
-        with zipfile.ZipFile(content) as archive:
-            members = _checked_members(archive, n_bytes)
-            arrays = {name.removesuffix(SUFFIX): _array(name, archive.read(name)) for name in members}
-            return _document(archive.read(DOCUMENT)), arrays
+        yield
     except BROKEN as error:
-        raise ValueError(f"its zip or its document is broken: {error!r}.") from error
+        raise ValueError(f"its {what} is broken: {type(error).__name__}: {error}.") from error
 
 
 @contextmanager
@@ -176,7 +193,7 @@ def _member(name: str, compression: int) -> zipfile.ZipInfo:
 
 
 def _checked_members(archive: zipfile.ZipFile, n_bytes: int) -> list[str]:
-    """Names of the arrays, once what all members say of themselves is within limits."""
+    """Names of the members, once what they say of themselves is within limits."""
     members = archive.infolist()
     names = [member.filename for member in members]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
@@ -199,7 +216,7 @@ def _checked_members(archive: zipfile.ZipFile, n_bytes: int) -> list[str]:
             )
     if DOCUMENT not in names:
         raise ValueError(f"it has no member {DOCUMENT!r}.")
-    return [name for name in names if name != DOCUMENT]
+    return names
 
 
 def _npy(array: NDArray) -> bytes:
@@ -225,7 +242,8 @@ def _array(name: str, content: bytes) -> NDArray:
     expected, found = math.prod(shape) * dtype.itemsize, len(content) - header.end()
     if expected != found:
         raise ValueError(f"{name!r} says that it has shape {shape} of {dtype}, {expected} bytes, but {found} follow.")
-    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    with _blamed(repr(name)):
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -234,9 +252,10 @@ _CODES = {np.dtype(name).str[1:].encode() for name in DTYPES}
 
 def _document(content: bytes) -> dict:
     """Read strict JSON: no number that is none, no name twice."""
-    document = json.loads(
-        content.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_doubles
-    )
+    with _blamed("document"):
+        text = content.decode()
+        hooks = {"parse_constant": _refuse, "parse_float": _finite, "object_pairs_hook": _without_doubles}
+        document = json.loads(text, **hooks)  # type: ignore[arg-type]
     if not isinstance(document, dict):
         raise ValueError(f"{DOCUMENT} holds {type(document).__name__}, but must hold an object.")
     return document

@@ -51,7 +51,7 @@ def check_frozen(frozen: Any) -> Architecture:
     check_names(frozen, "the network", ("architecture", "arrays", "history"))
     arrays, history = frozen["arrays"], frozen["history"]
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("the arrays of the network are none.")
+        raise ValueError("the arrays of the network must be a dict of arrays, but it holds something else.")
     if type(history) is not list or not all(type(epoch) is dict for epoch in history):
         raise ValueError("the history of the network must be a list of one dict an epoch.")
     architecture = _checked_architecture(frozen["architecture"], arrays)
@@ -61,7 +61,8 @@ def check_frozen(frozen: Any) -> Architecture:
         if found != shapes[name]:
             raise ValueError(f"array {name!r} has {found}, but the architecture asks for {shapes[name]}.")
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ValueError(f"array {name!r} has NaN, in {int(np.isnan(array).sum())} of {array.size} values.")
+            n_wrong = int(np.isnan(array).sum())
+            raise ValueError(f"array {name!r} has NaN in {n_wrong} of {array.size} values, but none is allowed.")
     return architecture
 
 
@@ -114,7 +115,7 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
     most_values, most_layers = sum(array.size for array in arrays.values()), len(arrays)
     for name, value in described.items():
         if name in ALLOWED:
-            good = any(type(value) is type(one) and value == one for one in ALLOWED[name])
+            good = any(_is_the_same(value, one) for one in ALLOWED[name])
         elif name in SIZES:
             good = _is_size(value, most_values)
         elif name in STACKS or (name == "input_shape" and value is not None):
@@ -130,6 +131,13 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
                 f"{ALLOWED.get(name, f'sizes up to the {most_values} values of its arrays')}."
             )
     return Architecture(**described)
+
+
+def _is_the_same(value: Any, one: Any) -> bool:
+    """Whether two values are equal and of one kind; numpy's bool is a bool, one is not True."""
+    return (
+        isinstance(value, np.bool_ if isinstance(value, np.bool_) and type(one) is bool else type(one)) and value == one
+    )
 
 
 def _is_size(value: Any, most: int) -> bool:

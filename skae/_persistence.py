@@ -145,9 +145,9 @@ def load(path):
         _check_protocol(document)
         reader = Reader(arrays, _revived)
         estimator = reader.value(document["estimator"], "estimator")
-        reader.finish()
         if type(estimator) not in ESTIMATORS:
             raise ValueError(f"it holds {short(estimator)}, which is no estimator.")
+        reader.finish()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
     return estimator
@@ -185,8 +185,8 @@ def _described(value: Any, name: str, writer: Writer) -> dict:
         raise TypeError(
             f"{name.lstrip('/')}={short(value)} cannot be saved: a file of skae.save has numbers, strings, arrays, "
             "lists of these, torch's optimizers and skae's own losses and regularizers, but no code. Save the "
-            "estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as with "
-            "set_params(callbacks=None)."
+            "estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as "
+            "with set_params(callbacks=None)."
         )
     parameters = value.get_params(deep=False)
     state = _state(value, parameters) if cls in ESTIMATORS else {}
@@ -194,8 +194,8 @@ def _described(value: Any, name: str, writer: Writer) -> dict:
     plain = {key: writer.plain(one, f"{prefix}{key}") for key, one in parameters.items()}
     described = {"object": cls.__name__, "parameters": plain}
     if state:
-        _check_state(value, state)
         described["state"] = {key: writer.plain(one, f"{prefix}{key}") for key, one in state.items()}
+        _check_state(value, state)
     return described
 
 

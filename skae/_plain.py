@@ -157,11 +157,12 @@ class Reader:
 
     def _random_state(self, content, name):
         content = self._dict(content, name)
-        key, position = content["state"]["key"], content["state"]["pos"]
+        numbers = _typed(content["state"]["key"], np.ndarray, name)
+        position = content["state"]["pos"]
         # Numpy believes these, and would read beyond the end of its memory.
         if type(position) is not int or not 0 <= position <= TWISTER_SIZE:
             raise ValueError(f"{name} is at position {position!r}, but must be at one of 0 to {TWISTER_SIZE}.")
-        if content["bit_generator"] != "MT19937" or key.shape != (TWISTER_SIZE,) or key.dtype != np.uint32:
+        if content["bit_generator"] != "MT19937" or numbers.shape != (TWISTER_SIZE,) or numbers.dtype != np.uint32:
             raise ValueError(f"{name} must be of MT19937, with {TWISTER_SIZE} numbers of uint32.")
         random_state = np.random.RandomState(0)
         random_state.set_state(content)
