@@ -78,9 +78,8 @@ def fitted(name):
 @functools.cache
 def tiny():
     """The smallest network that has left PCA."""
-    estimator = AutoEncoderTransformer(
-        1, hidden_layer_sizes=3, max_epochs=40, early_stopping=False, lr=0.03, random_state=0
-    )
+    settings = {"max_epochs": 10, "early_stopping": False, "lr": 0.1, "random_state": 0}
+    estimator = AutoEncoderTransformer(1, hidden_layer_sizes=2, **settings)
     return estimator.fit(X)
 
 
@@ -304,7 +303,7 @@ class TestRefusedAtSave:
             skae.save(AutoEncoderTransformer(max_epochs=-1), tmp_path / "a.skae")
         estimator = copy.deepcopy(tiny())
         estimator.net_.module_.core.encoder[0].bias.data[1] = np.nan
-        with pytest.raises(ValueError, match=r"'core.encoder.0.bias' has NaN in 1 of 3 values, but none is"):
+        with pytest.raises(ValueError, match=r"'core.encoder.0.bias' has NaN in 1 of 2 values, but none is"):
             skae.save(estimator, tmp_path / "a.skae")
         assert os.listdir(tmp_path) == []
 
@@ -489,7 +488,7 @@ FORGED = {
     "components as a float": (in_state("n_components_", 1.0), "n_components_ must be an int of at least 0, got 1.0"),
     "mean": (in_state("mean_", [1.0]), r"mean_ is not that of the network: \[1.0\]"),
     "curve": (in_state("loss_curve_", [1]), r"loss_curve_ must be a list of float, got \[1\]"),
-    "epochs": (in_state("n_iter_", 6), "best_epoch_=40, n_iter_=6 and 40 values in loss_curve_ do not belong together"),
+    "epochs": (in_state("n_iter_", 6), "best_epoch_=10, n_iter_=6 and 10 values in loss_curve_ do not belong together"),
     "where": (in_state("device_", 7), "device_ must be a string, got 7"),
     "names": (in_state("feature_names_in_", {"strings": ["a"]}), "feature_names_in_ must be 5 strings, got array"),
     "names of numbers": (in_state("feature_names_in_", {"strings": [1]}), "feature_names_in_ must be str, got 1"),
@@ -508,7 +507,7 @@ FORGED = {
     "field": (in_network("hooks", 1), "the architecture lacks nothing and has 'hooks' that is not known"),
     "size": (
         in_network("n_features", 10**12),
-        "has n_features=1000000000000, but allowed are sizes up to the 92 values",
+        "has n_features=1000000000000, but allowed are sizes up to the 78 values",
     ),
     "sizes": (in_network("encoder_sizes", {"tuple": [70, 70, 70]}), "the network lacks 'core.encoder.4.weight'"),
     "too many sizes": (in_network("encoder_sizes", {"tuple": [2] * 99}), "has encoder_sizes=.*, but allowed are sizes"),
@@ -521,7 +520,7 @@ FORGED = {
     "whole numbers": (in_array("mean", lambda a: a.astype(int)), "computes in int64, but only float64 and float32 are"),
     "complex": (in_array("mean", lambda a: a + 0j), "'_network/arrays/mean.npy' is no .npy file of version 1.0"),
     "objects": (in_array("scale", lambda a: np.array(["x"])), "'_network/arrays/scale.npy' is no .npy file"),
-    "nan": (in_array("core.encoder.0.bias", nan_at_end), "'core.encoder.0.bias' has NaN in 1 of 3 values, but none is"),
+    "nan": (in_array("core.encoder.0.bias", nan_at_end), "'core.encoder.0.bias' has NaN in 1 of 2 values, but none is"),
 }
 
 
@@ -787,13 +786,13 @@ def disturb_bytes(data, draw):
     return bytes(data)
 
 
-N_CASES = int(os.environ.get("SKAE_FUZZ_CASES") or 1500) // 3
+N_CASES = int(os.environ.get("SKAE_FUZZ_CASES") or 1400) // 4
 DRAW = random.Random(None if "SKAE_FUZZ_CASES" in os.environ else 0)
 
 
 @pytest.mark.fuzz
 class TestFuzz:
-    """Some 1500 changed files, the same ones each time; more and new ones with SKAE_FUZZ_CASES=20000."""
+    """Some 1400 changed files, the same ones each time; more and new ones with SKAE_FUZZ_CASES=20000."""
 
     @pytest.fixture
     def saved(self, tmp_path):
@@ -811,7 +810,7 @@ class TestFuzz:
 
     def test_damage(self, saved, tmp_path):
         data, path = saved.read_bytes(), tmp_path / "b.skae"
-        for _ in range(N_CASES):
+        for _ in range(2 * N_CASES):
             changed = disturb_bytes(data, DRAW)
             path.write_bytes(changed)
             assert changed == data or self.refused(path) is None
@@ -858,9 +857,9 @@ class TestFuzz:
         repr(there)
         if not hasattr(there, "n_components_"):
             return
-        for method, shape in (("transform", (60, there.n_components_)), ("score_samples", (60,))):
+        for method, shape in (("transform", (5, there.n_components_)), ("score_samples", (5,))):
             try:
-                result = getattr(there, method)(X)
+                result = getattr(there, method)(X[:5])
             except ValueError as error:
                 assert "overflow" in str(error) or "X has 5 features" in str(error), error
             else:
@@ -929,10 +928,9 @@ class TestOtherFiles:
             assert_array_equal(there["probabilities"], pipeline.predict_proba(X))
 
     @pytest.mark.parametrize("how", ["skops", "cloudpickle"])
-    @pytest.mark.filterwarnings("ignore")  # mlflow's own
     def test_mlflow(self, how, tmp_path):
         mlflow = pytest.importorskip("mlflow.sklearn", exc_type=ImportError)
-        options = {"serialization_format": how}
+        options = {"serialization_format": how, "pip_requirements": ["skae"]}
         if how == "skops":
             options["skops_trusted_types"] = ["skae._autoencoder.AutoEncoderTransformer"]
         mlflow.save_model(tiny(), str(tmp_path / "model"), **options)
