@@ -10,8 +10,9 @@ import secrets
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -144,8 +145,8 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file outlive a power cut, where folders can be opened."""
-    if hasattr(os, "O_DIRECTORY"):
+    """Have the new name of a file outlive a power cut, where the system can do that for a folder."""
+    with suppress(OSError, AttributeError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -196,9 +197,9 @@ def _checked_members(archive: zipfile.ZipFile, n_bytes: int) -> list[str]:
     """Names of the members, once what they say of themselves is within limits."""
     members = archive.infolist()
     names = [member.filename for member in members]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"it has {twice[0]!r} more than once.")
+    (most_frequent, count), *_ = Counter(names).most_common(1) or [("", 0)]
+    if count > 1:
+        raise ValueError(f"it has {most_frequent!r} more than once.")
     if sum(member.compress_size for member in members) > n_bytes:
         raise ValueError(f"its members overlap: they say that they take more than the {n_bytes} bytes of the file.")
     for member in members:
