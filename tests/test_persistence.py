@@ -35,8 +35,10 @@ from skae import (
     Regularizer,
     Sparse,
     _archive,
+    _frozen,
     _persistence,
 )
+from skae._layers import Architecture
 
 FILES = Path(__file__).parent / "files"
 PROTOCOLS = range(1, _persistence.PROTOCOL + 1)
@@ -711,6 +713,25 @@ class TestBroken:
         members = {**content(tmp_path / "a.skae"), "mean_.npy": data}
         with pytest.raises(ValueError, match=message):
             skae.load(forged(tmp_path / "a.skae", members.items()))
+
+
+def test_a_description_takes_no_memory():
+    """The weights of this network would take sixteen terabytes."""
+    wide = Architecture(10**6, 1, (10**6,), (10**6,), "gelu", True, normalization="batch", link="exp", fills=True)
+    shapes = _frozen._shapes(wide, {"mean": np.zeros(1)})
+    assert shapes["core.encoder.0.weight"] == ("float64", (10**6, 10**6))
+    assert shapes["core.encoder.1.num_batches_tracked"] == ("int64", ())
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("load has unpickled something")
+
+    estimator, rows = fitted("a generator")
+    skae.save(estimator, tmp_path / "a.skae")
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, fail)
+    assert_array_equal(skae.load(tmp_path / "a.skae").transform(rows), estimator.transform(rows))
 
 
 VALUES = [
