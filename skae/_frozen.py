@@ -126,18 +126,18 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
         else:
             good = type(value) is type(known[name].default)
         if not good:
-            raise ValueError(
-                f"the architecture has {name}={value!r}, but allowed are "
-                f"{ALLOWED.get(name, f'sizes up to the {most_values} values of its arrays')}."
-            )
+            default = known[name].default
+            kind = "floats from 0 to below 1" if name == "dropout" else f"values like {default!r}"
+            if default is MISSING or name == "input_shape":
+                kind = f"sizes up to the {most_values} values of its arrays, at most {most_layers}"
+            raise ValueError(f"the architecture has {name}={value!r}, but allowed are {ALLOWED.get(name, kind)}.")
     return Architecture(**described)
 
 
 def _is_the_same(value: Any, one: Any) -> bool:
-    """Whether two values are equal and of one kind; numpy's bool is a bool, one is not True."""
-    return (
-        isinstance(value, np.bool_ if isinstance(value, np.bool_) and type(one) is bool else type(one)) and value == one
-    )
+    """Whether two values are equal and of one kind: numpy's bool is a bool, but 1 is not True."""
+    kinds = (bool, np.bool_) if type(one) is bool else type(one)
+    return isinstance(value, kinds) and value == one
 
 
 def _is_size(value: Any, most: int) -> bool:

@@ -183,7 +183,7 @@ def _described(value: Any, name: str, writer: Writer) -> dict:
     cls = type(value)
     if CLASSES.get(cls.__name__) is not cls:
         raise TypeError(
-            f"{name.lstrip('/')}={short(value)} cannot be saved: a file of skae.save has numbers, strings, arrays, "
+            f"{name}={short(value)} cannot be saved: a file of skae.save has numbers, strings, arrays, "
             "lists of these, torch's optimizers and skae's own losses and regularizers, but no code. Save the "
             "estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as "
             "with set_params(callbacks=None)."

@@ -505,7 +505,7 @@ FORGED = {
     "module": (in_network("module", "os"), "has module='os', but allowed are"),
     "link": (in_network("link", "probit"), "has link='probit', but allowed are"),
     "switch": (in_network("linear_skip", 1), "has linear_skip=1, but allowed are"),
-    "dropout": (in_network("dropout", 1.0), "has dropout=1.0, but allowed are"),
+    "dropout": (in_network("dropout", 1.0), "has dropout=1.0, but allowed are floats from 0 to below 1"),
     "field": (in_network("hooks", 1), "the architecture lacks nothing and has 'hooks' that is not known"),
     "size": (
         in_network("n_features", 10**12),
