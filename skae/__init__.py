@@ -12,6 +12,7 @@ from skae._generation import sample, transform_std
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.regularizers import Contractive, Denoising, Regularizer, Sparse, Variational
 from skae._outliers import AutoEncoderOutlierDetector
+from skae._persistence import load, save
 
 __all__ = [
     "AbsoluteError",
@@ -33,7 +34,9 @@ __all__ = [
     "Sparse",
     "SquaredError",
     "Variational",
+    "load",
     "sample",
+    "save",
     "transform_std",
 ]
 __version__ = "0.1.0.dev0"

@@ -509,7 +509,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return state if net is None else {**state, "_network": freeze(net)}
 
     def __setstate__(self, state):
-        state = dict(state)
+        # A file may be older than a parameter.
+        state = {**vars(AutoEncoderTransformer()), **state}
         network = state.pop("_network", None)
         super().__setstate__(state)
         if network is not None:

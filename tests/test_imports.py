@@ -13,6 +13,8 @@ PACKAGE = ROOT / "skae"
 ORDER = (
     "_device",
     "_arrays",
+    "_archive",
+    "_plain",
     "_rows",
     "_sample",
     "_reservoir",
@@ -32,6 +34,7 @@ ORDER = (
     "_objectives.stages",
     "_objectives",
     "_modules",
+    "_frozen",
     "_missing",
     "_callbacks",
     "_net",
@@ -50,6 +53,7 @@ ORDER = (
     "_display",
     "_generation",
     "_outliers",
+    "_persistence",
     "__init__",
 )
 MAY_IMPORT_SKORCH = {"_callbacks", "_net"}

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skae._arrays import on_host
 from skae._autoencoder import AutoEncoderTransformer, validated_rows
 from skae._batches import map_rows
 
@@ -111,13 +112,13 @@ def has_pca(autoencoder: AutoEncoderTransformer) -> bool:
 
 def pca_rows(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
     """Reconstructions of X by the PCA that the network started at and keeps."""
-    module, X = autoencoder.net_.module_, validated_rows(autoencoder, X)
+    module, X = autoencoder.net_.module_, on_host(validated_rows(autoencoder, X, "transform"))
     return map_rows(lambda x: _pca_pass(module, x), X, X.shape[1], module.mean, X.dtype)
 
 
 def pca_score(autoencoder: AutoEncoderTransformer, X: Any) -> float:
     """What `score` would be of that PCA."""
-    module, X = autoencoder.net_.module_, validated_rows(autoencoder, X)
+    module, X = autoencoder.net_.module_, on_host(validated_rows(autoencoder, X, "transform"))
 
     def squares(x):
         differences = torch.stack([_pca_pass(module, x) - x, x - module.mean])
