@@ -274,7 +274,7 @@ def _codes_to_draw(components, n_components):
 
 def _loadings(autoencoder, X, signed, step):
     """Average effects of encoder and decoder, of shape (2, n_features, n_components), in units of the data."""
-    module, rows = autoencoder.net_.module_, validated_rows(autoencoder, X)
+    module, rows = autoencoder.net_.module_, validated_rows(autoencoder, X, "transform")
     core, n_features = module.core, autoencoder.n_features_in_
     with torch.no_grad():
         x = module.standardised(aligned_tensor(rows[:]).to(module.mean))
