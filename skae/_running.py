@@ -38,7 +38,7 @@ class RunningDirections:
         self.rank = min(max(LEAST_KEPT, KEPT_PER_COMPONENT * n_components), n_features)
         self.n_rows = 0
         self.total = 0.0
-        self.squared_total = 0.0
+        self.uneven = 0.0
         self.repetitions = True
         self.mean = np.zeros(n_features)
         self.squares = np.zeros(n_features)
@@ -65,8 +65,8 @@ class RunningDirections:
             finite = np.isfinite(np.square(np.abs(rows).max()) * rows.size * (self.total + weights.sum()))
         if not finite:
             raise ValueError(
-                f"X is too large: squares of values up to {np.abs(rows).max():.3g} overflow float64. Rescale X, for "
-                "example with StandardScaler."
+                f"X is too large: squares of values up to {np.abs(rows).max():.3g}, times weights up to "
+                f"{weights.max():.3g}, overflow float64. Rescale X, for example with StandardScaler."
             )
         more = float(weights.sum())
         total = self.total + more
@@ -80,7 +80,8 @@ class RunningDirections:
         stacked = [self.factor, centred * np.sqrt(weights)[:, None], np.sqrt(moved) * shift[None]]
         self.factor = _compressed(np.vstack(stacked), self.rank)
         self.mean, self.total, self.n_rows = new_mean, total, self.n_rows + len(rows)
-        self.squared_total += float(np.square(weights).sum())
+        # In units of the total: squares of huge weights are no numbers.
+        self.uneven = (self.uneven * ((total - more) / total) ** 2) + float(np.square(weights / total).sum())
         self.repetitions &= bool(np.all(weights == np.rint(weights)))
 
     @property
@@ -104,7 +105,7 @@ class RunningDirections:
             np.square(singular) / self.total * (self.count / max(self.count - 1.0, 1.0)),
             np.where(constant, 0.0, self.reach),
             np.abs(codes).max(axis=0),
-            self.total**2 / self.squared_total,
+            1.0 / self.uneven,
         ).padded(self.n_components)
 
 

@@ -25,7 +25,7 @@ CONTAINERS = {
     "sparse": [f"{form}_{kind}" for form in ("csr", "csc", "coo") for kind in ("matrix", "array")],
     "others": ["list", "frame", "text"],
 }
-N_TESTS = 2 * len(CONTAINERS)
+N_TESTS = 3 * len(CONTAINERS)
 every_container = pytest.mark.parametrize("containers", CONTAINERS)
 pytestmark = [
     pytest.mark.fuzz,
@@ -315,6 +315,43 @@ def test_rows_never_seen(containers, data, method, fits, dtype):
         assert not np.isnan(result).any()
         assert method != "transform" or np.isfinite(result).all()
     np.testing.assert_array_equal(estimator.transform(known), before)
+
+
+WEIGHTS = st.sampled_from([0, 1, 2, 3]) | st.sampled_from([1e-300, 1e-3, 0.5, 1e6, 1e200])
+
+
+@every_container
+@fuzz
+@given(st.data(), parameters(), st.integers(1, 7))
+def test_weights_and_chunks(containers, data, drawn, size):
+    """Weighted rows, at once or a few at a time: finite codes, or an error that leaves the estimator what it was."""
+    X, plain, of_values = table(data.draw, containers)
+    if containers == "others":
+        X = plain
+    params, of_params = drawn
+    weights = np.array(data.draw(st.lists(WEIGHTS, min_size=len(plain), max_size=len(plain))), dtype=float)
+    known = np.random.RandomState(0).standard_normal((6, plain.shape[1]))
+    estimator = AutoEncoderTransformer(**params)
+    try:
+        check_result(estimator.fit(X, sample_weight=weights), X, plain)
+    except (ValueError, TypeError) as error:
+        check_error(error)
+    estimator = AutoEncoderTransformer(**{**params, "batch_size": 4})
+    try:
+        for first in range(0, len(plain), size):
+            X_of_chunk = X.tocsr() if scipy.sparse.issparse(X) else X
+            codes = estimator.transform(known) if hasattr(estimator, "net_") else None
+            chunk = slice(first, first + size)
+            estimator.partial_fit(X_of_chunk[chunk], sample_weight=weights[chunk] + (weights[chunk].max() == 0))
+            codes = None
+            assert np.isfinite(estimator.transform(known)).all()
+    except (AttributeError, ValueError, TypeError) as error:
+        check_error(error)
+        wide = params["n_components"] > plain.shape[1]
+        heavy = weights.max() > 1e100
+        assert wide or heavy or (of_values, of_params) != ("valid", "valid") or params.get("optimizer") == "lbfgs"
+        if codes is not None:
+            np.testing.assert_array_equal(estimator.transform(known), codes)
 
 
 FOUND = {
