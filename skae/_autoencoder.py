@@ -573,8 +573,9 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         architecture = _architecture(self, sample.shape[1], draw_seed(random_state) if self.module is not None else 0)
         if before is not None and before.architecture != architecture:
             raise ValueError(
-                f"warm_start=True needs the network of the fit before, as partial_fit does, {before.architecture}, but the "
-                f"parameters and X now ask for {architecture}. Set warm_start=False and call fit, or keep the sizes."
+                "warm_start=True needs the network of the fit before, as partial_fit does: that was "
+                f"{before.architecture}, but the parameters and X now ask for {architecture}. Set warm_start=False "
+                "and call fit, or keep the sizes."
             )
         return Start(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
