@@ -7,10 +7,22 @@ author = "skae developers"
 copyright = "2026, skae developers"
 version = release = skae.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.extlinks", "numpydoc", "sphinx_gallery.gen_gallery"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.extlinks",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
 default_role = "literal"
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
+html_title = "skae"
+html_static_path = ["_static"]
+html_css_files = ["skae.css"]
+html_sidebars = {"index": []}
+html_theme_options = {"navbar_align": "left", "show_toc_level": 2, "footer_end": []}
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 numpydoc_show_class_members = False
 sphinx_gallery_conf = {"examples_dirs": "../examples", "gallery_dirs": "auto_examples"}
