@@ -21,8 +21,17 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_static_path = ["_static"]
 html_css_files = ["skae.css"]
-html_sidebars = {"index": []}
-html_theme_options = {"navbar_align": "left", "show_toc_level": 2, "footer_end": []}
+html_sidebars = dict.fromkeys(("index", "api", "benchmarks", "architecture"), [])
+html_theme_options = {
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "benchmarks": []},
+    "navbar_align": "left",
+    "footer_end": [],
+}
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 numpydoc_show_class_members = False
-sphinx_gallery_conf = {"examples_dirs": "../examples", "gallery_dirs": "auto_examples"}
+# The page of computation times would fetch its table from the network.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "write_computation_times": False,
+}

@@ -148,7 +148,9 @@ def test_every_block_of_a_page_is_found(page):
     commands = re.findall(r"^\.\. code-block:: bash\n\n((?: {4}.*\n|\n)+)", text, re.MULTILINE)
     assert languages.count("bash") == len(commands)
     steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert [line for block in commands for line in map(str.strip, block.splitlines()) if line and line not in steps] == []
+    assert [
+        line for block in commands for line in map(str.strip, block.splitlines()) if line and line not in steps
+    ] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
