@@ -34,4 +34,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "write_computation_times": False,
+    "parallel": 2,
+    # Not by length, which would leave the longest for the end, alone.
+    "within_subsection_order": "FileNameSortKey",
 }

@@ -27,7 +27,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 # Packages that single examples take their data from.
 NEEDED_BY_EXAMPLES = {"plot_mixed_table": "plotnine"}
-PAGES = sorted((ROOT / "docs").glob("*.rst"))
+# Those that begin with sg_ are made by sphinx-gallery.
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.rst") if not path.name.startswith("sg_"))
 FULL = os.environ.get("SKAE_DOCS") == "full"
 # A comment in front of a block says what it needs: packages, or a machine with or without a GPU.
 PAGE_BLOCK = re.compile(
@@ -180,6 +181,15 @@ def test_headings_of_the_faq_are_what_is_raised(few_epochs):
             assert heading.strip("`") in printed
             n_checked += 1
     assert n_checked > 15
+
+
+def test_commands_of_the_benchmarks_have_scripts_with_these_options():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    python (examples/benchmarks/\w+\.py)(.*)$", text, re.MULTILINE)
+    assert len(commands) > 5
+    for script, options in commands:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert [option for option in re.findall(r"--\w+", options) if f'"{option}"' not in source] == []
 
 
 def test_the_reference_has_every_public_name():
