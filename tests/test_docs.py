@@ -1,14 +1,23 @@
-"""What is promised in words: README, docstrings and examples are run or measured."""
+"""What is promised in words: README, pages, docstrings and examples are run or measured.
+
+Code of the pages runs with few epochs, and what it prints is compared unless it depends on how long was trained. With
+SKAE_DOCS=full it runs as it stands, which takes minutes, and every figure is compared.
+"""
 
 import contextlib
+import importlib.util
 import inspect
 import io
 import os
 import re
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
+import torch
 from helpers import ROOT
 from numpydoc.validate import validate
 
@@ -18,12 +27,70 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 # Packages that single examples take their data from.
 NEEDED_BY_EXAMPLES = {"plot_mixed_table": "plotnine"}
+# Those that begin with sg_ are made by sphinx-gallery.
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.rst") if not path.name.startswith("sg_"))
+FULL = os.environ.get("SKAE_DOCS") == "full"
+# A comment in front of a block says what it needs: packages, or a machine with or without a GPU.
+PAGE_BLOCK = re.compile(
+    r"(?:^\.\. needs: (?P<needs>.+)\n\n)?^\.\. code-block:: python\n\n(?P<code>(?: {4}.*\n|\n)+)", re.MULTILINE
+)
+# What a line prints, where a comment behind it says so.
+EXPECTED = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
+HEADING = re.compile(r"^(\S.*)\n(=|-|\^)\2+\n", re.MULTILINE)
 # The docstring of the class has the extended summary, the neighbours and the examples for all its methods.
 NOT_ASKED_OF_METHODS = {"ES01", "SA01", "EX01"}
 
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def lacking(needs):
+    """What of a block's needs is not here."""
+    here = {"gpu": torch.cuda.is_available(), "no gpu": not torch.cuda.is_available()}
+    names = [name.strip() for name in (needs or "").split(",") if name.strip()]
+    return [name for name in names if not here.get(name, name in here or importlib.util.find_spec(name) is not None)]
+
+
+def run_block(page, text, block, namespace):
+    """Run a block of a page, with the page's line numbers, and return what it prints."""
+    code = textwrap.dedent(block["code"])
+    lines_before = text[: block.start("code")].count("\n")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile("\n" * lines_before + code, page.name, "exec"), namespace)
+    return printed.getvalue()
+
+
+def check_expected(code, printed):
+    """Compare what was printed with the comments, where it does not depend on how long was trained."""
+    expected = EXPECTED.findall(code)
+    if not expected:
+        return
+    lines = printed.splitlines()
+    assert len(lines) == len(expected)
+    for found, wanted in zip(lines, expected, strict=True):
+        assert found == wanted or (not FULL and re.search(r"\d\.\d", wanted))
+
+
+def sections(text):
+    """Pairs of a heading and what stands below it; the first is the title."""
+    parts = HEADING.split(text)
+    return list(zip(parts[1::3], parts[3::3], strict=True))
+
+
+@pytest.fixture
+def few_epochs(monkeypatch, tmp_path):
+    """Epochs enough to see code run, whatever it asks for, in a folder for what it writes."""
+    monkeypatch.chdir(tmp_path)
+    settings_of = skae.AutoEncoderTransformer._settings
+
+    def settings(*args):
+        asked_for = settings_of(*args)
+        return replace(asked_for, max_epochs=min(asked_for.max_epochs, 1))
+
+    if not FULL:
+        monkeypatch.setattr(skae.AutoEncoderTransformer, "_settings", settings)
 
 
 def documented_by_a_base(cls, member):
@@ -69,6 +136,85 @@ def test_readme_names_files_that_exist():
     named = re.findall(r"(?:tests|examples|docs)/[\w/]+\.\w+", README)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_block_of_a_page_is_found(page):
+    """So that none escapes the tests below: Python in blocks at the margin, commands that are run, nothing else."""
+    text = page.read_text(encoding="utf-8")
+    languages = re.findall(r"code-block:: *(\S*)", text)
+    assert set(languages) <= {"python", "bash"}
+    assert languages.count("python") == len(PAGE_BLOCK.findall(text))
+    assert re.findall(r"^(?!\.\. ).*::$", text, re.MULTILINE) == []
+    commands = re.findall(r"^\.\. code-block:: bash\n\n((?: {4}.*\n|\n)+)", text, re.MULTILINE)
+    assert languages.count("bash") == len(commands)
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [
+        line for block in commands for line in map(str.strip, block.splitlines()) if line and line not in steps
+    ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_page_runs(page, few_epochs):
+    text, namespace, left_out = page.read_text(encoding="utf-8"), {}, []
+    for block in PAGE_BLOCK.finditer(text):
+        if lacks := lacking(block["needs"]):
+            left_out += lacks
+            continue
+        check_expected(block["code"], run_block(page, text, block, namespace))
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    if left_out:
+        pytest.skip(f"all has run but blocks that need {left_out}")
+
+
+def test_headings_of_the_faq_are_what_is_raised(few_epochs):
+    """Whoever searches for an error finds it: the heading is a part of the text, to the letter."""
+    page = ROOT / "docs" / "faq.rst"
+    namespace, n_checked = {}, 0
+    for heading, body in sections(page.read_text(encoding="utf-8")):
+        blocks_here = list(PAGE_BLOCK.finditer(body))
+        if any(lacking(block["needs"]) for block in blocks_here):
+            continue
+        printed = "".join(run_block(page, body, block, namespace) for block in blocks_here)
+        if heading.startswith("``"):
+            assert heading.strip("`") in printed
+            n_checked += 1
+    assert n_checked > 15
+
+
+def test_commands_of_the_benchmarks_have_scripts_with_these_options():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    python (examples/benchmarks/\w+\.py)(.*)$", text, re.MULTILINE)
+    assert len(commands) > 5
+    for script, options in commands:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert [option for option in re.findall(r"--\w+", options) if f'"{option}"' not in source] == []
+
+
+def test_the_reference_has_every_public_name():
+    text = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    entries = re.findall(r"^\.\. auto(?:class|function):: (\w+)\n(?: +:members: (.+)\n)?", text, re.MULTILINE)
+    found = {f"skae.{name}" for name, _ in entries}
+    members = {f"skae.{name}.{one}" for name, listed in entries for one in listed.split(", ") if one}
+    wanted = set(public_objects())
+    assert found == {name for name in wanted if name.count(".") == 1}
+    assert members >= {name for name in wanted if name.count(".") == 2}
+
+
+def test_the_architecture_has_every_module():
+    text = (ROOT / "docs" / "architecture.rst").read_text(encoding="utf-8")
+    modules = {path.relative_to(ROOT / "skae").parts[0].removesuffix(".py") for path in (ROOT / "skae").rglob("*.py")}
+    assert sorted(re.findall(r"^     - ``(\w+)``$", text, re.MULTILINE)) == sorted(modules - {"__init__"})
+
+
+def test_the_chart_leads_to_pages_that_exist():
+    chart = ElementTree.parse(ROOT / "docs" / "_static" / "choosing.svg")
+    links = [link.get("href") for link in chart.iter("{http://www.w3.org/2000/svg}a")]
+    assert len(links) > 5
+    for link in links:
+        folder, name = ("examples", ".py") if link.startswith("auto_examples/") else ("docs", ".rst")
+        assert (ROOT / folder / link.removeprefix("auto_examples/").replace(".html", name)).exists(), link
 
 
 def test_constraints_pin_every_dependency():
