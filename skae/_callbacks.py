@@ -129,7 +129,7 @@ class EpochChoice:
         self.cautious = cautious
         self.n_stages = n_stages
         self.stage_epochs = stage_epochs
-        self.weights = np.ones(len(start_losses)) if weights is None else weights
+        self.shares = np.full(len(start_losses), 1 / len(start_losses)) if weights is None else weights / weights.sum()
         self.mean_losses = [self._mean(start_losses)]
         self.best_epoch = 0
         self.stage_starts = [0]
@@ -141,7 +141,7 @@ class EpochChoice:
         self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
         mean = self._mean(gains)
-        error = np.linalg.norm(self.weights * (gains - mean)) / self.weights.sum() if self.cautious else 0.0
+        error = np.linalg.norm(self.shares * (gains - mean)) if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
@@ -153,7 +153,7 @@ class EpochChoice:
         return True
 
     def _mean(self, values: NDArray) -> float:
-        return float(np.average(values, weights=self.weights))
+        return float(np.average(values, weights=self.shares))
 
     @property
     def n_epochs(self) -> int:

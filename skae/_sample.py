@@ -10,6 +10,8 @@ from skae._rows import Rows
 
 # Whole numbers are taken for repetitions up to so many a row on average; above, repeating would cost too much.
 MOST_REPETITIONS = 10
+# Weights whose squares, times as many rows as anyone has, are floating-point numbers.
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,22 @@ def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
 
 
 def counted_sample(X: Rows, weights: NDArray | None) -> Sample:
-    """Let each row of a chunk count as its weight says, whatever the mean; rows of weight zero are left out."""
+    """Let each row of a chunk count as its weight says, whatever the mean; rows of weight zero are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight is so large or so small that no mean could be kept beside the rows of other chunks.
+    """
     if weights is None:
         return Sample(X)
     used = np.flatnonzero(weights)
+    extreme = used[(weights[used] < SMALLEST_WEIGHT) | (weights[used] > LARGEST_WEIGHT)]
+    if len(extreme) > 0:
+        raise ValueError(
+            f"sample_weight[{extreme[0]}] is {weights[extreme[0]]:.3g}; partial_fit takes 0 and weights from "
+            f"{SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}. Divide all weights by the same number, or use 0."
+        )
     return Sample(X, used, weights[used])
 
 

@@ -173,9 +173,11 @@ def squares(model: DataUnits, sample: Sample) -> NDArray:
 
 
 def code_spread(model: DataUnits, sample: Sample) -> NDArray:
-    """Standard deviation of each code (divisor n - 1)."""
+    """Standard deviation of each code (divisor n - 1); zero for a single row."""
     codes = map_rows(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
-    return np.sqrt(sample.weighted_sum(np.square(codes - sample.mean(codes))) / (sample.total - 1))
+    variance = sample.mean(np.square(codes - sample.mean(codes)))
+    count = max(sample.total, len(sample))
+    return np.sqrt(variance * (count / max(count - 1, 1)))
 
 
 def _something_to_learn(start: Start, settings: TrainingSettings, directions: PrincipalDirections) -> bool:

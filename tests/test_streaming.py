@@ -186,6 +186,12 @@ class TestErrors:
             autoencoder.partial_fit(rows[:300]).transform(rows), other.partial_fit(rows[:300]).transform(rows)
         )
 
+    @pytest.mark.parametrize("weight", [1e-101, 1e101])
+    def test_extreme_weights_are_refused(self, weight, rows):
+        message = rf"sample_weight\[2\] is {weight:.3g}; partial_fit takes 0 and weights from 1e-100 to 1e\+100"
+        with pytest.raises(ValueError, match=message):
+            AutoEncoderTransformer(**TINY).partial_fit(rows[:3], sample_weight=[0.0, 1.0, weight])
+
     def test_needs_steps(self, rows):
         estimator = AutoEncoderTransformer(optimizer="lbfgs")
         assert not hasattr(estimator, "partial_fit")
