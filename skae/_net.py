@@ -39,6 +39,7 @@ from skae._objectives import (
     SquaredError,
     squares_of_present,
 )
+from skae._progress import Progress
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -56,7 +57,7 @@ class TrainingSettings:
     """Everything about a training that is neither data nor network.
 
     The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
-    Rows are incomplete where they have NaN for missing values.
+    Rows are incomplete where they have NaN for missing values. Codes are whitened after training.
     """
 
     loss: Loss = field(default_factory=SquaredError)
@@ -75,6 +76,8 @@ class TrainingSettings:
     stages: Sequence[Regularisation] = STAGES[-1:]
     departs: bool = False
     incomplete: bool = False
+    whiten: bool = False
+    progress: Progress = field(default_factory=Progress)
 
 
 class ReconstructionNet(NeuralNet):
