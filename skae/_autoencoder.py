@@ -20,6 +20,7 @@ from skae._batches import automatic_batch_size, automatic_patience, map_rows
 from skae._conv import DEFAULT_SIZES, check_images
 from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
+from skae._documentation import Documented
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._missing import check_columns, n_present, present, values_missing
 from skae._net import (
@@ -52,7 +53,9 @@ def _takes_steps(estimator):
     return True
 
 
-class AutoEncoderTransformer(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class AutoEncoderTransformer(
+    CallbackSupportMixin, Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
 
     The codes are the principal components plus what a network adds to them, and the reconstruction is
@@ -504,7 +507,7 @@ class AutoEncoderTransformer(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.allow_nan
-        tags.input_tags.positive_only = self.loss == "poisson"
+        tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, LOSSES["poisson"])
         return tags
 
     def __getstate__(self):

@@ -105,6 +105,9 @@ class ReconstructionNet(NeuralNet):
         self.averaging = averaging
         self.penalty = penalty
 
+    def __repr__(self) -> str:
+        return f"<{self.module_.architecture.sizes}>" if hasattr(self, "module_") else object.__repr__(self)
+
     @property
     def _default_callbacks(self) -> list:
         scores = {"train_loss": True, "valid_loss": False}

@@ -11,6 +11,7 @@ from helpers import ROOT, run_python
 PACKAGE = ROOT / "skae"
 # From the ground up: a module imports only from those before it.
 ORDER = (
+    "_documentation",
     "_device",
     "_arrays",
     "_archive",
