@@ -55,10 +55,11 @@ def _encode_standardised(graph, core: FeedForwardAutoEncoder, x):
     if not core.architecture.linear_skip:
         return _correction(graph, core, 0, scaled(graph, Flow(x), core.input_gain)).value
     limit, code_limit = array(core.input_limit), array(core.code_limit) / CODE_REACH
-    inputs = scaled(graph, clipped(graph, Flow(x), limit), core.input_gain)
-    learnt = _correction(graph, core, 0, inputs)
+    inside = clipped(graph, Flow(x), limit)
+    learnt = _correction(graph, core, 0, scaled(graph, inside, core.input_gain))
     if core.encoding is not None:
-        learnt = added(graph, linear(graph, inputs, array(core.encoding - core.pca_encoding * core.output_gain).T), learnt)
+        beside_pca = array(core.encoding * core.input_gain - core.pca_encoding)
+        learnt = added(graph, linear(graph, inside, beside_pca.T), learnt)
     near, share = nearness(graph, Flow(x), limit)
     pca = graph.op("MatMul", x, array(core.pca_encoding).T)
     z = graph.op("Add", pca, graph.op("Mul", learnt.value, near.value))
@@ -83,11 +84,12 @@ def _predictor(graph, core, z):
         return scaled(graph, _correction(graph, core, 1, z), core.output_gain)
     limit = array(core.code_limit)
     codes = clipped(graph, z, limit)
-    learnt = _correction(graph, core, 1, codes)
+    learnt = scaled(graph, _correction(graph, core, 1, codes), core.output_gain)
     if core.decoding is not None:
-        learnt = added(graph, linear(graph, codes, array(core.decoding - core.pca_decoding * core.input_gain)), learnt)
+        beside_pca = array(core.decoding * core.output_gain - core.pca_decoding)
+        learnt = added(graph, linear(graph, codes, beside_pca), learnt)
     learnt = multiplied(graph, learnt, nearness(graph, z, limit)[0])
-    return added(graph, linear(graph, z, array(core.pca_decoding)), scaled(graph, learnt, core.output_gain))
+    return added(graph, linear(graph, z, array(core.pca_decoding)), learnt)
 
 
 def _correction(graph, core, index, flow):

@@ -1,0 +1,331 @@
+"""Exported networks compute what the live ones do."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from helpers import curved_rows, run_python
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from skae import AutoEncoderTransformer
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+skl2onnx = pytest.importorskip("skl2onnx")
+
+import skae.onnx  # noqa: E402
+from skae.onnx._flow import error_function  # noqa: E402
+from skae.onnx._graph import Graph, Port, graph_proto, numbered  # noqa: E402
+
+# Weights are stirred after it, so a fit need not be good.
+QUICK = {"hidden_layer_sizes": 8, "max_epochs": 1, "early_stopping": False, "random_state": 0}
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+CONV = {"architecture": "conv", "input_shape": (1, 9, 11), "hidden_layer_sizes": (2, 3, 8)}
+
+
+class Users(nn.Module):
+    """Layers, functions, methods and bare weights in one network."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(n_features, 6), nn.LeakyReLU(), nn.Linear(6, n_components))
+        self.wide = nn.Linear(n_components, 8)
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 8 * n_features).reshape(8, n_features))
+
+    def encode(self, x):
+        return self.encoder(x) - 0.25
+
+    def decode(self, z):
+        hidden = nn.functional.gelu(self.wide(z), approximate="tanh")
+        other = torch.sigmoid(hidden / 2.0) + nn.functional.elu(-hidden.tanh(), alpha=0.5).exp()
+        return nn.functional.dropout(-hidden * other, training=self.training) @ self.weight.abs()
+
+
+CASES = {
+    "dense": {},
+    "wild": {"whiten": True, "hidden_layer_sizes": (8, 6)},
+    "plain": {"linear_skip": False},
+    "pca": {"max_epochs": 0, "activation": "identity"},
+    "relu": {"activation": "relu"},
+    "silu": {"activation": "silu"},
+    "elu": {"activation": "elu"},
+    "tanh": {"activation": "tanh"},
+    "logistic": {"activation": "logistic"},
+    "identity": {"activation": "identity", "loss": "huber"},
+    "batch": {"normalization": "batch", "dropout": 0.1},
+    "layer": {"normalization": "layer"},
+    "tied": {"architecture": "tied", "hidden_layer_sizes": (8, 6)},
+    "tied, normalised": {"architecture": "tied", "normalization": "layer"},
+    "tied, plain": {"architecture": "tied", "linear_skip": False, "normalization": "batch"},
+    "conv": CONV,
+    "conv, batch": {**CONV, "normalization": "batch"},
+    "conv, layer": {**CONV, "normalization": "layer"},
+    "conv, plain": {**CONV, "linear_skip": False},
+    "probabilities": {"loss": "binary_cross_entropy"},
+    "rates": {"loss": "poisson"},
+    "probabilities before training": {"loss": "binary_cross_entropy", "max_epochs": 0},
+    "rates before training": {"loss": "poisson", "max_epochs": 0},
+    "probabilities, plain": {"loss": "binary_cross_entropy", "linear_skip": False},
+    "variational": {"regularizer": "variational"},
+    "users": {"module": Users},
+    "users, plain": {"module": Users, "linear_skip": False},
+}
+
+
+def rows_for(parameters, dtype):
+    """Rows between zero and one, for every loss and every shape."""
+    X = curved_rows() if "input_shape" not in parameters else curved_rows() @ np.random.RandomState(0).rand(5, 99)
+    return ((X - X.min(axis=0)) / np.ptp(X, axis=0)).astype(dtype)
+
+
+def stirred(estimator):
+    """Move all weights, so that no layer is idle whatever the training kept, and switch the link on."""
+    generator = torch.Generator().manual_seed(0)
+    core = estimator.net_.module_.core
+    with torch.no_grad():
+        for weight in core.parameters():
+            weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
+        if core.link is not None and estimator.max_epochs > 0:
+            core.begin()
+    return estimator
+
+
+def with_wild_rows(X):
+    """Rows, then some around them, then some far from all."""
+    noise = np.random.RandomState(1).standard_normal(X.shape)
+    return np.concatenate([X, X + noise, X.mean(axis=0) + 15.0 * (X - X.mean(axis=0))]).astype(X.dtype)
+
+
+def session_of(estimator, X):
+    skae.onnx.register()
+    return runtime.InferenceSession(skl2onnx.to_onnx(estimator, X[:1]).SerializeToString())
+
+
+def run(session, X):
+    return session.run(None, {session.get_inputs()[0].name: X})[0]
+
+
+def n_far(estimator, X):
+    """How many rows are beyond the limits, found as the live network finds them."""
+    module, counts = estimator.net_.module_, []
+    encode_far = type(module.core)._encode_far
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(module.core), "_encode_far", lambda self, x: counts.append(len(x)) or encode_far(self, x))
+        estimator.transform(X)
+    return sum(counts)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_codes_and_reconstructions(case, dtype, tmp_path):
+    parameters = CASES[case]
+    X = rows_for(parameters, dtype)
+    estimator = stirred(AutoEncoderTransformer(2, **{**QUICK, **parameters}).fit(X))
+    rows = with_wild_rows(X)
+    if estimator.linear_skip and case != "pca":
+        assert 30 < n_far(estimator, rows) < len(rows)
+    codes, exported = estimator.transform(rows), run(session_of(estimator, X), rows)
+    assert exported.dtype == dtype
+    scale = np.abs(codes[: len(X)]).max()
+    errors = np.abs(exported - codes).max(axis=1) / np.maximum(scale, np.abs(codes).max(axis=1))
+    assert errors[: len(X)].max() < TOLERANCE[dtype]
+    # Where a step hardly helps, rounding says whether it is taken; where a link is flat, steps are ill-conditioned.
+    assert np.quantile(errors, 0.9 if dtype == np.float32 else 0.98) < TOLERANCE[dtype]
+    assert dtype == np.float32 or errors.max() < 1e-9
+    skae.onnx.export_decoder(estimator, tmp_path / "decoder.onnx")
+    decoder = runtime.InferenceSession(tmp_path / "decoder.onnx")
+    many = np.concatenate([codes, 4 * codes, 30 * codes])
+    x_hat = estimator.inverse_transform(many)
+    (exported,) = decoder.run(["rows"], {"codes": many})
+    assert exported.dtype == dtype
+    assert_allclose(exported, x_hat, atol=TOLERANCE[dtype] * np.abs(x_hat).max())
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits(return_X_y=True)
+
+
+def tiny(**parameters):
+    return AutoEncoderTransformer(3, **{**QUICK, **parameters})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [StandardScaler(), tiny(), LogisticRegression(max_iter=500)],
+        [tiny(), StandardScaler(), LogisticRegression(max_iter=500)],
+        [FeatureUnion([("small", tiny()), ("scaled", StandardScaler()), ("whitened", tiny(whiten=True))]), tiny()],
+        [ColumnTransformer([("left", tiny(), slice(0, 30)), ("right", tiny(), slice(30, 64))])],
+        [StandardScaler(), tiny()],
+    ],
+    ids=["middle", "first", "union", "columns", "last"],
+)
+def test_anywhere_in_a_pipeline(steps, dtype, digits):
+    X, y = digits[0].astype(dtype), digits[1]
+    pipeline = make_pipeline(*steps).fit(X[:300], y[:300])
+    skae.onnx.register()
+    options = {LogisticRegression: {"zipmap": False}}
+    model = skl2onnx.to_onnx(pipeline, X[:1], options={key: options[key] for key in options if hasattr(steps[-1], "C")})
+    results = runtime.InferenceSession(model.SerializeToString()).run(None, {"X": X})
+    if hasattr(pipeline, "predict"):
+        assert_array_equal(results[0], pipeline.predict(X))
+        assert_allclose(results[1], pipeline.predict_proba(X), atol=TOLERANCE[dtype])
+    else:
+        codes = pipeline.transform(X)
+        errors = np.abs(results[0] - codes).max(axis=1) / np.abs(codes).max()
+        assert np.quantile(errors, 0.99) < TOLERANCE[dtype]
+        assert results[0].dtype == dtype
+
+
+@pytest.mark.parametrize(("fitted", "served"), [(np.float32, np.float64), (np.float64, np.float32), (np.float64, int)])
+def test_precision_is_that_of_transform(fitted, served):
+    X = (20 * curved_rows()).round()
+    estimator = stirred(tiny().fit(X.astype(fitted)))
+    rows = X.astype(served)
+    codes, exported = estimator.transform(rows), run(session_of(estimator, rows), rows)
+    assert exported.dtype == codes.dtype
+    assert_allclose(exported, codes, atol=np.finfo(codes.dtype).eps * 100)
+
+
+def test_columns_as_inputs_of_their_own():
+    X = curved_rows()
+    estimator = stirred(tiny().fit(X))
+    kinds = skl2onnx.common.data_types.FloatTensorType, skl2onnx.common.data_types.DoubleTensorType
+    types = [("first", kinds[0]([None, 2])), ("rest", kinds[1]([None, 3]))]
+    skae.onnx.register()
+    session = runtime.InferenceSession(skl2onnx.to_onnx(estimator, initial_types=types).SerializeToString())
+    parts = X[:, :2].astype(np.float32), X[:, 2:]
+    (codes,) = session.run(None, {"first": parts[0], "rest": parts[1]})
+    assert_allclose(codes, estimator.transform(np.hstack(parts)), atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_number_of_rows(dtype):
+    X = rows_for({}, dtype)
+    estimator = stirred(tiny().fit(X))
+    session = session_of(estimator, X)
+    assert run(session, X[:0]).shape == (0, 3)
+    together = run(session, X)
+    alone = np.vstack([run(session, row[np.newaxis]) for row in X[:5]])
+    assert_allclose(alone, together[:5], atol=TOLERANCE[dtype])
+
+
+def test_wild_rows_are_moved_a_few_at_a_time(monkeypatch):
+    X = rows_for({}, np.float64)
+    estimator, rows = stirred(tiny().fit(X)), with_wild_rows(X)
+    expected = run(session_of(estimator, X), rows)
+    monkeypatch.setattr("skae.onnx._rows.JACOBIAN_VALUES", 7 * 3 * 5)
+    assert n_far(estimator, rows) % 7 != 0
+    assert_allclose(run(session_of(estimator, X), rows), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("linear_skip", [True, False])
+def test_missing_values(dtype, linear_skip):
+    X = rows_for({}, dtype)
+    holes = np.where(np.random.RandomState(0).uniform(size=X.shape) < 0.3, np.nan, X).astype(dtype)
+    holes[4] = np.nan
+    estimator = stirred(tiny(allow_nan=True, linear_skip=linear_skip).fit(holes))
+    session = session_of(estimator, holes)
+    for rows in (holes, X, holes[:0]):
+        codes = estimator.transform(rows) if len(rows) else np.empty((0, 3), dtype)
+        assert_allclose(run(session, rows), codes, atol=TOLERANCE[dtype] * np.abs(estimator.transform(X)).max())
+
+
+def test_error_function():
+    graph = Graph(np.float64, numbered("value"))
+    value = graph.input(Port("x", np.float64, (None,)))
+    graph.output(error_function(graph, value), Port("erf", np.float64, (None,)))
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph_proto(graph, "erf"), opset_imports=[opset], ir_version=8)
+    x = np.concatenate([np.linspace(-7, 7, 20_001), [0.46875, np.nextafter(0.46875, 1), -40.0, 1e300, -np.inf, 0.0]])
+    (erf,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert_allclose(erf, scipy.special.erf(x), rtol=0, atol=5e-16)
+
+
+def test_a_row_alone_is_treated_as_among_others(digits):
+    """The training row with the largest code is at the limit to the last bit."""
+    X = digits[0][:300].astype(np.float32)
+    estimator = AutoEncoderTransformer(8, hidden_layer_sizes=16, max_epochs=5, early_stopping=False, random_state=2)
+    codes = estimator.fit(X).transform(X)
+    alone = np.vstack([estimator.transform(row[np.newaxis]) for row in X])
+    assert_allclose(alone, codes, atol=1e-5 * np.abs(codes).max())
+    assert_allclose(run(session_of(estimator, X), X), codes, atol=1e-5 * np.abs(codes).max())
+
+
+class Untraceable(Users):
+    def encode(self, x):
+        return self.encoder(x if x.sum() > 0 else -x)
+
+
+class WithSum(Users):
+    def decode(self, z):
+        return torch.cumsum(super().decode(z), dim=1)
+
+
+class WithGroups(Users):
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        self.encoder.append(nn.GroupNorm(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Untraceable, "skae.onnx cannot translate encode of the module Untraceable, which torch.fx cannot trace"),
+        (WithSum, "skae.onnx cannot translate the step .*cumsum.* It knows BatchNorm1d, .* Build the module of"),
+        (WithGroups, r"skae.onnx cannot translate the layer GroupNorm\(3, 3, .*\) with more than one group. It knows"),
+    ],
+)
+def test_users_module_without_translation(module, message, tmp_path):
+    X = rows_for({}, np.float32)
+    estimator = tiny(module=module).fit(X)
+    skae.onnx.register()
+    with pytest.raises(NotImplementedError, match=message):
+        skl2onnx.to_onnx(estimator, X[:1])
+        skae.onnx.export_decoder(estimator, tmp_path / "decoder.onnx")
+
+
+def test_errors_say_what_to_do(tmp_path):
+    X = curved_rows()
+    estimator = tiny().fit(X)
+    skae.onnx.register()
+    with pytest.raises(ValueError, match="target_opset=17 is too low .* needs operator set 18 .* Pass target_opset=18"):
+        skl2onnx.to_onnx(estimator, X[:1], target_opset=17)
+    with pytest.raises(ValueError, match="The input has 4 columns, but AutoEncoderTransformer was fitted with 5. Pass"):
+        skl2onnx.to_onnx(estimator, X[:1, :4])
+    with pytest.raises(TypeError, match=r"estimator must be an AutoEncoderTransformer, got StandardScaler\(\)."):
+        skae.onnx.export_decoder(StandardScaler(), tmp_path / "decoder.onnx")
+    with pytest.raises(NotFittedError):
+        skae.onnx.export_decoder(tiny(), tmp_path / "decoder.onnx")
+
+
+def test_missing_packages_are_named(monkeypatch, tmp_path):
+    estimator = tiny().fit(curved_rows())
+    for package, call in {
+        "onnx": lambda: skae.onnx.export_decoder(estimator, tmp_path / "decoder.onnx"),
+        "skl2onnx": skae.onnx.register,
+    }.items():
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ImportError, match=rf'needs the {package} package: pip install "skae\[onnx\]"'):
+                call()
+
+
+def test_importing_brings_none_of_them():
+    code = "import sys, skae; before = set(sys.modules); import skae.onnx; print(*before, '|', *sys.modules)"
+    before, after = (set(names.split()) for names in run_python(code).split("|"))
+    assert "skae.onnx" not in before
+    assert "skae.onnx" in after
+    assert {"onnx", "skl2onnx", "onnxruntime"}.isdisjoint(after)
