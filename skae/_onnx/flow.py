@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skae.onnx._graph import Graph, Operand
+from skae._onnx.graph import Graph, Operand
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def clipped(graph: Graph, flow: Flow, limit: NDArray) -> Flow:
 
 
 def nearness(graph: Graph, flow: Flow, limit: NDArray) -> tuple[Flow, str]:
-    """1 for rows within the limits, falling to 0 at twice a limit; and the largest share of a limit, of shape (n, 1)."""
+    """1 for rows within limits, falling to 0 at twice a limit; and the largest share of a limit; of shape (n, 1)."""
     shares = graph.op("Div", graph.op("Abs", flow.value), limit)
     largest = graph.op("ReduceMax", shares, [1], keepdims=1)
     value = graph.op("Min", graph.op("Max", graph.op("Sub", 2.0, largest), 0.0), 1.0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from skae._custom import UsersStack
-from skae.onnx._flow import (
+from skae._onnx.flow import (
     Curve,
     Flow,
     added,
@@ -28,8 +28,8 @@ from skae.onnx._flow import (
     silu,
     tanh,
 )
-from skae.onnx._graph import Graph
-from skae.onnx._stacks import LAYERS, array, not_translated, through
+from skae._onnx.graph import Graph
+from skae._onnx.stacks import LAYERS, array, not_translated, through
 
 functional = nn.functional
 

@@ -14,7 +14,7 @@ import torch
 from skae._custom import UsersStack
 from skae._link import Link
 from skae._modules import CODE_REACH, DataUnits, FeedForwardAutoEncoder
-from skae.onnx._flow import (
+from skae._onnx.flow import (
     Flow,
     added,
     at_most,
@@ -29,18 +29,21 @@ from skae.onnx._flow import (
     scaled,
     shifted,
 )
-from skae.onnx._graph import Graph
-from skae.onnx._rows import for_rows, refined, without_missing
-from skae.onnx._stacks import array, through
-from skae.onnx._users import users_stack
+from skae._onnx.graph import Graph
+from skae._onnx.rows import for_rows, refined, without_missing
+from skae._onnx.stacks import array, through
+from skae._onnx.users import users_stack
 
 
 def encode(graph: Graph, module: DataUnits, x: str) -> str:
-    """Map rows in data units to codes, as `DataUnits.encode` does."""
+    """Map rows in data units to codes, as `DataUnits.encode` does; rows that are not finite get NaN."""
     x = graph.op("Div", graph.op("Sub", x, module.mean), module.scale)
     if module.filling is not None:
         x = without_missing(graph, module.filling, x)
-    return graph.op("Mul", _encode_standardised(graph, module.core, x), module.code_unit)
+    codes = graph.op("Mul", _encode_standardised(graph, module.core, x), module.code_unit)
+    # The live network is never asked about rows that are not finite; an activation would make them so.
+    nothing = graph.op("ReduceSum", graph.op("Sub", x, x), [1], keepdims=1)
+    return graph.op("Add", codes, nothing)
 
 
 def decode(graph: Graph, module: DataUnits, z: str) -> str:
@@ -68,7 +71,9 @@ def _encode_standardised(graph, core: FeedForwardAutoEncoder, x):
     decoder = functools.partial(_decode_flow, core=core)
     n_components = core.architecture.n_components
     n_values = core.architecture.n_features * n_components
-    return for_rows(graph, far, z, (x, pca), functools.partial(refined, decoder=decoder, n_components=n_components), n_values)
+    return for_rows(
+        graph, far, z, (x, pca), functools.partial(refined, decoder=decoder, n_components=n_components), n_values
+    )
 
 
 def _decode_flow(graph, core: FeedForwardAutoEncoder, z: Flow) -> Flow:

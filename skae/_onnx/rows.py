@@ -6,8 +6,8 @@ import numpy as np
 
 from skae._codes import JACOBIAN_VALUES, REFINEMENT_STEPS
 from skae._filling import Filling
-from skae.onnx._flow import Flow
-from skae.onnx._graph import Graph, Port
+from skae._onnx.flow import Flow
+from skae._onnx.graph import Graph, Port
 
 
 def for_rows(
@@ -54,12 +54,12 @@ def refined(graph: Graph, z: str, x: str, other: str, decoder: Callable[..., Flo
     """Take Levenberg-Marquardt steps from the better of two codes of each row, as `skae._codes.refined_codes` does."""
 
     def errors_of(graph, codes):
-        return _squared_norm(graph, graph.op("Sub", x, decoder(graph, z=Flow(codes)).value))
+        return squared_norm(graph, graph.op("Sub", x, decoder(graph, z=Flow(codes)).value))
 
     errors, other_errors = errors_of(graph, z), errors_of(graph, other)
     z = graph.op("Where", graph.op("Less", other_errors, errors), other, z)
     errors = graph.op("Min", errors, other_errors)
-    damping = graph.op("Add", graph.op("Mul", errors, 0.0), 1.0)
+    damping = graph.op("Where", graph.op("IsNaN", errors), 1.0, 1.0)
     identity = np.eye(n_components)
 
     def turn(graph, number, z, errors, damping):
@@ -82,7 +82,8 @@ def refined(graph: Graph, z: str, x: str, other: str, decoder: Callable[..., Flo
     return graph.loop(np.array(REFINEMENT_STEPS), carried, turn)[0]
 
 
-def _squared_norm(graph, rows):
+def squared_norm(graph: Graph, rows: str) -> str:
+    """Sum of squares of each row, of shape (n, 1)."""
     return graph.op("ReduceSum", graph.op("Mul", rows, rows), [1], keepdims=1)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skae._layers import SeededDropout, TiedDecoder
-from skae.onnx._flow import (
+from skae._onnx.flow import (
     Flow,
     added,
     each,
@@ -25,7 +25,7 @@ from skae.onnx._flow import (
     silu,
     tanh,
 )
-from skae.onnx._graph import Graph
+from skae._onnx.graph import Graph
 
 Layer = Callable[[Graph, Flow, Any], Flow]
 
@@ -126,7 +126,8 @@ def _unflatten(graph, flow, layer: nn.Unflatten):
         raise not_translated(f"the layer {layer}, which makes no images of rows")
     channels, *sides = layer.unflattened_size
     folded = _reshaped(graph, (flow.value, flow.tangents), (channels, math.prod(sides)))
-    return Flow(*_swapped(graph, folded), (sides[0], sides[1]))
+    value, tangents = _swapped(graph, folded)
+    return Flow(value, tangents, (sides[0], sides[1]))
 
 
 def _flatten(graph, flow, layer: nn.Flatten):

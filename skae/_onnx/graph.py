@@ -128,7 +128,9 @@ def numbered(prefix: str) -> Iterator[str]:
 
 def attributes_of(node: Node) -> dict[str, Any]:
     """The attributes of a node, graphs among them as protobufs."""
-    return {key: graph_proto(value, key) if isinstance(value, Graph) else value for key, value in node.attributes.items()}
+    return {
+        key: graph_proto(value, key) if isinstance(value, Graph) else value for key, value in node.attributes.items()
+    }
 
 
 def graph_proto(graph: Graph, name: str) -> Any:
