@@ -141,7 +141,7 @@ def gelu(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
 
 def silu(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
     """The value times its logistic function."""
-    share = graph.op("Sigmoid", value)
+    share, _ = logistic(graph, value, False)
     result = graph.op("Mul", value, share)
     if not with_slope:
         return result, ""
@@ -164,8 +164,8 @@ def tanh(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
 
 
 def logistic(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
-    """The logistic function."""
-    result = graph.op("Sigmoid", value)
+    """The logistic function; onnxruntime's own is less exact near one, where the slope is the little that is left."""
+    result = graph.op("Reciprocal", graph.op("Add", graph.op("Exp", graph.op("Neg", value)), 1.0))
     return result, graph.op("Mul", result, graph.op("Sub", 1.0, result)) if with_slope else ""
 
 
