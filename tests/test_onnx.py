@@ -10,13 +10,15 @@ from helpers import curved_rows, run_python
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skae import AutoEncoderTransformer
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -138,9 +140,8 @@ def test_codes_and_reconstructions(case, dtype, tmp_path):
     scale = np.abs(codes[: len(X)]).max()
     errors = np.abs(exported - codes).max(axis=1) / np.maximum(scale, np.abs(codes).max(axis=1))
     assert errors[: len(X)].max() < TOLERANCE[dtype]
-    # Where a step hardly helps, rounding says whether it is taken; where a link is flat, steps are ill-conditioned.
-    assert np.quantile(errors, 0.9 if dtype == np.float32 else 0.98) < TOLERANCE[dtype]
-    assert dtype == np.float32 or errors.max() < 1e-9
+    # In float32 rounding decides about steps that hardly help; then the live codes depend on the batch as well.
+    assert np.mean(errors > TOLERANCE[dtype]) <= (0.03 if dtype == np.float32 else 0.0)
     skae.onnx.export_decoder(estimator, tmp_path / "decoder.onnx")
     decoder = runtime.InferenceSession(tmp_path / "decoder.onnx")
     many = np.concatenate([codes, 4 * codes, 30 * codes])
@@ -184,8 +185,51 @@ def test_anywhere_in_a_pipeline(steps, dtype, digits):
     else:
         codes = pipeline.transform(X)
         errors = np.abs(results[0] - codes).max(axis=1) / np.abs(codes).max()
-        assert np.quantile(errors, 0.99) < TOLERANCE[dtype]
+        assert np.mean(errors > TOLERANCE[dtype]) <= (0.005 if dtype == np.float32 else 0.0)
         assert results[0].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_labels_of_ten_thousand_rows(dtype, digits):
+    X, y = digits[0].astype(dtype), digits[1]
+    pipeline = make_pipeline(StandardScaler(), tiny(), LogisticRegression(max_iter=500))
+    search = GridSearchCV(pipeline, {"autoencodertransformer__n_components": [3, 6]}, cv=2).fit(X[:300], y[:300])
+    random = np.random.default_rng(0)
+    rows = X[random.integers(len(X), size=10_000)]
+    rows += random.normal(scale=2.0, size=rows.shape).astype(dtype)
+    scaler, autoencoder, _ = search.best_estimator_
+    assert n_far(autoencoder, scaler.transform(rows)) > 100
+    skae.onnx.register()
+    for fitted in (search, search.best_estimator_):
+        model = skl2onnx.to_onnx(fitted, X[:1], options={id(search.best_estimator_[-1]): {"zipmap": False}})
+        session = runtime.InferenceSession(model.SerializeToString())
+        assert_array_equal(session.run(["label"], {"X": rows})[0], search.predict(rows))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("contamination", ["auto", 0.2])
+def test_outliers(dtype, contamination, digits):
+    X = digits[0].astype(dtype)
+    detector = AutoEncoderOutlierDetector(tiny(), contamination=contamination, random_state=0).fit(X[:300])
+    rows = np.concatenate([X, X[:, ::-1]])
+    skae.onnx.register()
+    session = runtime.InferenceSession(skl2onnx.to_onnx(detector, X[:1]).SerializeToString())
+    labels, scores = session.run(["label", "scores"], {"X": rows})
+    decision = detector.decision_function(rows)
+    assert labels.dtype == np.int64
+    assert set(labels[:, 0]) == {-1, 1}
+    assert_array_equal(labels[:, 0], detector.predict(rows))
+    assert scores.dtype == np.float64
+    assert_allclose(scores[:, 0], decision, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * np.abs(decision).max())
+    assert session.run(["label"], {"X": np.full_like(X[:1], np.nan)})[0] == -1
+    assert session.run(["label"], {"X": X[:0]})[0].shape == (0, 1)
+
+
+def test_outliers_by_another_estimator(digits):
+    detector = AutoEncoderOutlierDetector(IsolationForest(n_estimators=5), contamination=0.1).fit(digits[0][:100])
+    skae.onnx.register()
+    with pytest.raises(TypeError, match=r"must be an AutoEncoderTransformer to be converted, got IsolationForest\("):
+        skl2onnx.to_onnx(detector, digits[0][:1])
 
 
 @pytest.mark.parametrize(("fitted", "served"), [(np.float32, np.float64), (np.float64, np.float32), (np.float64, int)])
@@ -216,6 +260,11 @@ def test_any_number_of_rows(dtype):
     estimator = stirred(tiny().fit(X))
     session = session_of(estimator, X)
     assert run(session, X[:0]).shape == (0, 3)
+    for n_rows in (1, 7, 1000):
+        rows = with_wild_rows(np.resize(X, (n_rows, 5)))
+        codes = estimator.transform(rows)
+        errors = np.abs(run(session, rows) - codes).max(axis=1) / np.abs(codes).max()
+        assert np.mean(errors > TOLERANCE[dtype]) <= (0.001 if dtype == np.float32 else 0.0)
     together = run(session, X)
     alone = np.vstack([run(session, row[np.newaxis]) for row in X[:5]])
     assert_allclose(alone, together[:5], atol=TOLERANCE[dtype])
@@ -264,6 +313,64 @@ def test_a_row_alone_is_treated_as_among_others(digits):
     assert_allclose(run(session_of(estimator, X), X), codes, atol=1e-5 * np.abs(codes).max())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"max_epochs": 0, "activation": "identity"},
+        {"linear_skip": False, "activation": "relu"},
+        {"linear_skip": False, "activation": "tanh"},
+        {"allow_nan": True, "linear_skip": False, "activation": "logistic"},
+    ],
+    ids=str,
+)
+def test_what_transform_refuses_is_no_number(parameters, dtype):
+    X = rows_for({}, dtype)
+    estimator = stirred(tiny(**parameters).fit(X))
+    bad = [np.inf, -np.inf] if estimator.allow_nan else [np.nan, np.inf, -np.inf]
+    rows = np.repeat(X[:1], len(bad) + 1, axis=0)
+    rows[np.arange(len(bad)), np.arange(len(bad))] = bad
+    for row in rows[:-1]:
+        with pytest.raises(ValueError, match="NaN|infinity"):
+            estimator.transform(row[np.newaxis])
+    codes = run(session_of(estimator, X), rows)
+    assert np.isnan(codes[:-1]).all()
+    assert_allclose(codes[-1:], estimator.transform(X[:1]), atol=TOLERANCE[dtype])
+
+
+def test_rows_without_end():
+    """Very wild rows are PCA's, and where codes overflow, which transform refuses, they are not finite."""
+    X = rows_for({}, np.float32)
+    estimator = stirred(tiny().fit(X))
+    session = session_of(estimator, X)
+    wild = (X - X.mean(axis=0)) * np.float32(1e12)
+    codes = estimator.transform(wild)
+    assert_allclose(run(session, wild), codes, atol=1e-5 * np.abs(codes).max())
+    wilder = np.full_like(X[:2], np.finfo(np.float32).max)
+    with pytest.raises(ValueError, match="overflow"):
+        estimator.transform(wilder)
+    assert not np.isfinite(run(session, wilder)).all(axis=1).any()
+
+
+def test_a_decoder_appears_complete_or_not_at_all(tmp_path, monkeypatch):
+    estimator, path = tiny().fit(curved_rows()), tmp_path / "decoder.onnx"
+    path.write_bytes(b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            skae.onnx.export_decoder(estimator, path)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+    skae.onnx.export_decoder(estimator, str(path))
+    session = runtime.InferenceSession(path)
+    for n_rows in (0, 1, 7, 1000):
+        codes = np.random.RandomState(0).standard_normal((n_rows, 3))
+        (X_hat,) = session.run(["X"], {"codes": codes})
+        assert X_hat.shape == (n_rows, 5)
+        assert n_rows == 0 or np.abs(X_hat - estimator.inverse_transform(codes)).max() < 1e-12
+
+
 class Untraceable(Users):
     def encode(self, x):
         return self.encoder(x if x.sum() > 0 else -x)
@@ -309,6 +416,8 @@ def test_errors_say_what_to_do(tmp_path):
         skae.onnx.export_decoder(StandardScaler(), tmp_path / "decoder.onnx")
     with pytest.raises(NotFittedError):
         skae.onnx.export_decoder(tiny(), tmp_path / "decoder.onnx")
+    with pytest.raises(NotFittedError):
+        skl2onnx.to_onnx(tiny(), X[:1])
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
