@@ -57,6 +57,7 @@ ORDER = (
     "_onnx",
     "_onnx.graph",
     "_onnx.flow",
+    "_onnx.images",
     "_onnx.stacks",
     "_onnx.users",
     "_onnx.rows",

@@ -52,6 +52,55 @@ class Users(nn.Module):
         return nn.functional.dropout(-hidden * other, training=self.training) @ self.weight.abs()
 
 
+class Many(nn.Module):
+    """Every function of single values, once as a layer where there is one, and steps in place."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__()
+        kinds = nn.ReLU6, nn.Hardtanh, nn.PReLU, nn.Mish, nn.CELU, nn.SELU, nn.Softplus
+        self.layers = nn.ModuleList([*(kind() for kind in kinds), nn.Softplus(beta=3.0), nn.Softmax(dim=1)])
+        self.narrow = nn.Linear(9 * n_features, n_components)
+        self.wide, self.out = nn.Linear(n_components, 8), nn.Linear(9 * 8 + 14 * 7, n_features)
+
+    def encode(self, x):
+        return self.narrow(torch.cat([layer(x) for layer in self.layers], dim=1)).view(x.shape[0], -1)
+
+    def decode(self, z):
+        functional = nn.functional
+        hidden = self.wide(z)
+        known = hidden
+        hidden += 0.25  # which is known as well, and so is the next
+        functional.relu(hidden, inplace=True)
+        some = 0.5 + hidden[:, 1:]
+        curves = [torch.sin(some), some.cos(), -abs(some), some**2, some.pow(3), torch.square(some), some.clamp(0.5, 1)]
+        curves += [functional.softplus(some), functional.mish(some), functional.selu(some), some.clamp(max=0.75)]
+        curves += [functional.hardtanh(some, -0.5, 1.5), torch.softmax(some, dim=1), some / 3 - hidden[:, :-1] * some]
+        return self.out(torch.cat([*(layer(known) for layer in self.layers), *curves], 1))
+
+
+class Pictures(nn.Module):
+    """A convolutional network as people write them."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__()
+        self.filter, self.narrow = nn.Conv2d(1, 2, 3, padding=1, stride=(1, 2)), nn.Linear(2 * 4 * 3, n_components)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.wide, self.larger = nn.Linear(n_components, 24), nn.Upsample(scale_factor=(2, 3))
+        self.back = nn.Conv2d(4, 1, 3, padding=1)
+        self.out = nn.Linear(72, n_features)
+
+    def encode(self, x):
+        images = self.filter(x.view(-1, 1, 9, 11))
+        active = self.relu(images)
+        return self.narrow(torch.flatten(self.pool(images + active), 1))
+
+    def decode(self, z):
+        images = self.wide(z).reshape(z.size(0), 2, 3, 4).sigmoid()
+        images = self.larger(images)
+        images = torch.cat([images, nn.functional.avg_pool2d(images, 3, stride=1, padding=1)], dim=1)
+        return self.out(self.back(images).view(z.shape[0], -1))
+
+
 CASES = {
     "dense": {},
     "wild": {"whiten": True, "hidden_layer_sizes": (8, 6)},
@@ -80,6 +129,8 @@ CASES = {
     "variational": {"regularizer": "variational"},
     "users": {"module": Users},
     "users, plain": {"module": Users, "linear_skip": False},
+    "users, many": {"module": Many},
+    "users, pictures": {"module": Pictures, "input_shape": (1, 9, 11)},
 }
 
 
@@ -381,6 +432,17 @@ class WithSum(Users):
         return torch.cumsum(super().decode(z), dim=1)
 
 
+class WithNumberOfRows(Users):
+    def encode(self, x):
+        return super().encode(x) / x.shape[0]
+
+
+class WithHook(Users):
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        self.wide.register_forward_hook(lambda layer, inputs, output: 2 * output)
+
+
 class WithGroups(Users):
     def __init__(self, n_features, n_components):
         super().__init__(n_features, n_components)
@@ -391,7 +453,9 @@ class WithGroups(Users):
     ("module", "message"),
     [
         (Untraceable, "skae.onnx cannot translate encode of the module Untraceable, which torch.fx cannot trace"),
-        (WithSum, "skae.onnx cannot translate the step .*cumsum.* It knows BatchNorm1d, .* Build the module of"),
+        (WithSum, "skae.onnx cannot translate the step .*cumsum.* It knows AlphaDropout, .* Build the module of"),
+        (WithNumberOfRows, "skae.onnx cannot translate the arguments of the step .*truediv"),
+        (WithHook, "skae.onnx cannot translate the layer Linear.* with hooks. It knows"),
         (WithGroups, r"skae.onnx cannot translate the layer GroupNorm\(3, 3, .*\) with more than one group. It knows"),
     ],
 )

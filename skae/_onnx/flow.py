@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from skae._onnx.graph import Graph, Operand
 
 
+class Untranslated(Exception):
+    """A layer or a step that has no translation; says which."""
+
+
 @dataclass(frozen=True)
 class Flow:
     """A value for each row, and how it moves with each code of its row.
@@ -54,6 +58,23 @@ def added(graph: Graph, first: Flow, second: Flow) -> Flow:
     return replace(first, value=value, tangents=graph.op("Add", first.tangents, second.tangents))
 
 
+def joined(graph: Graph, flows: list[Flow]) -> Flow:
+    """Put the values, of images the channels, of several flows side by side."""
+    first = flows[0]
+    if any(flow.sides != first.sides for flow in flows):
+        raise Untranslated("putting images side by side that differ in size")
+    value = graph.op("Concat", *(flow.value for flow in flows), axis=-1)
+    if any(flow.tangents is None for flow in flows):
+        return replace(first, value=value)
+    # Derivatives that are the same for all rows are given to each.
+    widened = []
+    for flow in flows:
+        beside = graph.op("Unsqueeze", flow.value, [1])
+        nothing = graph.op("Where", graph.op("IsNaN", beside), 0.0, 0.0)
+        widened.append(graph.op("Add", flow.tangents or "", nothing))
+    return replace(first, value=value, tangents=graph.op("Concat", *widened, axis=-1))
+
+
 def multiplied(graph: Graph, first: Flow, second: Flow) -> Flow:
     """Multiply two flows."""
     value = graph.op("Mul", first.value, second.value)
@@ -79,6 +100,8 @@ def linear(graph: Graph, flow: Flow, weight: NDArray, bias: NDArray | None = Non
 
 def elementwise(graph: Graph, flow: Flow, curve: "Curve", **options: Any) -> Flow:
     """Apply a function to each value."""
+    # A constant of another type than the values is an error, and whole numbers are integers to numpy.
+    options = {name: float(value) if isinstance(value, int) else value for name, value in options.items()}
     value, slope = curve(graph, flow.value, flow.tangents is not None, **options)
     if flow.tangents is None:
         return replace(flow, value=value)
@@ -118,9 +141,9 @@ def nearness(graph: Graph, flow: Flow, limit: NDArray) -> tuple[Flow, str]:
     return Flow(value, graph.op("MatMul", flow.tangents, slopes)), largest
 
 
-def relu(graph: Graph, value: str, with_slope: bool, least: float = 0.0) -> tuple[str, str]:
+def relu(graph: Graph, value: str, with_slope: bool, least: Any = 0.0) -> tuple[str, str]:
     """The rectifier; below zero, a line of the least slope."""
-    if least == 0.0:
+    if np.ndim(least) == 0 and least == 0.0:
         return graph.op("Relu", value), _where(graph, "Greater", value, 0.0) if with_slope else ""
     positive = graph.op("Greater", value, 0.0)
     result = graph.op("Where", positive, value, graph.op("Mul", value, least))
@@ -175,9 +198,46 @@ def exponential(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
     return result, result
 
 
-def at_most(graph: Graph, value: str, with_slope: bool, limit: NDArray) -> tuple[str, str]:
-    """Cut off above a limit."""
-    return graph.op("Min", value, limit), _where(graph, "LessOrEqual", value, limit) if with_slope else ""
+def between(graph: Graph, value: str, with_slope: bool, lowest: Any = None, highest: Any = None) -> tuple[str, str]:
+    """Cut off below and above limits; None is no limit."""
+    result, inside = value, []
+    for kind, compare, limit in (("Max", "GreaterOrEqual", lowest), ("Min", "LessOrEqual", highest)):
+        if limit is not None:
+            result = graph.op(kind, result, limit)
+            inside += [_where(graph, compare, value, limit)] if with_slope else []
+    if not with_slope:
+        return result, ""
+    return result, inside[0] if len(inside) == 1 else graph.op("Mul", *inside)
+
+
+def softplus(graph: Graph, value: str, with_slope: bool, beta: float = 1.0) -> tuple[str, str]:
+    """The integral of the logistic function, a smooth rectifier."""
+    steep = value if beta == 1.0 else graph.op("Mul", value, beta)
+    power = graph.op("Exp", graph.op("Neg", graph.op("Abs", steep)))
+    result = graph.op("Add", graph.op("Max", steep, 0.0), graph.op("Log", graph.op("Add", power, 1.0)))
+    result = result if beta == 1.0 else graph.op("Div", result, beta)
+    return result, logistic(graph, steep, False)[0] if with_slope else ""
+
+
+def celu(graph: Graph, value: str, with_slope: bool, alpha: float = 1.0) -> tuple[str, str]:
+    """The rectifier with an exponential below zero, of slope one at zero."""
+    positive = graph.op("Greater", value, 0.0)
+    power = graph.op("Exp", graph.op("Div", graph.op("Min", value, 0.0), alpha))
+    result = graph.op("Where", positive, value, graph.op("Mul", graph.op("Sub", power, 1.0), alpha))
+    return result, graph.op("Where", positive, 1.0, power) if with_slope else ""
+
+
+def sine(graph: Graph, value: str, with_slope: bool, phase: float = 0.0) -> tuple[str, str]:
+    """The sine, of a phase later; onnxruntime has no cosine in float64."""
+    result, slope = (
+        graph.op("Sin", graph.op("Add", value, shift) if shift else value) for shift in (phase, phase + math.pi / 2)
+    )
+    return result, slope if with_slope else ""
+
+
+def size(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
+    """The absolute value."""
+    return graph.op("Abs", value), graph.op("Sign", value) if with_slope else ""
 
 
 # Coefficients of W. J. Cody, "Rational Chebyshev approximation for the error function", Mathematics of Computation 23

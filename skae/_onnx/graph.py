@@ -121,6 +121,11 @@ class Graph:
         return self.ops(len(carried), "Loop", n_turns, np.array(True), *(port.name for port in carried), body=graph)
 
 
+def array(tensor: torch.Tensor) -> NDArray:
+    """A copy of a tensor in memory of its own."""
+    return tensor.detach().cpu().numpy().copy()
+
+
 def numbered(prefix: str) -> Iterator[str]:
     """Names that begin alike."""
     return (f"{prefix}_{number}" for number in itertools.count())

@@ -17,7 +17,7 @@ from skae._modules import CODE_REACH, DataUnits, FeedForwardAutoEncoder
 from skae._onnx.flow import (
     Flow,
     added,
-    at_most,
+    between,
     clipped,
     elementwise,
     exponential,
@@ -29,9 +29,9 @@ from skae._onnx.flow import (
     scaled,
     shifted,
 )
-from skae._onnx.graph import Graph
+from skae._onnx.graph import Graph, array
 from skae._onnx.rows import for_rows, refined, without_missing
-from skae._onnx.stacks import array, through
+from skae._onnx.stacks import through
 from skae._onnx.users import users_stack
 
 
@@ -111,11 +111,11 @@ def _linked(graph, link: Link, values):
         if link.kind == "sigmoid":
             means = elementwise(graph, predictor, logistic)
         else:
-            below = elementwise(graph, predictor, at_most, limit=np.log(array(link.highest)))
+            below = elementwise(graph, predictor, between, highest=np.log(array(link.highest)))
             means = elementwise(graph, below, exponential)
     else:
         means = elementwise(graph, shifted(graph, scaled(graph, values, link.scale), link.mean), relu)
-        means = elementwise(graph, means, at_most, limit=array(link.highest)) if link.kind == "sigmoid" else means
+        means = elementwise(graph, means, between, highest=array(link.highest)) if link.kind == "sigmoid" else means
     return scaled(graph, shifted(graph, means, -link.mean), 1.0 / link.scale)
 
 

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from skae._layers import SeededDropout, TiedDecoder
 from skae._onnx.flow import (
     Flow,
+    Untranslated,
     added,
+    between,
+    celu,
     each,
     elementwise,
     elu,
@@ -23,9 +25,11 @@ from skae._onnx.flow import (
     scaled,
     shifted,
     silu,
+    softplus,
     tanh,
 )
-from skae._onnx.graph import Graph
+from skae._onnx.graph import Graph, array
+from skae._onnx.images import average, convolution, enlarged, flatten, largest, transposed_convolution, unflatten
 
 Layer = Callable[[Graph, Flow, Any], Flow]
 
@@ -35,25 +39,14 @@ def through(graph: Graph, flow: Flow, layer: nn.Module) -> Flow:
 
     Raises
     ------
-    NotImplementedError
+    Untranslated
         If there is no such layer in `LAYERS`, or if it has an option that is none of ours.
     """
     if type(layer) not in LAYERS:
-        raise not_translated(f"the layer {layer}")
+        raise Untranslated(f"the layer {layer}")
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        raise Untranslated(f"the layer {layer} with hooks")
     return LAYERS[type(layer)](graph, flow, layer)
-
-
-def not_translated(what: str) -> NotImplementedError:
-    """The error for what has no translation."""
-    return NotImplementedError(
-        f"skae.onnx cannot translate {what}. It knows {', '.join(sorted(kind.__name__ for kind in LAYERS))}, sums, "
-        "products and matrix products. Build the module of these, or export it with torch.onnx.export."
-    )
-
-
-def array(tensor: Tensor) -> NDArray:
-    """A copy of a tensor in memory of its own."""
-    return tensor.detach().cpu().numpy().copy()
 
 
 def _sequential(graph, flow, layers):
@@ -81,7 +74,7 @@ def _linear(graph, flow, layer: nn.Linear):
 def _batch_norm(graph, flow, layer):
     """Running statistics stand for the batch, so it is a factor and an offset."""
     if layer.running_mean is None:
-        raise not_translated(f"the layer {layer}, which keeps no running statistics")
+        raise Untranslated(f"the layer {layer}, which keeps no running statistics")
     factor = 1.0 / np.sqrt(array(layer.running_var) + layer.eps)
     if layer.weight is not None:
         factor = factor * array(layer.weight)
@@ -91,13 +84,13 @@ def _batch_norm(graph, flow, layer):
 
 def _layer_norm(graph, flow, layer: nn.LayerNorm):
     if flow.sides is not None or len(layer.normalized_shape) != 1:
-        raise not_translated(f"the layer {layer} over more than one axis")
+        raise Untranslated(f"the layer {layer} over more than one axis")
     return _normalised(graph, flow, [-1], layer)
 
 
 def _group_norm(graph, flow, layer: nn.GroupNorm):
     if layer.num_groups != 1:
-        raise not_translated(f"the layer {layer} with more than one group")
+        raise Untranslated(f"the layer {layer} with more than one group")
     return _normalised(graph, flow, [-1] if flow.sides is None else [-2, -1], layer)
 
 
@@ -121,97 +114,6 @@ def _normalised(graph, flow, axes, layer):
     return flow if layer.bias is None else shifted(graph, flow, array(layer.bias))
 
 
-def _unflatten(graph, flow, layer: nn.Unflatten):
-    if layer.dim not in (1, -1) or flow.sides is not None or len(layer.unflattened_size) != 3:
-        raise not_translated(f"the layer {layer}, which makes no images of rows")
-    channels, *sides = layer.unflattened_size
-    folded = _reshaped(graph, (flow.value, flow.tangents), (channels, math.prod(sides)))
-    value, tangents = _swapped(graph, folded)
-    return Flow(value, tangents, (sides[0], sides[1]))
-
-
-def _flatten(graph, flow, layer: nn.Flatten):
-    if (layer.start_dim, layer.end_dim) != (1, -1):
-        raise not_translated(f"the layer {layer}")
-    if flow.sides is None:
-        return flow
-    return Flow(*_reshaped(graph, _swapped(graph, (flow.value, flow.tangents)), (-1,)))
-
-
-def _reshaped(graph, pair, shape):
-    """Value and derivatives, the axes behind the rows, or behind the codes, changed."""
-    value, tangents = pair
-    return graph.op("Reshape", value, [0, *shape]), tangents and graph.op("Reshape", tangents, [0, 0, *shape])
-
-
-def _swapped(graph, pair):
-    """Value and derivatives, channels and places exchanged."""
-    value, tangents = pair
-    return graph.op("Transpose", value, perm=[0, 2, 1]), tangents and graph.op("Transpose", tangents, perm=[0, 1, 3, 2])
-
-
-def _convolution(graph, flow, layer: nn.Conv2d):
-    """Gather what the filter sees at each place, then multiply by the filter; float64 has no kernel of its own."""
-    _check_convolution(flow, layer)
-    new_sides = tuple(
-        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for side, padding, dilation, kernel, stride in zip(flow.sides, *_options(layer), strict=True)
-    )
-    seen = _seen(flow.sides, new_sides, layer, lambda place, tap, stride: (place * stride + tap, 1))
-    return _gathered(graph, flow, seen, new_sides, array(layer.weight).transpose(2, 3, 1, 0), layer.bias)
-
-
-def _transposed_convolution(graph, flow, layer: nn.ConvTranspose2d):
-    """The same: each place sees those that would have seen it."""
-    _check_convolution(flow, layer)
-    new_sides = tuple(
-        (side - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
-        for side, more, padding, dilation, kernel, stride in zip(
-            flow.sides, layer.output_padding, *_options(layer), strict=True
-        )
-    )
-    seen = _seen(flow.sides, new_sides, layer, lambda place, tap, stride: (place - tap, stride))
-    return _gathered(graph, flow, seen, new_sides, array(layer.weight).transpose(2, 3, 0, 1), layer.bias)
-
-
-def _options(layer):
-    """Padding, dilation, size and stride of a filter, each for both sides."""
-    return layer.padding, layer.dilation, layer.kernel_size, layer.stride
-
-
-def _check_convolution(flow, layer):
-    if flow.sides is None or layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise not_translated(f"the layer {layer}: images, zeros around them and a single group are needed")
-
-
-def _seen(sides, new_sides, layer, where):
-    """Number of the old place that each tap of the filter sees from each new place; one past the last if none."""
-    axes = []
-    for side, new_side, padding, dilation, kernel, stride in zip(sides, new_sides, *_options(layer), strict=True):
-        place, tap = np.arange(new_side)[:, np.newaxis], np.arange(kernel) * dilation
-        # A convolution is shifted by the padding against the old places, its transpose against the new ones.
-        steps, unit = where(place, tap - padding, stride)
-        inside = (steps % unit == 0) & (steps >= 0) & (steps // unit < side)
-        axes.append(np.where(inside, steps // unit, -1))
-    rows, columns = axes[0][:, np.newaxis, :, np.newaxis], axes[1][np.newaxis, :, np.newaxis, :]
-    numbers = np.where((rows >= 0) & (columns >= 0), rows * sides[1] + columns, math.prod(sides))
-    return numbers.reshape(math.prod(new_sides), -1)
-
-
-def _gathered(graph, flow, seen, new_sides, weight, bias):
-    """Images of what each new place sees, times a filter of shape (height, width, old channels, new channels)."""
-    width = seen.shape[1] * weight.shape[2]
-
-    def patches(value, n_axes):
-        # One more place, of zeros, for what lies outside.
-        wider = graph.op("Pad", value, [0] * (2 * n_axes - 2) + [1, 0])
-        return graph.op("Reshape", graph.op("Gather", wider, seen, axis=-2), [0] * (n_axes - 2) + [len(seen), width])
-
-    tangents = flow.tangents and patches(flow.tangents, 4)
-    flow = Flow(patches(flow.value, 3), tangents, new_sides)
-    return linear(graph, flow, weight.reshape(width, -1), None if bias is None else array(bias))
-
-
 def _curve(curve, **names) -> Layer:
     """A layer that applies a function to each value, its options taken from attributes of torch's layer."""
 
@@ -229,26 +131,61 @@ def _gelu(graph, flow, layer: nn.GELU):
     return multiplied(graph, flow, scaled(graph, shifted(graph, elementwise(graph, inner, tanh), 1.0), 0.5))
 
 
+def _prelu(graph, flow, layer: nn.PReLU):
+    return elementwise(graph, flow, relu, least=array(layer.weight))
+
+
+def _selu(graph, flow, layer: nn.SELU):
+    return scaled(graph, elementwise(graph, flow, elu, alpha=SELU_ALPHA), SELU_FACTOR)
+
+
+def _mish(graph, flow, layer: nn.Mish):
+    return multiplied(graph, flow, elementwise(graph, elementwise(graph, flow, softplus), tanh))
+
+
+def _softmax(graph, flow, layer: nn.Softmax):
+    if layer.dim not in (1, -1) or flow.sides is not None:
+        raise Untranslated(f"the layer {layer} but over the values of each row")
+    value = graph.op("Softmax", flow.value, axis=-1)
+    if flow.tangents is None:
+        return Flow(value)
+    shares = graph.op("Unsqueeze", value, [1])
+    mean = graph.op("ReduceSum", graph.op("Mul", flow.tangents, shares), [-1], keepdims=1)
+    return Flow(value, graph.op("Mul", shares, graph.op("Sub", flow.tangents, mean)))
+
+
+# As torch has them.
+SELU_ALPHA, SELU_FACTOR = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
 LAYERS: dict[type[nn.Module], Layer] = {
     nn.Sequential: _sequential,
     TiedDecoder: _tied,
-    nn.Identity: _same,
-    nn.Dropout: _same,
-    SeededDropout: _same,
+    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, SeededDropout), _same),
     nn.Linear: _linear,
     nn.ReLU: _curve(relu),
+    nn.ReLU6: _curve(between, lowest="min_val", highest="max_val"),
+    nn.Hardtanh: _curve(between, lowest="min_val", highest="max_val"),
     nn.LeakyReLU: _curve(relu, least="negative_slope"),
+    nn.PReLU: _prelu,
     nn.GELU: _gelu,
     nn.SiLU: _curve(silu),
+    nn.Mish: _mish,
     nn.ELU: _curve(elu, alpha="alpha"),
+    nn.CELU: _curve(celu, alpha="alpha"),
+    nn.SELU: _selu,
+    nn.Softplus: _curve(softplus, beta="beta"),
+    nn.Softmax: _softmax,
     nn.Tanh: _curve(tanh),
     nn.Sigmoid: _curve(logistic),
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
-    nn.Unflatten: _unflatten,
-    nn.Flatten: _flatten,
-    nn.Conv2d: _convolution,
-    nn.ConvTranspose2d: _transposed_convolution,
+    nn.Unflatten: unflatten,
+    nn.Flatten: flatten,
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    nn.MaxPool2d: largest,
+    nn.AvgPool2d: average,
+    nn.Upsample: enlarged,
 }

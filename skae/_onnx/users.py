@@ -4,21 +4,27 @@ What torch.onnx.export writes has no derivatives, which rows beyond the training
 onnxruntime lacks in float64. A traced network has both.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from skae._custom import UsersStack
 from skae._onnx.flow import (
     Curve,
     Flow,
+    Untranslated,
     added,
+    between,
+    each,
     elementwise,
     elu,
     exponential,
+    joined,
     linear,
     logistic,
     multiplied,
@@ -26,10 +32,13 @@ from skae._onnx.flow import (
     scaled,
     shifted,
     silu,
+    sine,
+    size,
+    softplus,
     tanh,
 )
-from skae._onnx.graph import Graph
-from skae._onnx.stacks import LAYERS, array, not_translated, through
+from skae._onnx.graph import Graph, array
+from skae._onnx.stacks import LAYERS, through
 
 functional = nn.functional
 
@@ -50,10 +59,26 @@ def users_stack(graph: Graph, flow: Flow, stack: UsersStack) -> Flow:
         If torch cannot trace it, or a step of it has no translation.
     """
     try:
-        traced = _Tracer().trace(stack)
+        return _translated(graph, flow, stack, _traced(stack))
+    except Untranslated as error:
+        raise NotImplementedError(
+            f"skae.onnx cannot translate {error}. It knows {', '.join(sorted(kind.__name__ for kind in LAYERS))}, "
+            "arithmetic, matrix products, simple functions, torch.cat, slices of columns, and changes of shape between "
+            "rows and images. Build the module of these."
+        ) from error
+
+
+def _traced(stack):
+    """The steps of one direction."""
+    try:
+        return _Tracer().trace(stack)
     except Exception as error:  # a user's code may raise anything when it is handed what is no tensor
         name = type(stack.module).__name__
-        raise not_translated(f"{stack.direction} of the module {name}, which torch.fx cannot trace: {error}") from error
+        raise Untranslated(f"{stack.direction} of the module {name}, which torch.fx cannot trace: {error}") from error
+
+
+def _translated(graph, flow, stack, traced):
+    """Each step in turn, and what the last one returns."""
     values: dict[fx.Node, Any] = {}
     for node in traced.nodes:
         arguments = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -62,40 +87,55 @@ def users_stack(graph: Graph, flow: Flow, stack: UsersStack) -> Flow:
         elif node.op == "get_attr":
             values[node] = operator.attrgetter(str(node.target))(stack)
         elif node.op == "call_module":
-            values[node] = through(graph, _only_flow(node, arguments), stack.get_submodule(str(node.target)))
+            layer = stack.get_submodule(str(node.target))
+            values[node] = through(graph, _only_flow(node, arguments), layer)
+            _overwrite(values, node, getattr(layer, "inplace", False))
         elif node.op == "output":
             return arguments[0][0]
         else:
             values[node] = _called(graph, node, *arguments)
-    raise not_translated(f"{stack.direction} of the module {type(stack.module).__name__}, which returns nothing")
+            _overwrite(values, node, node.target in IN_PLACE or node.kwargs.get("inplace", False))
+    raise Untranslated(f"{stack.direction} of the module {type(stack.module).__name__}, which returns nothing")
+
+
+def _overwrite(values, node, in_place):
+    """Let a step that works in place change its operand too, under every name that it has."""
+    if in_place:
+        before = values[node.args[0]]
+        values.update({name: values[node] for name, value in values.items() if value is before})
 
 
 def _only_flow(node, arguments):
     """The single argument of a layer."""
     positional, named = arguments
     if len(positional) != 1 or named or not isinstance(positional[0], Flow):
-        raise not_translated(f"the call {node.format_node()}")
+        raise Untranslated(f"the call {node.format_node()}")
     return positional[0]
 
 
 def _called(graph, node, positional, named):
     """The result of a function or method."""
-    if not any(isinstance(argument, Flow) for argument in positional):
+    if not any(isinstance(one, Flow) for one in pytree.tree_leaves((positional, named))):
         return _constant(node, positional, named)
+    if node.target is getattr and positional[1] == "shape":
+        return _SHAPE
     translate = FUNCTIONS.get(node.target)
     if translate is None:
-        raise not_translated(f"the step {node.format_node()}")
+        raise Untranslated(f"the step {node.format_node()}")
     try:
         return translate(graph, *positional, **named)
-    except TypeError as error:  # an argument that the translation does not have
-        raise not_translated(f"the arguments of the step {node.format_node()}") from error
+    except (TypeError, IndexError) as error:  # an argument that the translation does not have
+        raise Untranslated(f"the arguments of the step {node.format_node()}") from error
 
 
 def _constant(node, positional, named):
-    """What torch itself makes of weights alone."""
-    if node.op == "call_method":
-        return getattr(positional[0], str(node.target))(*positional[1:], **named)
-    return node.target(*positional, **named)
+    """What Python and torch make of weights alone."""
+    try:
+        if node.op == "call_method":
+            return getattr(positional[0], str(node.target))(*positional[1:], **named)
+        return node.target(*positional, **named)
+    except (TypeError, IndexError) as error:  # the number of rows was computed with
+        raise Untranslated(f"the step {node.format_node()}") from error
 
 
 def _curve(curve: Curve) -> Callable[..., Flow]:
@@ -168,8 +208,79 @@ def _without_place(curve):
     return lambda graph, flow, inplace=False: elementwise(graph, flow, curve)
 
 
+def _clamp(graph, flow, min=None, max=None):
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        raise TypeError
+    return elementwise(graph, flow, between, lowest=min, highest=max)
+
+
+def _power(graph, flow, exponent):
+    if exponent not in (2, 3):
+        raise TypeError
+    square = multiplied(graph, flow, flow)
+    return square if exponent == 2 else multiplied(graph, square, flow)
+
+
+def _softmax(graph, flow, dim):
+    return through(graph, flow, nn.Softmax(dim))
+
+
+def _joined(graph, flows, dim=0):
+    if not all(isinstance(flow, Flow) for flow in flows) or dim not in ((1,) if flows[0].sides else (1, -1)):
+        raise TypeError
+    return joined(graph, list(flows))
+
+
+def _columns(graph, flow, chosen):
+    """Some columns of each row."""
+    rows, columns = chosen
+    if rows != slice(None) or not isinstance(columns, slice) or flow.sides is not None:
+        raise TypeError
+    start, step = columns.start or 0, columns.step or 1
+    stop = LAST if columns.stop is None else columns.stop
+    return each(flow, lambda value: graph.op("Slice", value, [start], [stop], [-1], [step]))
+
+
+def _reshaped(graph, flow, *shape):
+    """Rows made images or the other way round; the number of rows stays."""
+    shape = tuple(shape[0]) if isinstance(shape[0], tuple | list) else shape
+    n_rows, *rest = shape
+    if n_rows is not N_ROWS and n_rows != -1:
+        raise TypeError
+    if flow.sides is None and rest == [-1]:
+        return flow
+    if flow.sides is None and len(rest) == 3 and -1 not in rest:
+        return through(graph, flow, nn.Unflatten(1, tuple(rest)))
+    if flow.sides is not None and len(rest) == 1:
+        return through(graph, flow, nn.Flatten())
+    raise TypeError
+
+
+def _flattened(graph, flow, start_dim=0, end_dim=-1):
+    return through(graph, flow, nn.Flatten(start_dim, end_dim))
+
+
+# Stands for the number of rows, with which nothing can be computed.
+N_ROWS = object()
+_SHAPE = (N_ROWS,)
+LAST = 2**63 - 1
+
+
+def _size(graph, flow, dim=None):
+    return _SHAPE if dim is None else _SHAPE[dim]
+
+
+def _functional(kind: type[nn.Module], *names: str) -> Callable[..., Flow]:
+    """A function that does what a layer does, its options by these names and in this order."""
+
+    def function(graph, flow, *options, inplace=False, **named):
+        return through(graph, flow, kind(**dict(zip(names, options, strict=False)), **named))
+
+    return function
+
+
 FUNCTIONS: dict[Any, Callable[..., Flow]] = {
-    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add"), _sum),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _sum),
     **dict.fromkeys((operator.sub, torch.sub, "sub"), _difference),
     **dict.fromkeys((operator.mul, torch.mul, "mul"), _product),
     **dict.fromkeys((operator.truediv, torch.div, "div"), _quotient),
@@ -179,6 +290,25 @@ FUNCTIONS: dict[Any, Callable[..., Flow]] = {
     **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _curve(tanh)),
     **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _curve(logistic)),
     **dict.fromkeys((torch.exp, "exp"), _curve(exponential)),
+    **dict.fromkeys((torch.sin, "sin"), _curve(sine)),
+    **dict.fromkeys((torch.cos, "cos"), lambda graph, flow: elementwise(graph, flow, sine, phase=math.pi / 2)),
+    **dict.fromkeys((torch.abs, operator.abs, abs, "abs"), _curve(size)),
+    **dict.fromkeys((torch.square, "square"), lambda graph, flow: multiplied(graph, flow, flow)),
+    **dict.fromkeys((operator.pow, torch.pow, "pow"), _power),
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp),
+    **dict.fromkeys((torch.cat, torch.concat), _joined),
+    **dict.fromkeys(("view", "reshape", torch.reshape), _reshaped),
+    **dict.fromkeys(("flatten", torch.flatten), _flattened),
+    **dict.fromkeys(("size", len), _size),
+    **dict.fromkeys((torch.softmax, functional.softmax, "softmax"), _softmax),
+    operator.getitem: _columns,
+    functional.softplus: lambda graph, flow, beta=1.0: elementwise(graph, flow, softplus, beta=beta),
+    functional.mish: _functional(nn.Mish),
+    functional.selu: _functional(nn.SELU),
+    functional.hardtanh: _functional(nn.Hardtanh, "min_val", "max_val"),
+    functional.max_pool2d: _functional(nn.MaxPool2d, "kernel_size", "stride", "padding"),
+    functional.avg_pool2d: _functional(nn.AvgPool2d, "kernel_size", "stride", "padding"),
+    functional.interpolate: _functional(nn.Upsample, "size", "scale_factor", "mode"),
     functional.silu: _without_place(silu),
     functional.gelu: _gelu,
     functional.elu: _elu,
@@ -187,3 +317,4 @@ FUNCTIONS: dict[Any, Callable[..., Flow]] = {
     functional.dropout: _same,
     "contiguous": _same,
 }
+IN_PLACE = {operator.iadd, "add_"}
