@@ -6,14 +6,14 @@ from sklearn.utils.validation import check_is_fitted
 from skae._archive import replacing
 from skae._autoencoder import AutoEncoderTransformer
 from skae._onnx.converters import register_converters
-from skae._onnx.graph import IR_VERSION, OPSET, Graph, Port, graph_proto, numbered, onnx_package
+from skae._onnx.graph import Graph, Port, model_proto, numbered, onnx_package
 from skae._onnx.network import decode, in_precision
 
 __all__ = ["export_decoder", "register"]
 
 
 def register():
-    """Teach skl2onnx to convert the autoencoder, wherever it stands in a pipeline.
+    """Teach skl2onnx to convert autoencoders, wherever they stand in a pipeline, and outlier detectors.
 
     After this ``skl2onnx.to_onnx`` takes pipelines, column transformers and unions with fitted autoencoders in them.
     The result computes what `AutoEncoderTransformer.transform` does, for any number of rows, in the precision that it
@@ -33,8 +33,14 @@ def register():
     -----
     Where `transform` raises an error, on missing values that were not allowed, on infinity and on codes that overflow,
     a model returns NaN or infinity. The operator set must be 18 or higher; a conversion to a lower one raises a
-    ValueError. A ``module`` of your own must consist of layers and steps that have a translation; a NotImplementedError
-    names the one that has none.
+    ValueError. A ``module`` of your own must consist of layers and steps that have a translation, with which it is
+    compared on a few rows; a NotImplementedError names the one that has none.
+
+    In float32 the code of a row beyond the reach of the training rows may differ: where a step that looks for a better
+    code hardly helps, rounding decides whether it is taken, as it does in `transform` for batches of other sizes.
+
+    An `AutoEncoderOutlierDetector` becomes two outputs of shape (n_samples, 1): "label", as `predict` returns it, and
+    "scores", which is `decision_function`. Rows that it would refuse are outliers.
 
     Examples
     --------
@@ -101,15 +107,11 @@ def export_decoder(estimator, path):
     if not isinstance(estimator, AutoEncoderTransformer):
         raise TypeError(f"estimator must be an AutoEncoderTransformer, got {estimator!r}.")
     check_is_fitted(estimator)
-    onnx = onnx_package()
+    onnx_package()
     module, dtype = in_precision(estimator.net_.module_, np.dtype(np.float32))
     graph = Graph(dtype, numbered("skae"))
     codes = graph.input(Port("codes", dtype, (None, estimator.n_components_)))
     graph.output(decode(graph, module, codes), Port("X", dtype, (None, estimator.n_features_in_)))
-    opset = onnx.helper.make_opsetid("", OPSET)
-    model = onnx.helper.make_model(
-        graph_proto(graph, "decoder"), opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae"
-    )
-    onnx.checker.check_model(model)
+    model = model_proto(graph, "decoder")
     with replacing(path) as file:
         file.write(model.SerializeToString())

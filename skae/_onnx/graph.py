@@ -149,6 +149,25 @@ def graph_proto(graph: Graph, name: str) -> Any:
     return helper.make_graph(nodes, name, *ports, initializer=constant_protos(graph))
 
 
+def model_proto(graph: Graph, name: str) -> Any:
+    """A graph as a model of its own, checked."""
+    onnx = onnx_package()
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(
+        graph_proto(graph, name), opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae"
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def evaluated(graph: Graph, values: dict[str, NDArray]) -> Any:
+    """The outputs of a graph for some inputs, by the definitions of the operators in the onnx package."""
+    onnx_package()
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(model_proto(graph, "values")).run(None, values)
+
+
 def constant_protos(graph: Graph) -> list:
     """The constants of a graph as protobufs."""
     to_proto = onnx_package().numpy_helper.from_array

@@ -100,7 +100,11 @@ def _predictor(graph, core, z):
 def _correction(graph, core, index, flow):
     """What the encoder, 0, or the decoder, 1, computes."""
     stack = core.decoder if index else core.encoder
-    result = users_stack(graph, flow, stack) if isinstance(stack, UsersStack) else through(graph, flow, stack)
+    if isinstance(stack, UsersStack):
+        sizes = core.architecture
+        result = users_stack(graph, flow, stack, sizes.n_components if index else sizes.n_features)
+    else:
+        result = through(graph, flow, stack)
     return scaled(graph, result, core.gates[index]) if core.architecture.gated else result
 
 

@@ -7,8 +7,10 @@ onnxruntime lacks in float64. A traced network has both.
 import math
 import operator
 from collections.abc import Callable
+from functools import partialmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
@@ -37,29 +39,48 @@ from skae._onnx.flow import (
     softplus,
     tanh,
 )
-from skae._onnx.graph import Graph, array
+from skae._onnx.graph import Graph, Port, array, evaluated, numbered
 from skae._onnx.stacks import LAYERS, through
 
 functional = nn.functional
+# Largest share of the largest value by which a translation may differ.
+SAME = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
+
+
+class _Value(fx.Proxy):
+    """A value on its way; what is done to it in place, as by ``+=``, is noted as that."""
+
+    def _in_place(self, function, other):
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    __iadd__ = partialmethod(_in_place, operator.iadd)
+    __isub__ = partialmethod(_in_place, operator.isub)
+    __imul__ = partialmethod(_in_place, operator.imul)
+    __itruediv__ = partialmethod(_in_place, operator.itruediv)
 
 
 class _Tracer(fx.Tracer):
     """Follows a network down to the layers that have a translation."""
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in LAYERS and not isinstance(m, nn.Sequential)
 
 
-def users_stack(graph: Graph, flow: Flow, stack: UsersStack) -> Flow:
-    """Send a flow through one direction of a user's own network.
+def users_stack(graph: Graph, flow: Flow, stack: UsersStack, width: int) -> Flow:
+    """Send a flow of some width through one direction of a user's own network.
 
     Raises
     ------
     NotImplementedError
-        If torch cannot trace it, or a step of it has no translation.
+        If torch cannot trace it, if a step of it has no translation, or if the translation gives other values.
     """
     try:
-        return _translated(graph, flow, stack, _traced(stack))
+        traced = _traced(stack)
+        _compare(graph, stack, traced, width)
+        return _translated(graph, flow, stack, traced)
     except Untranslated as error:
         raise NotImplementedError(
             f"skae.onnx cannot translate {error}. It knows {', '.join(sorted(kind.__name__ for kind in LAYERS))}, "
@@ -75,6 +96,23 @@ def _traced(stack):
     except Exception as error:  # a user's code may raise anything when it is handed what is no tensor
         name = type(stack.module).__name__
         raise Untranslated(f"{stack.direction} of the module {name}, which torch.fx cannot trace: {error}") from error
+
+
+def _compare(graph, stack, traced, width):
+    """Send some rows through translation and network: torch does not trace everything that Python does."""
+    rows = np.sin(np.arange(5 * width)).reshape(5, width).astype(graph.dtype)
+    alone = Graph(graph.dtype, numbered("value"))
+    flow = Flow(alone.input(Port("rows", graph.dtype, (None, width))))
+    alone.output(_translated(alone, flow, stack, traced).value, Port("values", graph.dtype, (None, None)))
+    (found,) = evaluated(alone, {"rows": rows})
+    with torch.no_grad():
+        expected = stack(torch.from_numpy(rows.copy())).numpy()
+    difference = np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(graph.dtype).tiny)
+    if not difference < SAME[np.dtype(graph.dtype)]:
+        name = type(stack.module).__name__
+        raise Untranslated(
+            f"{stack.direction} of the module {name}: the translation differs by {difference:.1e} of the largest value"
+        )
 
 
 def _translated(graph, flow, stack, traced):
@@ -281,9 +319,9 @@ def _functional(kind: type[nn.Module], *names: str) -> Callable[..., Flow]:
 
 FUNCTIONS: dict[Any, Callable[..., Flow]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _sum),
-    **dict.fromkeys((operator.sub, torch.sub, "sub"), _difference),
-    **dict.fromkeys((operator.mul, torch.mul, "mul"), _product),
-    **dict.fromkeys((operator.truediv, torch.div, "div"), _quotient),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub"), _difference),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul"), _product),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div"), _quotient),
     **dict.fromkeys((operator.neg, torch.neg, "neg"), lambda graph, flow: scaled(graph, flow, -1.0)),
     **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, "matmul", "mm"), _matrix_product),
     **dict.fromkeys((torch.relu, functional.relu, "relu"), _without_place(relu)),
@@ -317,4 +355,4 @@ FUNCTIONS: dict[Any, Callable[..., Flow]] = {
     functional.dropout: _same,
     "contiguous": _same,
 }
-IN_PLACE = {operator.iadd, "add_"}
+IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv, "add_"}
