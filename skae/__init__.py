@@ -1,5 +1,6 @@
 """skae: the autoencoder as a scikit-learn transformer, starting at PCA."""
 
+from skae import onnx
 from skae._autoencoder import AutoEncoderTransformer
 from skae._display import (
     BottleneckDisplay,
@@ -35,6 +36,7 @@ __all__ = [
     "SquaredError",
     "Variational",
     "load",
+    "onnx",
     "sample",
     "save",
     "transform_std",

@@ -79,7 +79,7 @@ def write_archive(path: str | os.PathLike, document: dict, arrays: Mapping[str, 
     n_bytes = len(text) + sum(array.nbytes for array in arrays.values())
     if n_bytes > MOST_BYTES:
         raise ValueError(f"The estimator takes {n_bytes} bytes, but at most {MOST_BYTES} can be saved.")
-    with _replacing(Path(os.path.realpath(os.fsdecode(path)))) as file:
+    with replacing(path) as file:
         with zipfile.ZipFile(file, "w") as archive:
             archive.comment = SEAL + b"0" * DIGEST_LENGTH
             archive.writestr(_member(DOCUMENT, zipfile.ZIP_DEFLATED), text)
@@ -129,8 +129,9 @@ def _blamed(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of the target when the block is left in peace, and vanishes otherwise."""
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of the target when the block is left in peace, and vanishes otherwise."""
+    target = Path(os.path.realpath(os.fsdecode(path)))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "x+b") as file:

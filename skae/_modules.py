@@ -31,6 +31,8 @@ from skae._link import Link
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
 CODE_REACH = 3.0
+# Some training row has the largest code, just at the limit: its last bits must not decide how it is treated.
+REACH_MARGIN = 1e-3
 # Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
 LEARNING_REACH = 100.0
 # Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
@@ -181,7 +183,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def limit_codes(self, reach: Tensor) -> None:
         """Let what the decoder has learnt fade beyond a multiple of the largest codes that it has learnt from."""
-        self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * reach, torch.inf))
+        self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * (1.0 + REACH_MARGIN) * reach, torch.inf))
 
     def _correction(self, index: int, values: Tensor) -> Tensor:
         """What the encoder, 0, or the decoder, 1, computes."""

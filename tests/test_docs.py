@@ -21,12 +21,12 @@ import torch
 from helpers import ROOT
 from numpydoc.validate import validate
 
-import skae
+import skae.onnx
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
-# Packages that single examples take their data from.
-NEEDED_BY_EXAMPLES = {"plot_mixed_table": "plotnine"}
+# Packages that single examples import besides.
+NEEDED_BY_EXAMPLES = {"plot_mixed_table": ["plotnine"], "plot_onnx": ["skl2onnx", "onnxruntime"]}
 # Those that begin with sg_ are made by sphinx-gallery.
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.rst") if not path.name.startswith("sg_"))
 FULL = os.environ.get("SKAE_DOCS") == "full"
@@ -112,6 +112,11 @@ def public_objects():
                 yield f"skae.{name}.{member}"
 
 
+def functions_of_modules():
+    """Names of the functions in public modules of their own."""
+    return [f"skae.onnx.{name}" for name in skae.onnx.__all__]
+
+
 def test_readme_fits_a_screen():
     assert len(README.splitlines()) <= 60
 
@@ -194,10 +199,11 @@ def test_commands_of_the_benchmarks_have_scripts_with_these_options():
 
 def test_the_reference_has_every_public_name():
     text = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
-    entries = re.findall(r"^\.\. auto(?:class|function):: (\w+)\n(?: +:members: (.+)\n)?", text, re.MULTILINE)
-    found = {f"skae.{name}" for name, _ in entries}
+    entries = re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)\n(?: +:members: (.+)\n)?", text, re.MULTILINE)
+    found = {f"skae.{name.removeprefix('skae.')}" for name, _ in entries} - set(functions_of_modules())
     members = {f"skae.{name}.{one}" for name, listed in entries for one in listed.split(", ") if one}
     wanted = set(public_objects())
+    assert len(entries) == len(found) + len(functions_of_modules())
     assert found == {name for name in wanted if name.count(".") == 1}
     assert members >= {name for name in wanted if name.count(".") == 2}
 
@@ -231,16 +237,16 @@ def test_public_objects_are_found():
     assert "skae.AutoEncoderTransformer.set_output" not in found  # scikit-learn's own
 
 
-@pytest.mark.parametrize("name", list(public_objects()))
+@pytest.mark.parametrize("name", [*public_objects(), *functions_of_modules()])
 def test_docstring(name):
-    excluded = NOT_ASKED_OF_METHODS if name.count(".") > 1 else set()
+    excluded = NOT_ASKED_OF_METHODS if name.count(".") > 1 and name not in functions_of_modules() else set()
     assert [error for error in validate(name)["errors"] if error[0] not in excluded] == []
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example, tmp_path):
-    if example.stem in NEEDED_BY_EXAMPLES:
-        pytest.importorskip(NEEDED_BY_EXAMPLES[example.stem])
+    for package in NEEDED_BY_EXAMPLES.get(example.stem, []):
+        pytest.importorskip(package)
     picture = tmp_path / "picture.png"
     command = [sys.executable, "-W", "error", str(example), "--quick", "--out", str(picture)]
     # Two tests at a time already fill two cores: a second thread in each would be slower.
