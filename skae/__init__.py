@@ -1,6 +1,6 @@
 """skae: the autoencoder as a scikit-learn transformer, starting at PCA."""
 
-from skae import onnx
+from skae import onnx as onnx
 from skae._autoencoder import AutoEncoderTransformer
 from skae._display import (
     BottleneckDisplay,
@@ -36,7 +36,6 @@ __all__ = [
     "SquaredError",
     "Variational",
     "load",
-    "onnx",
     "sample",
     "save",
     "transform_std",

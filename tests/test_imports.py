@@ -116,7 +116,8 @@ def imports_of(module):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", node.level
+            modules = [f"skae.{alias.name}" for alias in node.names] if node.module == "skae" else [node.module or ""]
+            yield from ((module, node.level) for module in modules)
 
 
 def code_lines(module):
