@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import PACKAGE, ROOT
 from numpydoc.validate import validate
 
 import skae
@@ -26,7 +26,7 @@ import skae
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 # Packages that single examples take their data from.
-NEEDED_BY_EXAMPLES = {"plot_mixed_table": "plotnine"}
+NEEDED_BY_EXAMPLES = {"plot_mixed_table": ["plotnine"], "plot_stream": ["plotnine", "pyarrow"]}
 # Those that begin with sg_ are made by sphinx-gallery.
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.rst") if not path.name.startswith("sg_"))
 FULL = os.environ.get("SKAE_DOCS") == "full"
@@ -204,7 +204,7 @@ def test_the_reference_has_every_public_name():
 
 def test_the_architecture_has_every_module():
     text = (ROOT / "docs" / "architecture.rst").read_text(encoding="utf-8")
-    modules = {path.relative_to(ROOT / "skae").parts[0].removesuffix(".py") for path in (ROOT / "skae").rglob("*.py")}
+    modules = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
     assert sorted(re.findall(r"^     - ``(\w+)``$", text, re.MULTILINE)) == sorted(modules - {"__init__"})
 
 
@@ -239,8 +239,8 @@ def test_docstring(name):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example, tmp_path):
-    if example.stem in NEEDED_BY_EXAMPLES:
-        pytest.importorskip(NEEDED_BY_EXAMPLES[example.stem])
+    for package in NEEDED_BY_EXAMPLES.get(example.stem, ()):
+        pytest.importorskip(package)
     picture = tmp_path / "picture.png"
     command = [sys.executable, "-W", "error", str(example), "--quick", "--out", str(picture)]
     # Two tests at a time already fill two cores: a second thread in each would be slower.

@@ -1,6 +1,8 @@
 """Libraries that take any transformer: searches, tables, resampling, topics, clusters of machines."""
 
+import pickle
 import warnings
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -340,3 +342,30 @@ class TestDask:
         codes = dataframe.from_pandas(table, npartitions=3).map_partitions(autoencoder.transform)
         assert list(codes.columns) == list(autoencoder.get_feature_names_out())
         pandas.testing.assert_frame_equal(codes.compute(), autoencoder.transform(table))
+
+
+def test_stream_of_parquet_files(tmp_path):
+    """What is pickled between two chunks and goes on with the rest ends where the stream that was not stopped does."""
+    dataset = pytest.importorskip("pyarrow.dataset")
+    pyarrow = pytest.importorskip("pyarrow")
+    X = curved_rows(300)
+    table = pyarrow.table({"part": np.arange(300) % 3, **dict(zip("abcde", X.T, strict=True))})
+    options = {"partitioning": ["part"], "partitioning_flavor": "hive"}
+    dataset.write_dataset(table, tmp_path, format="parquet", **options)
+
+    def chunks():
+        for batch in dataset.dataset(tmp_path, partitioning="hive").to_batches(columns=list("abcde"), batch_size=40):
+            yield batch.to_pandas()
+
+    autoencoder, pickled = AutoEncoderTransformer(2, **TINY), None
+    for number, chunk in enumerate(chunks()):
+        if number == 4:
+            pickled = pickle.dumps(autoencoder)
+        autoencoder.partial_fit(chunk)
+    assert autoencoder.n_samples_seen_ == 300
+    resumed = pickle.loads(pickled)
+    for chunk in islice(chunks(), 4, None):
+        resumed.partial_fit(chunk)
+    assert list(resumed.feature_names_in_) == list("abcde")
+    table = table.select(list("abcde")).to_pandas()
+    assert_array_equal(resumed.transform(table), autoencoder.transform(table))
