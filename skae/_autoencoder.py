@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -19,6 +20,7 @@ from skae._batches import automatic_batch_size, automatic_patience, map_rows
 from skae._conv import DEFAULT_SIZES, check_images
 from skae._custom import users_module
 from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
+from skae._documentation import Documented
 from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
 from skae._missing import check_columns, n_present, present, values_missing
 from skae._net import (
@@ -31,6 +33,7 @@ from skae._net import (
     thaw,
 )
 from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
+from skae._progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
 from skae._sample import Sample, counted_sample, weighted_sample
 from skae._streaming import STREAM_BATCH, Stream, thawed
@@ -50,7 +53,9 @@ def _takes_steps(estimator):
     return True
 
 
-class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class AutoEncoderTransformer(
+    CallbackSupportMixin, Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
 
     The codes are the principal components plus what a network adds to them, and the reconstruction is
@@ -139,7 +144,8 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Draws the held-out rows, the first weights and the order of the rows. An int gives the same
         result each time, to the last bit on the processor.
     verbose : int, default=0
-        0 is silent, 1 prints a line for each epoch.
+        0 is silent. 1 shows a bar with the epoch, the losses as shares of the variance, the best epoch so far and the
+        time that is left at most. 2 prints a line for each epoch.
 
     Attributes
     ----------
@@ -327,6 +333,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         TypeError
             If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
         """
+        tasks = FitTasks(self, X, sample_weight)
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
             X = _validated(self, X, ensure_min_samples=2)
@@ -338,10 +345,12 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             if incomplete:
                 check_columns(sample)
             start = self._start(sample, device, random_state, before, incomplete)
-            settings = self._settings(start, random_state)
-            self._keep(*fit_network(start, settings, self._fraction, self.refit, self.whiten), X)
-            for name in ("_stream", "n_samples_seen_"):
-                vars(self).pop(name, None)
+            bars = [EpochBar()] if self.verbose == 1 else []
+            with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
+                settings = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
+                self._keep(*fit_network(start, settings, self._fraction, self.refit), X)
+                for name in ("_stream", "n_samples_seen_"):
+                    vars(self).pop(name, None)
         return self
 
     @available_if(_takes_steps)
@@ -498,7 +507,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.allow_nan
-        tags.input_tags.positive_only = self.loss == "poisson"
+        tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, LOSSES["poisson"])
         return tags
 
     def __getstate__(self):
@@ -558,7 +567,7 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         seeds = random_state.get_state()
         like = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(like, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._settings(start, random_state), self._fraction, self.whiten, seeds)
+        fresh = Stream(start, self._settings(start, random_state), self._fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
@@ -600,22 +609,30 @@ class AutoEncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             n_iter_no_change=patience,
             tol=self.tol,
             callbacks=tuple(self.callbacks or ()),
-            verbose=self.verbose,
+            verbose=max(self.verbose - 1, 0),
+            whiten=self.whiten,
             seed=draw_seed(random_state),
             incomplete=start.incomplete,
         )
 
     def _keep(self, net, record, X):
         """Publish the result of a fit to X."""
-        module = net.module_
-        self.net_ = net
-        self.device_ = str(net.device)
-        self.n_components_ = module.architecture.n_components
-        self.mean_ = like(module.mean.cpu().numpy().copy(), X)
-        self.n_iter_ = len(record.train_losses)
-        self.best_epoch_ = record.best_epoch
-        self.loss_curve_ = record.train_losses
-        self.validation_scores_ = record.valid_scores
+        vars(self).update(_fitted_attributes(net, record, X))
+
+
+def _fitted_attributes(net, record, X):
+    """What a fit to X results in, by name."""
+    module = net.module_
+    return {
+        "net_": net,
+        "device_": str(net.device),
+        "n_components_": module.architecture.n_components,
+        "mean_": like(module.mean.cpu().numpy().copy(), X),
+        "n_iter_": len(record.train_losses),
+        "best_epoch_": record.best_epoch,
+        "loss_curve_": record.train_losses,
+        "validation_scores_": record.valid_scores,
+    }
 
 
 @contextmanager

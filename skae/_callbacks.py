@@ -141,7 +141,7 @@ class EpochChoice:
         self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
         mean = self._mean(gains)
-        error = np.linalg.norm(self.shares * (gains - mean)) if self.cautious else 0.0
+        error = float(np.linalg.norm(self.shares * (gains - mean))) if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):

@@ -73,6 +73,13 @@ class Architecture:
     fills: bool = False
 
     @property
+    def sizes(self) -> str:
+        """Widths from the input to the output, in short."""
+        own = self.kind == "module"
+        encoder, decoder = (("...",), ("...",)) if own else (self.encoder_sizes, self.decoder_sizes)
+        return "-".join(map(str, (self.n_features, *encoder, self.n_components, *decoder, self.n_features)))
+
+    @property
     def n_weights(self) -> int:
         """Number of multiplications that one row costs; a guess for a user's own network."""
         linear = 2 * self.n_features * self.n_components if self.linear_skip else 0

@@ -39,6 +39,7 @@ from skae._objectives import (
     SquaredError,
     squares_of_present,
 )
+from skae._progress import Progress
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -56,7 +57,7 @@ class TrainingSettings:
     """Everything about a training that is neither data nor network.
 
     The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
-    Rows are incomplete where they have NaN for missing values.
+    Rows are incomplete where they have NaN for missing values. Codes are whitened after training.
     """
 
     loss: Loss = field(default_factory=SquaredError)
@@ -75,6 +76,8 @@ class TrainingSettings:
     stages: Sequence[Regularisation] = STAGES[-1:]
     departs: bool = False
     incomplete: bool = False
+    whiten: bool = False
+    progress: Progress = field(default_factory=Progress)
 
 
 class ReconstructionNet(NeuralNet):
@@ -101,6 +104,9 @@ class ReconstructionNet(NeuralNet):
         self.augment = augment
         self.averaging = averaging
         self.penalty = penalty
+
+    def __repr__(self) -> str:
+        return f"<{self.module_.architecture.sizes}>" if hasattr(self, "module_") else object.__repr__(self)
 
     @property
     def _default_callbacks(self) -> list:

@@ -4,18 +4,19 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae._arrays import FLOAT_DTYPES
 from skae._autoencoder import AutoEncoderTransformer
+from skae._documentation import Documented
 
 # One row in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5
 
 
-class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
+class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
     """Tell rows that are like the training rows from those that are not, by their reconstruction error.
 
     An autoencoder knows only the kind of data that it was trained on: it reconstructs that, and other data badly.
@@ -99,7 +100,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             If a parameter or X is not as described.
         """
-        X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_min_samples=2)
+        X = self._validated(X, ensure_min_samples=2)
         estimator = self.estimator
         if estimator is None:
             n_components = self.n_components
@@ -125,7 +126,7 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
             In squared units of X.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, reset=False)
+        X = self._validated(X, reset=False)
         return self.estimator_.score_samples(X)
 
     def decision_function(self, X):
@@ -160,8 +161,17 @@ class AutoEncoderOutlierDetector(OutlierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        if self.estimator is not None:
+            of_estimator = get_tags(self.estimator).input_tags
+            tags.input_tags.allow_nan = of_estimator.allow_nan
+            tags.input_tags.positive_only = of_estimator.positive_only
         tags.input_tags.sparse = True
         return tags
+
+    def _validated(self, X, **options):
+        """Rows in floating point, with NaN where the autoencoder takes it."""
+        finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
+        return validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
 
     def _threshold(self, estimator, fitted, X):
         """Below which score a row is an outlier."""

@@ -12,6 +12,8 @@ from skae._rows import Rows
 MOST_REPETITIONS = 10
 # Weights whose squares, times as many rows as anyone has, are floating-point numbers.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
+# Of the largest weight; below, a row changes no bit of any mean.
+NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Sample:
 def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
     """Let each row count as its weight says.
 
-    Rows of weight zero are left out. Whole numbers are numbers of repetitions, up to ten a row on average; other
-    weights are relative to their mean.
+    Rows of weight zero, or next to nothing beside the largest, are left out. Whole numbers are numbers of repetitions,
+    up to ten a row on average; other weights are relative to their mean.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
     """
     if weights is None:
         return Sample(X)
-    used = np.flatnonzero(weights)
+    used = np.flatnonzero((weights > 0) & (weights >= NEGLIGIBLE * weights.max()))
     chosen = weights[used].astype(np.float64)
     chosen /= (largest := chosen.max())
     if np.all(weights == np.rint(weights)) and largest * chosen.mean() <= MOST_REPETITIONS:

@@ -27,6 +27,7 @@ from skae._objectives import (
     SquaredError,
     squares_of_present,
 )
+from skae._progress import EpochReport
 from skae._sample import Sample
 
 AVERAGING_DECAY = 0.99
@@ -179,12 +180,20 @@ class Training:
         except StopTraining:
             self.stopped = True
 
-    def repeat(self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation]) -> None:
-        """Train for a number of epochs in each stage and look at nothing."""
-        for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
-            self.regularise(stage)
-            for _ in range(n_epochs):
-                self.epoch()
+    def repeat(
+        self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation], result: Callable[[], tuple]
+    ) -> None:
+        """Train for a number of epochs in each stage and look at nothing; tell what a stop would result in."""
+        progress = self.settings.progress
+        with progress.part("refit", sum(epochs_per_stage)):
+            for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
+                self.regularise(stage)
+                for _ in range(0 if progress.stopped else n_epochs):
+                    progress.epoch_begins()
+                    self.epoch()
+                    progress.epoch_ends(EpochReport(self.train_losses[-1], None, None, result))
+                    if progress.stopped:
+                        break
         self.end()
 
     def end(self) -> None:
@@ -230,23 +239,32 @@ class Training:
 
     def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
         """Hand these weights, or those of the last epoch, over to the model."""
-        chosen = self.weights() if weights is None else weights
-        with torch.no_grad():
-            for value, weight in zip(learnt_values(self.model.core), chosen, strict=True):
-                value.copy_(weight)
-        self.model.core.begin()
-        if self.core.architecture.linear_skip:
-            self.model.core.limit_codes(self.code_reach(chosen))
-        return self.model
+        return self._handed_over(self.model, self.weights() if weights is None else weights)
 
-    @torch.no_grad()
-    def code_reach(self, weights: Sequence[Tensor]) -> Tensor:
-        """Largest distance from zero that the codes of the training rows have with these weights."""
-        core = copy.deepcopy(self.core).eval()
-        for value, weight in zip(learnt_values(core), weights, strict=True):
-            value.copy_(weight)
-        batches = RowBatches(self.rows, self.net.batch_size)
-        return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
+    def snapshot(self) -> DataUnits:
+        """A model of its own with the weights as they are now; training goes on."""
+        return self._handed_over(copy.deepcopy(self.model), self.weights())
+
+    def _handed_over(self, model: DataUnits, weights: Sequence[Tensor]) -> DataUnits:
+        _set_weights(model.core, weights)
+        model.core.begin()
+        if self.core.architecture.linear_skip:
+            core = copy.deepcopy(self.core).eval()
+            _set_weights(core, weights)
+            model.core.limit_codes(_code_reach(core, RowBatches(self.rows, self.net.batch_size)))
+        return model
+
+
+@torch.no_grad()
+def _set_weights(core: FeedForwardAutoEncoder, weights: Sequence[Tensor]) -> None:
+    for value, weight in zip(learnt_values(core), weights, strict=True):
+        value.copy_(weight)
+
+
+@torch.no_grad()
+def _code_reach(core: FeedForwardAutoEncoder, batches: RowBatches) -> Tensor:
+    """Largest distance from zero of each code."""
+    return torch.stack([core.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
 def _criterion(settings: TrainingSettings, model: DataUnits, rows: RowDataset) -> AnyCriterion:

@@ -55,21 +55,16 @@ class Stream:
         How to train.
     fraction : float or None
         Share of the rows held out; None holds none out, and compares on rows that have been learnt from.
-    whiten : bool
-        Whether codes are scaled to unit variance.
     seeds : tuple
         State of the generator that all seeds were drawn from, for one who makes the same stream anew.
     """
 
-    def __init__(
-        self, start: Start, settings: TrainingSettings, fraction: float | None, whiten: bool, seeds: tuple
-    ) -> None:
+    def __init__(self, start: Start, settings: TrainingSettings, fraction: float | None, seeds: tuple) -> None:
         n_features, dtype = start.sample.shape[1], start.sample.dtype
         n_rows = min(KEPT_ROWS, max(KEPT_VALUES // n_features, settings.batch_size))
         self.start = start
         self.settings = replace(settings, stages=STAGES[-1:], departs=start.before is None)
         self.fraction = fraction
-        self.whiten = whiten
         self.seeds = seeds
         self.n_seen = 0
         self.running = RunningDirections(start.architecture.n_components, n_features)
@@ -190,7 +185,7 @@ class Stream:
     def _in_units(self, model: DataUnits) -> DataUnits:
         """Give the codes of a network their units, by rows that are kept."""
         model.set_code_unit(None)
-        if self.whiten:
+        if self.settings.whiten:
             model.set_code_unit(code_spread(model, self.memory.sample))
         else:
             model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_ROWS)))
@@ -202,7 +197,7 @@ class Stream:
         model = self.preferred
         if model is None:
             model = self.start.on(self.directions())
-            if self.whiten:
+            if self.settings.whiten:
                 model = self._in_units(model)
         best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
         return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)

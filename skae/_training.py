@@ -18,6 +18,7 @@ from skae._missing import FilledRows, directions_of_incomplete, mean_of_present
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
 from skae._objectives import STAGES
+from skae._progress import EpochReport
 from skae._rows import is_large
 from skae._sample import Sample, mean_over, weights_over
 from skae._steps import Training
@@ -118,7 +119,7 @@ class Start:
 
 
 def fit_network(
-    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool | str, whiten: bool
+    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool | str
 ) -> tuple[ReconstructionNet, TrainingRecord]:
     """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
 
@@ -132,8 +133,6 @@ def fit_network(
         Share of the rows held out at a time; None trains on all rows and holds none out.
     refit : bool or "auto"
         Whether to train again on all rows once the epoch is chosen; "auto" does so unless they are many.
-    whiten : bool
-        Whether to scale the codes to unit variance on all rows.
 
     Returns
     -------
@@ -158,13 +157,20 @@ def fit_network(
             model, record = _train_on_all(start, settings, directions)
         else:
             model, record = _search(start, settings, directions, validation_fraction, refit)
-        model.set_code_unit(None)
-        learnt = record.best_epoch > 0 or start.before is not None
-        if learnt and not whiten:
-            model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_ROWS)))
-        elif whiten:
-            model.set_code_unit(code_spread(model, start.sample))
-        return predicting_net(model, record.history), record
+        return _finished(model, record, start, settings)
+
+
+def _finished(
+    model: DataUnits, record: TrainingRecord, start: Start, settings: TrainingSettings
+) -> tuple[ReconstructionNet, TrainingRecord]:
+    """Give the codes their units, and wrap the network for predictions."""
+    model.set_code_unit(None)
+    learnt = record.best_epoch > 0 or start.before is not None
+    if learnt and not settings.whiten:
+        model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_ROWS)))
+    elif settings.whiten:
+        model.set_code_unit(code_spread(model, start.sample))
+    return predicting_net(model, record.history), record
 
 
 def squares(model: DataUnits, sample: Sample) -> NDArray:
@@ -219,7 +225,7 @@ def _search(
         settings = replace(settings, stages=STAGES, departs=True)
     at = directions if many else None
     trainings = [_training_without(index, start, settings, positions, at) for index, positions in enumerate(held_out)]
-    choice, weights = _run_side_by_side(trainings, settings)
+    choice, weights = _run_side_by_side(trainings, settings, start)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
     record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
@@ -232,7 +238,8 @@ def _search(
     again = Training(model, replace(settings, verbose=0), sample, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
-    again.repeat([math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()], settings.stages)
+    epochs = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
+    again.repeat(epochs, settings.stages, lambda: _finished(again.snapshot(), record, start, settings))
     if again.improves():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
@@ -252,8 +259,8 @@ def _check_normalisation(architecture: Architecture, n_rows: int) -> None:
     """Refuse to normalise over batches where there is but one row to train on."""
     if n_rows == 1 and architecture.normalization == "batch":
         raise ValueError(
-            "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows. "
-            "Choose a smaller validation_fraction, normalization='layer', or pass more rows."
+            "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows and "
+            "those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass more rows."
         )
 
 
@@ -265,7 +272,9 @@ def _better_on_all_rows(
     return (found, record) if better else (model, replace(record, best_epoch=0))
 
 
-def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> tuple[EpochChoice, list[Tensor]]:
+def _run_side_by_side(
+    trainings: list[Training], settings: TrainingSettings, start: Start
+) -> tuple[EpochChoice, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
     start_losses = np.concatenate([training.start_losses for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
@@ -274,16 +283,34 @@ def _run_side_by_side(trainings: list[Training], settings: TrainingSettings) -> 
     stages = len(settings.stages)
     choice = EpochChoice(start_losses, settings.tol, patience, cautious, stages, stage_epochs, weights_of_rows)
     weights = trainings[0].weights()
-    while choice.n_epochs < settings.max_epochs and not choice.exhausted and not trainings[0].stopped:
-        for training in trainings:
-            training.regularise(settings.stages[choice.stage])
-            training.epoch()
-        losses = np.concatenate([training.valid_losses for training in trainings])
-        if choice.consider(losses, _above_floor(trainings)):
-            weights = trainings[0].weights()
+    progress = settings.progress
+    with progress.part("search", settings.max_epochs):
+        while choice.n_epochs < settings.max_epochs and not (
+            choice.exhausted or trainings[0].stopped or progress.stopped
+        ):
+            progress.epoch_begins()
+            for training in trainings:
+                training.regularise(settings.stages[choice.stage])
+                training.epoch()
+            losses = np.concatenate([training.valid_losses for training in trainings])
+            if choice.consider(losses, _above_floor(trainings)):
+                weights = trainings[0].weights()
+            progress.epoch_ends(_report(choice, trainings, settings, start))
     for training in trainings:
         training.end()
     return choice, weights
+
+
+def _report(choice: EpochChoice, trainings: list[Training], settings: TrainingSettings, start: Start) -> EpochReport:
+    """What there is to tell after an epoch of a search."""
+    first = trainings[0]
+
+    def result() -> tuple:
+        scores = _valid_scores(choice, trainings)
+        record = TrainingRecord(choice.n_epochs, first.train_losses, scores, epochs_of(first.net))
+        return _finished(first.snapshot(), record, start, settings)
+
+    return EpochReport(first.train_losses[-1], choice.mean_losses[-1], choice.best_epoch, result)
 
 
 def _above_floor(trainings: list[Training]) -> bool:
@@ -306,13 +333,23 @@ def _train_on_all(
     start: Start, settings: TrainingSettings, directions: PrincipalDirections
 ) -> tuple[DataUnits, TrainingRecord]:
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
+    _check_normalisation(start.architecture, len(start.sample))
     model = start.on(directions)
     training = Training(model, settings, start.sample, callbacks=settings.callbacks)
     start_loss = np.array([start.sample.mean(training.start_losses)])
     choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
-    while choice.n_epochs < settings.max_epochs and not choice.exhausted and not training.stopped:
-        training.epoch()
-        choice.consider(np.array(training.train_losses[-1:]))
+    progress = settings.progress
+
+    def result() -> tuple:
+        record = TrainingRecord(choice.n_epochs, training.train_losses, None, epochs_of(training.net))
+        return _finished(training.snapshot(), record, start, settings)
+
+    with progress.part("training", settings.max_epochs):
+        while choice.n_epochs < settings.max_epochs and not (choice.exhausted or training.stopped or progress.stopped):
+            progress.epoch_begins()
+            training.epoch()
+            choice.consider(np.array(training.train_losses[-1:]))
+            progress.epoch_ends(EpochReport(training.train_losses[-1], None, None, result))
     training.end()
     better = training.improves()
     best_epoch = choice.n_epochs if better else 0

@@ -45,11 +45,16 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def importable(name):
+    """Whether there is such a package; one that is imported already may have hidden where it is from."""
+    return name in sys.modules or importlib.util.find_spec(name) is not None
+
+
 def lacking(needs):
     """What of a block's needs is not here."""
     here = {"gpu": torch.cuda.is_available(), "no gpu": not torch.cuda.is_available()}
     names = [name.strip() for name in (needs or "").split(",") if name.strip()]
-    return [name for name in names if not here.get(name, name in here or importlib.util.find_spec(name) is not None)]
+    return [name for name in names if not (here[name] if name in here else importable(name))]
 
 
 def run_block(page, text, block, namespace):

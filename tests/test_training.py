@@ -463,7 +463,7 @@ class TestInterrupts:
             "if sys.argv[1] == 'grid search':\n"
             "    program = GridSearchCV(estimator, {'n_components': [1, 2]}, cv=2, error_score=0.0)\n"
             "X = curved_rows(300)\n"
-            "estimator.set_params(verbose=1)\n"  # an epoch's line tells that training is on
+            "estimator.set_params(verbose=2)\n"  # an epoch's line tells that training is on
             "try:\n"
             "    program.fit(X)\n"
             "except KeyboardInterrupt:\n"
@@ -569,8 +569,8 @@ class TestOutput:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("early_stopping", [True, False])
-    def test_verbose_prints_a_line_for_each_epoch(self, early_stopping, capfd):
-        parameters = {**SEARCHED, "max_epochs": 3, "verbose": 1, "early_stopping": early_stopping}
+    def test_much_verbosity_prints_a_line_for_each_epoch(self, early_stopping, capfd):
+        parameters = {**SEARCHED, "max_epochs": 3, "verbose": 2, "early_stopping": early_stopping}
         AutoEncoderTransformer(**parameters).fit(curved_rows(200))
         lines = capfd.readouterr().out.splitlines()
         assert "train_loss" in lines[0]

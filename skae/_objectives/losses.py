@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from skae._documentation import Documented
+
 # Nearest to 0 and 1 that a probability, and to 0 that a rate in parts of the mean, counts in a logarithm.
 CERTAIN = 1e-5
 
 
-class Loss(BaseEstimator):
+class Loss(Documented, BaseEstimator):
     """Base class of losses.
 
     A subclass defines `per_element`, and may set ``link`` and ``in_data_units`` and refuse data in `check`. Its

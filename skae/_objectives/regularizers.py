@@ -7,6 +7,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from skae._documentation import Documented
+
 # Up to this many codes the squared derivatives of the encoder are summed up exactly, one code at a time.
 EXACT_CODES = 8
 # Keeps divisions by the spread of codes apart from zero.
@@ -31,7 +33,7 @@ class Situation(Protocol):
     nat: float
 
 
-class Regularizer(BaseEstimator):
+class Regularizer(Documented, BaseEstimator):
     """Base class of regularizers.
 
     A subclass overrides `corrupt`, `penalty` or both. Rows are centred and divided by their overall scale, codes
