@@ -246,7 +246,7 @@ class TestTopics:
     @pytest.mark.parametrize("online", [False, True])
     def test_bertopic(self, texts, embeddings, subject, online):
         """Without its transformers and hdbscan: `pip install --no-deps bertopic`."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # its import changes the filters of warnings
             bertopic = pytest.importorskip("bertopic")
         from bertopic.vectorizers import OnlineCountVectorizer
 
