@@ -98,7 +98,8 @@ X_test = np.concatenate(list(arrays("test")))
 # Learning as they come
 # ---------------------
 # The bar shows what share of the variance of the test rows four numbers explain. ``IncrementalPCA`` sees the same
-# chunks. In the middle both the estimator and its size are put aside: what it holds does not grow with the stream.
+# chunks. In the middle the estimator is pickled. What it holds does not grow with the stream, but for the two hundred
+# bytes that it notes about each chunk.
 
 
 def explained(pca):
