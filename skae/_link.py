@@ -59,6 +59,10 @@ class Link(nn.Module):
         values = {"mean": mean, "scale": np.array(scale), "offset": offset, "slope": slope, "highest": highest}
         fill_buffers(self, values)
 
+    def within_range(self, means: Tensor) -> Tensor:
+        """Means in units of the data, which rounding may have moved across the border of the range."""
+        return means.clamp_(0.0, 1.0 if self.kind == "sigmoid" else None)
+
     def forward(self, values: Tensor) -> Tensor:
         """Map what the decoder computes to means, centred and of unit scale."""
         if not self.on:

@@ -320,7 +320,7 @@ class DataUnits(AutoEncoder):
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to rows in data units."""
-        return torch.addcmul(self.mean, self.core.decode(z / self.code_unit), self.scale)
+        return self._in_data_units(z / self.code_unit)
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code, in the units of the codes."""
@@ -329,7 +329,11 @@ class DataUnits(AutoEncoder):
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map back codes of unit scale, as the network itself has them."""
         own = z.clone()  # z may be a view of an array, whose alignment would show in the last bits of a product
-        return torch.addcmul(self.mean, self.core.decode(own), self.scale)
+        return self._in_data_units(own)
+
+    def _in_data_units(self, z: Tensor) -> Tensor:
+        x_hat = torch.addcmul(self.mean, self.core.decode(z), self.scale)
+        return x_hat if self.core.link is None else self.core.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
