@@ -296,10 +296,10 @@ class TestDask:
     def test_dask_array_is_an_array(self, dask_array, large, monkeypatch):
         """What has blocks of its own is read as a file is, where it is too large to be held."""
         if large:
-            monkeypatch.setattr(_rows, "LARGE_SIZE", 500)
-            monkeypatch.setattr(_rows, "BLOCK_VALUES", 250)
-        X = curved_rows(120)
-        rows = dask_array.from_array(X, chunks=(64, 3))
+            monkeypatch.setattr(_rows, "LARGE_SIZE", 400)
+            monkeypatch.setattr(_rows, "BLOCK_VALUES", 300)
+        X = curved_rows(90)
+        rows = dask_array.from_array(X, chunks=(50, 3))
         there, here = (AutoEncoderTransformer(2, **TINY).fit(some) for some in (rows, X))
         for method in ("transform", "score", "score_samples"):
             result = getattr(there, method)(rows)
