@@ -1,5 +1,6 @@
 """Data, and runs of Python, that several test modules share."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+# Where skae is imported from: beside the tests, or installed while these lie in an unpacked source archive.
+PACKAGE = Path(importlib.util.find_spec("skae").origin).parent
 # A network and a training small enough for a test that is not about quality.
 TINY = {"hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0}
 # The same without the choice of an epoch: what was trained is kept, if it is better than PCA on the training rows.
