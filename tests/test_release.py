@@ -45,7 +45,7 @@ def test_every_extra_that_an_error_names_exists():
 
 def test_tests_ask_for_what_would_skip_them():
     """A test that is skipped wherever it is run says nothing."""
-    assert "skae[neighbours,plot]" in EXTRAS["test"]
+    assert "skae[neighbours,onnx,plot]" in EXTRAS["test"]
 
 
 def test_all_that_is_committed_is_in_the_source_archive():
