@@ -339,10 +339,16 @@ class DataUnits(AutoEncoder):
 
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
-        differences = torch.stack([self(x) - x, x - self.mean])
-        if self.filling is not None:
-            differences.masked_fill_(x.isnan(), 0.0)
-        return differences.cpu().double().square().sum(dim=2).T
+        missing = None if self.filling is None else x.isnan()
+        # One after the other: rows of a file are squared under a cap on memory.
+        return torch.stack([_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.mean, missing)], dim=1)
+
+
+def _squared_norms(rows: Tensor, missing: Tensor | None) -> Tensor:
+    """In float64 on the processor; values that are missing count as zero. The rows are overwritten."""
+    if missing is not None:
+        rows.masked_fill_(missing, 0.0)
+    return rows.cpu().double().square_().sum(dim=1)
 
 
 def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
