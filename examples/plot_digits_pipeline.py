@@ -28,7 +28,7 @@ parser.add_argument("--quick", action="store_true", help="a few epochs and bottl
 options = parser.parse_args()
 
 BOTTLENECKS = [2, 8] if options.quick else [2, 4, 8, 16]
-MAX_EPOCHS = 5 if options.quick else 300
+MAX_EPOCHS = 3 if options.quick else 300
 ENOUGH = 0.6 if options.quick else 0.8
 
 # %%
@@ -58,7 +58,7 @@ search = GridSearchCV(
     {"n_components": BOTTLENECKS},
     cv=3,
     refit=smallest_enough,
-    n_jobs=2,
+    n_jobs=1 if options.quick else 2,
 ).fit(X_train)
 k_best = search.best_params_["n_components"]
 print(f"Smallest bottleneck that explains {ENOUGH:.0%} of the variance in cross-validation: {k_best}\n")

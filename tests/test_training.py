@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 
-from skae import AutoEncoderTransformer
+from skae import AutoEncoderTransformer, _training
 
 # Enough epochs on enough rows for early stopping to choose one of them.
 SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "random_state": 3, "n_components": 2}
@@ -264,13 +264,14 @@ class TestStages:
         estimator = AutoEncoderTransformer(2, hidden_layer_sizes=4, tol=10.0, max_epochs=200, random_state=0)
         assert estimator.fit(curved_rows(n_rows)).n_iter_ == 3 * patience + 1
 
-    def test_early_stages_take_a_bounded_number_of_steps(self):
-        """Rows in their thousands, in batches of two, reach the second stage after two epochs."""
+    def test_early_stages_take_a_bounded_number_of_steps(self, monkeypatch):
+        """Many rows in batches of two reach the second stage after two epochs."""
+        monkeypatch.setattr(_training, "EARLY_STEPS", 450)
         amounts = amounts_of(
-            curved_rows(6000), batch_size=2, max_epochs=3, n_iter_no_change=3, refit=False, validation_fraction=0.1
+            curved_rows(600), batch_size=2, max_epochs=3, n_iter_no_change=3, refit=False, validation_fraction=0.1
         )
         of_stage = [sum(1 for _ in epochs) for _, epochs in itertools.groupby(amounts.tolist())]
-        assert of_stage == [2, 1]  # 2,700 batches an epoch, of 4,500 a stage
+        assert of_stage == [2, 1]  # 270 batches an epoch, of 450 a stage
 
     def test_the_linear_path_learns(self):
         core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.core
