@@ -11,7 +11,7 @@ REFINEMENT_STEPS = 5
 JACOBIAN_VALUES = 1_000_000
 
 
-def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
+def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, *starts: Tensor) -> Tensor:
     """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
 
     A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.

@@ -221,7 +221,18 @@ class FeedForwardAutoEncoder(AutoEncoder):
             learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + learnt
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
-        return refined_codes(self.decode, x, (z, pca))
+        exact = self.in_double()
+        codes = refined_codes(exact.decode, *(rows.to(exact.pca_encoding.dtype) for rows in (x, z, pca)))
+        return codes.to(x.dtype)
+
+    @torch.inference_mode(False)
+    def in_double(self) -> "FeedForwardAutoEncoder":
+        """The same in double precision, where the device has it; in single, rounding would decide about steps.
+
+        A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
+        """
+        known = self.pca_encoding.dtype == torch.float64 or self.pca_encoding.device.type == "mps"
+        return self if known else copy.deepcopy(self).double()
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code of centred rows, of shape (n, n_components)."""

@@ -36,9 +36,6 @@ def register():
     ValueError. A ``module`` of your own must consist of layers and steps that have a translation, with which it is
     compared on a few rows; a NotImplementedError names the one that has none.
 
-    In float32 the code of a row beyond the reach of the training rows may differ: where a step that looks for a better
-    code hardly helps, rounding decides whether it is taken, as it does in `transform` for batches of other sizes.
-
     An `AutoEncoderOutlierDetector` becomes two outputs of shape (n_samples, 1): "label", as `predict` returns it, and
     "scores", which is `decision_function`. Rows that it would refuse are outliers.
 

@@ -92,7 +92,9 @@ class Graph:
         self.nodes.append(Node("Identity", (value,), (port.name,), {}))
         self.outputs.append(port)
 
-    def loop(self, n_turns: Operand, carried: Sequence[Port], turn: Turn, alone: bool = False) -> tuple[str, ...]:
+    def loop(
+        self, n_turns: Operand, carried: Sequence[Port], turn: Turn, alone: bool = False, dtype: Any = None
+    ) -> tuple[str, ...]:
         """Run a graph a number of times, perhaps never.
 
         Parameters
@@ -106,13 +108,15 @@ class Graph:
             the new values.
         alone : bool, default=False
             Whether the graph keeps its constants in itself. It must then use no value from outside.
+        dtype : numpy dtype, default=None
+            Of the graph's own constants where it is alone; None is that of this graph.
 
         Returns
         -------
         tuple of str
             The values after the last turn.
         """
-        graph = Graph(self.dtype, self.names, None if alone else self.home or self)
+        graph = Graph(self.dtype if dtype is None else dtype, self.names, None if alone else self.home or self)
         ports = [Port("", np.int64, ()), Port("", np.bool_, ()), *carried]
         number, going_on, *values = (graph.input(replace(port, name=next(self.names))) for port in ports)
         results = turn(graph, number, *values)

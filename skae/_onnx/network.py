@@ -68,12 +68,11 @@ def _encode_standardised(graph, core: FeedForwardAutoEncoder, x):
     z = graph.op("Add", pca, graph.op("Mul", learnt.value, near.value))
     code_share = graph.op("ReduceMax", graph.op("Div", graph.op("Abs", z), code_limit), [1], keepdims=1)
     far = graph.op("Greater", graph.op("Max", share, code_share), 1.0)
-    decoder = functools.partial(_decode_flow, core=core)
+    decoder = functools.partial(_decode_flow, core=core.in_double())
     n_components = core.architecture.n_components
     n_values = core.architecture.n_features * n_components
-    return for_rows(
-        graph, far, z, (x, pca), functools.partial(refined, decoder=decoder, n_components=n_components), n_values
-    )
+    change = functools.partial(refined, decoder=decoder, n_components=n_components)
+    return for_rows(graph, far, z, (x, pca), change, n_values, np.float64)
 
 
 def _decode_flow(graph, core: FeedForwardAutoEncoder, z: Flow) -> Flow:

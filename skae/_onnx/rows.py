@@ -1,17 +1,18 @@
 """What is done for some rows alone: better codes for those beyond the limits, values for those that lack some."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from skae._codes import JACOBIAN_VALUES, REFINEMENT_STEPS
 from skae._filling import Filling
 from skae._onnx.flow import Flow
-from skae._onnx.graph import Graph, Port
+from skae._onnx.graph import Graph, Port, tensor_type
 
 
 def for_rows(
-    graph: Graph, chosen: str, rows: str, others: Sequence[str], change: Callable[..., str], n_values: int
+    graph: Graph, chosen: str, rows: str, others: Sequence[str], change: Callable[..., str], n_values: int, dtype: Any
 ) -> str:
     """Replace some rows by what is made of them, a bounded number of rows at a time.
 
@@ -29,6 +30,8 @@ def for_rows(
         Called with the graph of the loop, rows and further values of some rows; returns new rows.
     n_values : int
         Values that one row asks memory for.
+    dtype : numpy dtype
+        In which the change is made.
 
     Returns
     -------
@@ -46,8 +49,10 @@ def for_rows(
         changed = change(body, *(body.op("Gather", values, some) for values in (rows, *others)))
         return where, body.op("ScatterND", rows, body.op("Unsqueeze", some, [1]), changed), *others
 
-    carried = [Port(where, np.int64, (None,)), *(Port(name, graph.dtype, (None, None)) for name in (rows, *others))]
-    return graph.loop(n_turns, carried, turn, alone=True)[1]
+    cast = [graph.op("Cast", values, to=tensor_type(dtype)) for values in (rows, *others)]
+    carried = [Port(where, np.int64, (None,)), *(Port(name, dtype, (None, None)) for name in cast)]
+    changed = graph.loop(n_turns, carried, turn, alone=True, dtype=dtype)[1]
+    return graph.op("Cast", changed, to=tensor_type(graph.dtype))
 
 
 def refined(graph: Graph, z: str, x: str, other: str, decoder: Callable[..., Flow], n_components: int) -> str:
@@ -124,4 +129,4 @@ def without_missing(graph: Graph, filling: Filling, x: str) -> str:
 
     missing = graph.op("CastLike", graph.op("IsNaN", x), x)
     incomplete = graph.op("Greater", graph.op("ReduceMax", missing, [1], keepdims=1), 0.0)
-    return for_rows(graph, incomplete, x, (), filled, max(filling.components.numel(), size * size))
+    return for_rows(graph, incomplete, x, (), filled, max(filling.components.numel(), size * size), graph.dtype)
