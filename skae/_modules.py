@@ -26,6 +26,7 @@ from skae._layers import (
     weighty,
 )
 from skae._link import Link
+from skae._reach import all_within, nearness, rows_beyond
 
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
@@ -384,18 +385,3 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
 def code_unit(directions: Directions) -> NDArray:
     """Standard deviation along each direction, kept away from zero."""
     return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
-
-
-def all_within(limit: Tensor, values: Tensor) -> bool:
-    """Whether no row exceeds a limit in any column; twice as fast as looking at each row, by far for a single one."""
-    return torch.equal(values.clamp(-limit, limit), values)
-
-
-def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
-    """Whether each row exceeds a limit in any column, of shape (n,)."""
-    return values.abs().sub_(limit).amax(dim=1) > 0  # several times as fast as any() over comparisons
-
-
-def nearness(values: Tensor, limit: Tensor) -> Tensor:
-    """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1)."""
-    return (2.0 - (values.abs() / limit).amax(dim=1, keepdim=True)).clamp(0.0, 1.0)

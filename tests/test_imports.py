@@ -24,6 +24,7 @@ ORDER = (
     "_conv",
     "_custom",
     "_link",
+    "_reach",
     "_linear",
     "_running",
     "_batches",
@@ -82,6 +83,7 @@ MODULE_LINES = {"_autoencoder": 800}
 
 GROUND = {
     "_device",
+    "_reach",
     "_arrays",
     "_rows",
     "_sample",
