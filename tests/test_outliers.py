@@ -49,8 +49,8 @@ def test_the_bottleneck_is_chosen_and_the_seed_handed_on():
 def test_a_network_that_knows_digits_does_not_know_clothes(data_folder):
     digits, clothes = (np.load(data_folder / f"{name}.npz") for name in ("mnist", "fashion_mnist"))
     train, unseen, other = (part.astype(np.float32) / 255 for part in (
-        digits["X_train"][:1000], digits["X_test"][:1000], clothes["X_test"][:1000]
+        digits["X_test"][:1000], digits["X_test"][1000:1200], clothes["X_test"][:200]
     ))  # fmt: skip
     model = AutoEncoderTransformer(64, max_epochs=8, refit=False, random_state=0).fit(train)
     scores = np.concatenate([model.score_samples(unseen), model.score_samples(other)])
-    assert roc_auc_score(np.repeat([1, 0], 1000), scores) > 0.98
+    assert roc_auc_score(np.repeat([1, 0], 200), scores) > 0.98
