@@ -1,5 +1,6 @@
 """Rows of X as batches on the device, and whole arrays through a network a few rows at a time."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -154,9 +155,9 @@ class RowBatches:
         order = torch.randperm(len(sample), generator=generator).numpy()
         if not is_large(sample.X):
             return order
-        blocks = sample.numbers // block_rows(sample.shape[1])
+        blocks = (sample.numbers // block_rows(sample.shape[1])).astype(np.int32)
         windows = torch.randperm(int(blocks.max()) + 1, generator=generator).numpy() // WINDOW_BLOCKS
-        return np.lexsort((order, windows[blocks]))
+        return np.lexsort((order.astype(np.min_scalar_type(len(order))), windows.astype(np.int32)[blocks]))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_rows = len(self.dataset)
@@ -222,12 +223,21 @@ def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int) -> list[NDArr
     """
     n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
-    hands = np.concatenate([random.permutation(n_hands) for _ in range(math.ceil(n_rows / n_hands))])[:n_rows]
-    sets = [np.flatnonzero(hands == hand) for hand in range(n_hands)]
-    sets = [positions for positions in sets if len(positions) > 0]
+    hands = np.empty(n_rows, dtype=np.min_scalar_type(n_hands))  # small: there may be rows in their millions
+    for first in range(0, n_rows, n_hands):
+        hands[first : first + n_hands] = random.permutation(n_hands)[: n_rows - first]
+    dealt = (np.flatnonzero(hands == hand) for hand in range(n_hands))
+    sets = itertools.islice((positions for positions in dealt if len(positions) > 0), n_sets)
     if fraction > 0.5:
-        return [np.setdiff1d(np.arange(n_rows), sets[0])]
-    return sets[:n_sets]
+        return [others(n_rows, next(sets))]
+    return list(sets)
+
+
+def others(n_rows: int, positions: NDArray) -> NDArray:
+    """Return all positions but these, ascending."""
+    mask = np.ones(n_rows, dtype=bool)
+    mask[positions] = False
+    return np.flatnonzero(mask)
 
 
 def automatic_batch_size(n_rows: int) -> int:

@@ -63,7 +63,8 @@ class Sample:
 
     def take(self, positions: NDArray) -> "Sample":
         """The sample of the rows at some positions."""
-        return Sample(self.X, self.numbers[positions], None if self.weights is None else self.weights[positions])
+        rows = positions if self.rows is None else self.rows[positions]
+        return Sample(self.X, rows, None if self.weights is None else self.weights[positions])
 
     def of(self, X: Rows) -> "Sample":
         """The same sample of other values."""

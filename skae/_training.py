@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._batches import hold_out, map_rows
+from skae._batches import hold_out, map_rows, others
 from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
 from skae._layers import Architecture
@@ -247,7 +247,7 @@ def _search(
 
 def _training_without(index, start, settings, positions, directions=None) -> Training:
     """Prepare the training that holds the set of this index out; only the first one is heard and seen."""
-    rows, valid = start.sample.take(np.setdiff1d(np.arange(len(start.sample)), positions)), start.sample.take(positions)
+    rows, valid = start.sample.take(others(len(start.sample), positions)), start.sample.take(positions)
     _check_normalisation(start.architecture, len(rows))
     callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
     own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
