@@ -152,12 +152,18 @@ class RowBatches:
     def _shuffled(self, generator: torch.Generator) -> NDArray:
         """All positions, in any order; of many values in windows of blocks, so that few are read at a time."""
         sample = self.dataset.sample
-        order = torch.randperm(len(sample), generator=generator).numpy()
         if not is_large(sample.X):
-            return order
-        blocks = (sample.numbers // block_rows(sample.shape[1])).astype(np.int32)
-        windows = torch.randperm(int(blocks.max()) + 1, generator=generator).numpy() // WINDOW_BLOCKS
-        return np.lexsort((order.astype(np.min_scalar_type(len(order))), windows.astype(np.int32)[blocks]))
+            return torch.randperm(len(sample), generator=generator).numpy()
+        # Rows of large data stay in their order until here.
+        n_blocks = math.ceil(len(sample.X) / block_rows(sample.shape[1]))
+        firsts = sample.first_at(np.arange(n_blocks + 1) * block_rows(sample.shape[1]))
+        order, n_filled = np.empty(len(sample), dtype=np.int64), 0
+        for window in torch.randperm(n_blocks, generator=generator).split(WINDOW_BLOCKS):
+            positions = np.concatenate([np.arange(firsts[block], firsts[block + 1]) for block in window.tolist()])
+            shuffled = torch.randperm(len(positions), generator=generator).numpy()
+            order[n_filled : n_filled + len(positions)] = positions[shuffled]
+            n_filled += len(positions)
+        return order
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_rows = len(self.dataset)

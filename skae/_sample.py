@@ -61,6 +61,10 @@ class Sample:
         """Number of rows, as far as they count."""
         return len(self) if self.weights is None else float(self.weights.sum())
 
+    def first_at(self, numbers: NDArray) -> NDArray:
+        """First position of a row of these numbers or above, where positions ascend with the numbers."""
+        return np.minimum(numbers, len(self)) if self.rows is None else np.searchsorted(self.rows, numbers)
+
     def take(self, positions: NDArray) -> "Sample":
         """The sample of the rows at some positions."""
         rows = positions if self.rows is None else self.rows[positions]
