@@ -348,7 +348,7 @@ class AutoEncoderTransformer(
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
                 settings = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
-                self._keep(*fit_network(start, settings, self._fraction, self.refit), X)
+                vars(self).update(_fitted_attributes(*fit_network(start, settings, _fraction(self), self.refit), X))
                 for name in ("_stream", "n_samples_seen_"):
                     vars(self).pop(name, None)
         return self
@@ -393,7 +393,7 @@ class AutoEncoderTransformer(
             self._stream = stream = self._stream_for(sample)
             with stream.unchanged_on_failure():
                 stream.take(sample)
-                self._keep(*stream.network(), X)
+                vars(self).update(_fitted_attributes(*stream.network(), X))
             self.n_samples_seen_ = stream.n_seen
         return self
 
@@ -470,7 +470,7 @@ class AutoEncoderTransformer(
         """
         check_is_fitted(self)
         X = validated_rows(self, X, "score")
-        squares = on_host(self._squares(X))
+        squares = on_host(self._map(X, "squares", 2, np.float64))
         errors, offsets = Sample(squares, weights=_weights(squares, sample_weight)).weighted_sum(squares)
         if offsets == 0:
             return float(errors == 0)
@@ -494,7 +494,7 @@ class AutoEncoderTransformer(
         check_is_fitted(self)
         X = validated_rows(self, X, "score_samples")
         counts = like(n_present(on_host(X)), X) if self.allow_nan else self.n_features_in_
-        return -self._squares(X)[:, 0] / counts
+        return -self._map(X, "squares", 2, np.float64)[:, 0] / counts
 
     @property
     def _n_features_out(self):
@@ -545,10 +545,6 @@ class AutoEncoderTransformer(
             )
         return result
 
-    def _squares(self, X):
-        """Squared norms of each row's reconstruction error and of its offset from the mean, in float64."""
-        return self._map(X, "squares", 2, np.float64)
-
     def _stream_for(self, sample):
         """What was kept of the chunks before, or a new stream for chunks like this one."""
         stream = getattr(self, "_stream", None)
@@ -567,15 +563,10 @@ class AutoEncoderTransformer(
         seeds = random_state.get_state()
         like = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(like, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._settings(start, random_state), self._fraction, seeds)
+        fresh = Stream(start, self._settings(start, random_state), _fraction(self), seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
-
-    @property
-    def _fraction(self):
-        """Share of the rows to hold out."""
-        return self.validation_fraction if self.early_stopping else None
 
     def _start(self, sample, device, random_state, before, incomplete):
         """Where training begins: at PCA, anywhere, or at the fit before."""
@@ -615,9 +606,10 @@ class AutoEncoderTransformer(
             incomplete=start.incomplete,
         )
 
-    def _keep(self, net, record, X):
-        """Publish the result of a fit to X."""
-        vars(self).update(_fitted_attributes(net, record, X))
+
+def _fraction(estimator):
+    """Share of the rows to hold out."""
+    return estimator.validation_fraction if estimator.early_stopping else None
 
 
 def _fitted_attributes(net, record, X):

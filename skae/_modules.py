@@ -222,18 +222,9 @@ class FeedForwardAutoEncoder(AutoEncoder):
             learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + learnt
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
-        exact = self.in_double()
+        exact = in_double(self)
         codes = refined_codes(exact.decode, *(rows.to(exact.pca_encoding.dtype) for rows in (x, z, pca)))
         return codes.to(x.dtype)
-
-    @torch.inference_mode(False)
-    def in_double(self) -> "FeedForwardAutoEncoder":
-        """The same in double precision, where the device has it; in single, rounding would decide about steps.
-
-        A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
-        """
-        known = self.pca_encoding.dtype == torch.float64 or self.pca_encoding.device.type == "mps"
-        return self if known else copy.deepcopy(self).double()
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code of centred rows, of shape (n, n_components)."""
@@ -270,6 +261,16 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if self.decoding is not None:
             learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + learnt
         return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
+
+
+@torch.inference_mode(False)
+def in_double(core: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
+    """The same in double precision, where the device has it; in single, rounding would decide about steps.
+
+    A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
+    """
+    known = core.pca_encoding.dtype == torch.float64 or core.pca_encoding.device.type == "mps"
+    return core if known else copy.deepcopy(core).double()
 
 
 class DataUnits(AutoEncoder):

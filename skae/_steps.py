@@ -27,7 +27,6 @@ from skae._objectives import (
     SquaredError,
     squares_of_present,
 )
-from skae._progress import EpochReport
 from skae._sample import Sample
 
 AVERAGING_DECAY = 0.99
@@ -144,7 +143,7 @@ class Training:
         other = not criterion.is_squared_error and not settings.regularizers
         self.guarded = self.core.architecture.linear_skip and other
         self.start_squares = self.measures.squares() if self.guarded else np.zeros(0)
-        self._set_off()
+        _set_off(self)
         self.regularise(settings.stages[0])
         self.net.notify("on_train_begin", X=self.rows, y=None)
 
@@ -154,15 +153,6 @@ class Training:
     def learn_from(self, sample: Sample) -> None:
         """Take the next epochs on other rows."""
         self.rows = self._dataset(sample)
-
-    def _set_off(self) -> None:
-        """Leave the start, which has been looked at."""
-        if self.settings.departs:
-            self.core.set_off(self.settings.residual_share, seeded_generator(self.settings.seed))
-        self.core.begin()
-        for layer in self.core.modules():
-            if isinstance(layer, SeededDropout):
-                layer.generator = seeded_generator(self.settings.seed, self.model.mean.device)
 
     def regularise(self, stage: Regularisation) -> None:
         """Train the next epochs like this."""
@@ -179,22 +169,6 @@ class Training:
             self.net.fit_loop(self.rows, epochs=1)
         except StopTraining:
             self.stopped = True
-
-    def repeat(
-        self, epochs_per_stage: Sequence[int], stages: Sequence[Regularisation], result: Callable[[], tuple]
-    ) -> None:
-        """Train for a number of epochs in each stage and look at nothing; tell what a stop would result in."""
-        progress = self.settings.progress
-        with progress.part("refit", sum(epochs_per_stage)):
-            for n_epochs, stage in zip(epochs_per_stage, stages, strict=False):
-                self.regularise(stage)
-                for _ in range(0 if progress.stopped else n_epochs):
-                    progress.epoch_begins()
-                    self.epoch()
-                    progress.epoch_ends(EpochReport(self.train_losses[-1], None, None, result))
-                    if progress.stopped:
-                        break
-        self.end()
 
     def end(self) -> None:
         """Tell the callbacks that training is over."""
@@ -239,20 +213,33 @@ class Training:
 
     def finish(self, weights: Sequence[Tensor] | None = None) -> DataUnits:
         """Hand these weights, or those of the last epoch, over to the model."""
-        return self._handed_over(self.model, self.weights() if weights is None else weights)
+        return _handed_over(self, self.model, self.weights() if weights is None else weights)
 
     def snapshot(self) -> DataUnits:
         """A model of its own with the weights as they are now; training goes on."""
-        return self._handed_over(copy.deepcopy(self.model), self.weights())
+        return _handed_over(self, copy.deepcopy(self.model), self.weights())
 
-    def _handed_over(self, model: DataUnits, weights: Sequence[Tensor]) -> DataUnits:
-        _set_weights(model.core, weights)
-        model.core.begin()
-        if self.core.architecture.linear_skip:
-            core = copy.deepcopy(self.core).eval()
-            _set_weights(core, weights)
-            model.core.limit_codes(_code_reach(core, RowBatches(self.rows, self.net.batch_size)))
-        return model
+
+def _set_off(training: Training) -> None:
+    """Leave the start, which has been looked at."""
+    core, settings = training.core, training.settings
+    if settings.departs:
+        core.set_off(settings.residual_share, seeded_generator(settings.seed))
+    core.begin()
+    for layer in core.modules():
+        if isinstance(layer, SeededDropout):
+            layer.generator = seeded_generator(settings.seed, training.model.mean.device)
+
+
+def _handed_over(training: Training, model: DataUnits, weights: Sequence[Tensor]) -> DataUnits:
+    """Give a model these weights, and the reach that codes have with them."""
+    _set_weights(model.core, weights)
+    model.core.begin()
+    if training.core.architecture.linear_skip:
+        core = copy.deepcopy(training.core).eval()
+        _set_weights(core, weights)
+        model.core.limit_codes(_code_reach(core, RowBatches(training.rows, training.net.batch_size)))
+    return model
 
 
 @torch.no_grad()

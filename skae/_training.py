@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from skae._linear import EXACT_SIZE, PrincipalDirections, column_mean, principal
 from skae._missing import FilledRows, directions_of_incomplete, mean_of_present
 from skae._modules import DataUnits, build
 from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
-from skae._objectives import STAGES
+from skae._objectives import STAGES, Regularisation
 from skae._progress import EpochReport
 from skae._rows import is_large
 from skae._sample import Sample, mean_over, weights_over
@@ -238,11 +239,26 @@ def _search(
     again = Training(model, replace(settings, verbose=0), sample, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
-    epochs = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
-    again.repeat(epochs, settings.stages, lambda: _finished(again.snapshot(), record, start, settings))
+    lengths = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
+    stages = [stage for stage, length in zip(settings.stages, lengths, strict=False) for _ in range(length)]
+    _train_again(again, stages, lambda: _finished(again.snapshot(), record, start, settings))
     if again.improves():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
+
+
+def _train_again(training: Training, stages: Sequence[Regularisation], result: Callable[[], tuple]) -> None:
+    """Train an epoch in each of these stages and look at nothing; tell what a stop would result in."""
+    progress = training.settings.progress
+    with progress.part("refit", len(stages)):
+        for stage in stages:
+            progress.epoch_begins()
+            training.regularise(stage)
+            training.epoch()
+            progress.epoch_ends(EpochReport(training.train_losses[-1], None, None, result))
+            if progress.stopped:
+                break
+    training.end()
 
 
 def _training_without(index, start, settings, positions, directions=None) -> Training:

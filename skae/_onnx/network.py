@@ -13,7 +13,7 @@ import torch
 
 from skae._custom import UsersStack
 from skae._link import Link
-from skae._modules import CODE_REACH, DataUnits, FeedForwardAutoEncoder
+from skae._modules import CODE_REACH, DataUnits, FeedForwardAutoEncoder, in_double
 from skae._onnx.flow import (
     Flow,
     added,
@@ -68,7 +68,7 @@ def _encode_standardised(graph, core: FeedForwardAutoEncoder, x):
     z = graph.op("Add", pca, graph.op("Mul", learnt.value, near.value))
     code_share = graph.op("ReduceMax", graph.op("Div", graph.op("Abs", z), code_limit), [1], keepdims=1)
     far = graph.op("Greater", graph.op("Max", share, code_share), 1.0)
-    decoder = functools.partial(_decode_flow, core=core.in_double())
+    decoder = functools.partial(_decode_flow, core=in_double(core))
     n_components = core.architecture.n_components
     n_values = core.architecture.n_features * n_components
     change = functools.partial(refined, decoder=decoder, n_components=n_components)
