@@ -10,8 +10,8 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -37,7 +37,7 @@ from skae._progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
 from skae._sample import Sample, counted_sample, weighted_sample
 from skae._streaming import STREAM_BATCH, Stream, thawed
-from skae._training import Start, fit_network
+from skae._training import Start, ValidationSplit, fit_network
 
 # Values of a file that are checked at a time.
 CHECKED_VALUES = 1_000_000
@@ -125,7 +125,13 @@ class AutoEncoderTransformer(
         epoch is kept, unless PCA reconstructs the training rows better.
     validation_fraction : float, default=0.1
         Share of the rows set aside, chosen at random. Few rows are set aside in several parts in turn, each
-        with a training of its own, and refit on together.
+        with a training of its own, and refit on together. Identical samples, near copies (nearer to each other than
+        a tenth of the usual distance to the nearest other sample) and samples of a group are on one side.
+    validation_split : cross-validation splitter, {array-like, sparse matrix} of shape (n_validation, n_features) or \
+            None, default=None
+        Which samples are set aside, in place of a random fraction: a splitter of scikit-learn, such as
+        ``GroupKFold(10)`` or ``PredefinedSplit``, each split of which is a training of its own; or validation samples
+        beside X, which never train. It is called with the ``y`` and ``groups`` of `fit`.
     n_iter_no_change : "auto" or int, default="auto"
         Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
         fewer where an epoch has more than twenty batches: 3 for two hundred.
@@ -232,6 +238,7 @@ class AutoEncoderTransformer(
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_split": [HasMethods(["split"]), "array-like", "sparse matrix", None],
         "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "refit": ["boolean", StrOptions({"auto"})],
@@ -266,6 +273,7 @@ class AutoEncoderTransformer(
         batch_size="auto",
         early_stopping=True,
         validation_fraction=0.1,
+        validation_split=None,
         n_iter_no_change="auto",
         tol=5e-4,
         refit="auto",
@@ -296,6 +304,7 @@ class AutoEncoderTransformer(
         self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.validation_split = validation_split
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.refit = refit
@@ -306,7 +315,7 @@ class AutoEncoderTransformer(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, groups=None):
         """Fit the autoencoder.
 
         Parameters
@@ -319,6 +328,11 @@ class AutoEncoderTransformer(
             How much each row counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
             repetitions of a row, up to ten a row on average, other weights relative to their mean. Rows of weight zero
             are ignored.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of samples that depend on each other, such as measurements of one patient or windows of one
+            recording, numbers or strings. The samples of a group are on one side of the validation split, and count
+            as one where uncertainty is estimated. None finds identical samples and near copies, and takes each of the
+            others for a group of its own.
 
         Returns
         -------
@@ -333,22 +347,26 @@ class AutoEncoderTransformer(
         TypeError
             If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
         """
-        tasks = FitTasks(self, X, sample_weight)
+        tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
             X = _validated(self, X, ensure_min_samples=2)
             sample = weighted_sample(on_host(X), _weights(X, sample_weight))
             _check(self, sample, device)
+            if groups is not None:
+                sample = replace(sample, groups=_group_labels(X, groups)[sample.numbers])
+            validation = _validation_split(self, X, y, groups)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
-            incomplete = self.allow_nan and values_missing(sample)
+            parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
+            incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
                 check_columns(sample)
             start = self._start(sample, device, random_state, before, incomplete)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
                 settings = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
-                vars(self).update(_fitted_attributes(*fit_network(start, settings, _fraction(self), self.refit), X))
+                vars(self).update(_fitted_attributes(*fit_network(start, settings, validation, self.refit), X))
                 for name in ("_stream", "n_samples_seen_"):
                     vars(self).pop(name, None)
         return self
@@ -551,6 +569,12 @@ class AutoEncoderTransformer(
         if isinstance(stream, Stream):
             _check_values(self, sample.X)
             return stream
+        if self.validation_split is not None:
+            raise ValueError(
+                "partial_fit holds out validation_fraction of the samples, but "
+                f"validation_split={self.validation_split!r} asks for a split of all samples. Call fit, or set "
+                "validation_split=None."
+            )
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
@@ -610,6 +634,44 @@ class AutoEncoderTransformer(
 def _fraction(estimator):
     """Share of the rows to hold out."""
     return estimator.validation_fraction if estimator.early_stopping else None
+
+
+def _group_labels(X, groups):
+    """Number the groups of the samples of X from zero."""
+    groups = column_or_1d(on_host(groups), warn=True)
+    if len(groups) != X.shape[0]:
+        raise ValueError(
+            f"groups has {len(groups)} labels, but X has {X.shape[0]} samples. Pass one label for each sample."
+        )
+    names, labels = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"groups has the single label {str(names[0])!r} for all {len(groups)} samples, but at least 2 groups are "
+            "needed, one of which is held out. Pass groups=None if the samples are independent."
+        )
+    return labels
+
+
+def _validation_split(estimator, X, y, groups):
+    """Which samples are held out; None if none are."""
+    if not estimator.early_stopping:
+        return None
+    split = estimator.validation_split
+    if split is None:
+        return ValidationSplit(estimator.validation_fraction)
+    if hasattr(split, "split"):
+        values = getattr(X, "matrix", getattr(X, "array", X))
+        splits = [(np.asarray(train), np.asarray(held_out)) for train, held_out in split.split(values, y, groups)]
+        if not splits or any(len(part) == 0 for pair in splits for part in pair):
+            raise ValueError(
+                f"validation_split={split!r} made {len(splits)} splits of {X.shape[0]} samples, at least one of which "
+                "has no sample to train on or none to hold out. Choose a splitter that leaves at least one for each."
+            )
+        return ValidationSplit(splits=splits)
+    held_out = _validated(estimator, split, reset=False)
+    sample = Sample(on_host(held_out))
+    _check_values(estimator, sample.X)
+    return ValidationSplit(sample=sample)
 
 
 def _fitted_attributes(net, record, X):

@@ -205,7 +205,7 @@ class RowValues:
         self.n_written = stop
 
 
-def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int) -> list[NDArray]:
+def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int, groups: NDArray | None = None) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
     Neighbours are dealt out to different sets, so that of rows in the order of their distance from the mean each set
@@ -221,21 +221,32 @@ def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int) -> list[NDArr
         Deals.
     n_sets : int
         Number of sets wanted; there are at most as many as fractions in the whole.
+    groups : ndarray of int of shape (n_rows,), default=None
+        Labels from zero of rows that stay in one set; None is one for each row. Neighboring labels are dealt out to
+        different sets.
 
     Returns
     -------
     list of ndarray of int
-        Positions, ascending.
+        Positions, ascending; empty where all rows are in one group.
     """
     n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
-    hands = np.empty(n_rows, dtype=np.min_scalar_type(n_hands))  # small: there may be rows in their millions
-    for first in range(0, n_rows, n_hands):
-        hands[first : first + n_hands] = random.permutation(n_hands)[: n_rows - first]
-    dealt = (np.flatnonzero(hands == hand) for hand in range(n_hands))
-    sets = itertools.islice((positions for positions in dealt if len(positions) > 0), n_sets)
+    n_groups = n_rows if groups is None else int(groups.max()) + 1
+    hands = np.empty(n_groups, dtype=np.min_scalar_type(n_hands))  # small: there may be rows in their millions
+    for first in range(0, n_groups, n_hands):
+        hands[first : first + n_hands] = random.permutation(n_hands)[: n_groups - first]
+    numbers: list[int] = list(range(n_hands))
+    if groups is not None:
+        hands = hands[groups]
+        sizes = np.bincount(hands, minlength=n_hands)
+        # A group as large as several sets would leave too little to train on; if all are, the smallest set will do.
+        most = max(2 * n_rows / n_hands, sizes[sizes > 0].min())
+        numbers = [hand for hand in numbers if sizes[hand] <= most]
+    dealt = (np.flatnonzero(hands == hand) for hand in numbers)
+    sets = itertools.islice((positions for positions in dealt if 0 < len(positions) < n_rows), n_sets)
     if fraction > 0.5:
-        return [others(n_rows, next(sets))]
+        return [others(n_rows, positions) for positions in itertools.islice(sets, 1)]
     return list(sets)
 
 

@@ -102,6 +102,8 @@ class EpochChoice:
         Largest number of epochs of a stage that is not the last; 0 sets no limit.
     weights : ndarray of shape (n_rows,), default=None
         How much each held-out row counts; None is equally.
+    groups : ndarray of int of shape (n_rows,), default=None
+        Labels of rows that depend on each other, such as copies: standard errors are those of sums over groups.
 
     Attributes
     ----------
@@ -122,7 +124,9 @@ class EpochChoice:
         n_stages: int = 1,
         stage_epochs: int = 0,
         weights: NDArray | None = None,
+        groups: NDArray | None = None,
     ) -> None:
+        self.groups = groups
         self.start_losses = start_losses
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
@@ -141,7 +145,7 @@ class EpochChoice:
         self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
         mean = self._mean(gains)
-        error = float(np.linalg.norm(self.shares * (gains - mean))) if self.cautious else 0.0
+        error = self._standard_error(gains - mean) if self.cautious else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
@@ -151,6 +155,11 @@ class EpochChoice:
             return False
         self._best, self.best_epoch = mean - error, self.n_epochs
         return True
+
+    def _standard_error(self, deviations: NDArray) -> float:
+        """Standard error of a mean, from the deviations from it."""
+        parts = self.shares * deviations
+        return float(np.linalg.norm(parts if self.groups is None else np.bincount(self.groups, parts)))
 
     def _mean(self, values: NDArray) -> float:
         return float(np.average(values, weights=self.shares))

@@ -51,7 +51,7 @@ class PrincipalDirections:
     code_reach : ndarray of shape (n_components,)
         Largest distance from the mean along each direction.
     effective_rows : float
-        How many rows of equal weight would share the variance as evenly as these do.
+        How many rows of equal weight would share the variance as evenly as these do; rows of a group count as one.
     share_present : float
         Share of the values that were not missing.
     """
@@ -127,6 +127,7 @@ def column_moments(sample: Sample) -> ColumnMoments:
     chunks = list(_row_chunks(*sample.shape))
     drift, squares, reach = np.zeros((3, n_columns))
     fourth = 0.0  # sum of the squares of the rows' squared distances
+    in_groups = np.zeros(0 if sample.groups is None else int(sample.groups.max()) + 1)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = column_mean(sample)
         for chunk in chunks:
@@ -138,7 +139,11 @@ def column_moments(sample: Sample) -> ColumnMoments:
             distances = centred.sum(axis=1)
             if sample.weights is not None:
                 distances *= sample.weights[chunk]
-            fourth += float(np.square(distances).sum())
+            if sample.groups is None:
+                fourth += float(np.square(distances).sum())
+            else:
+                in_groups += np.bincount(sample.groups[chunk], distances, len(in_groups))
+        fourth += float(np.square(in_groups).sum())
         mean += drift / total  # the second pass sees what the first rounded away
         variance = np.maximum(squares / total - np.square(drift / total), 0.0)
         whole = variance.sum() * total

@@ -310,6 +310,18 @@ class DataUnits(AutoEncoder):
             self.filling.start_at(directions)
         self.core.start_at(directions, generator)
 
+    @torch.no_grad()
+    def move_to(self, directions: Directions) -> None:
+        """Take over location and spread of other samples; what was learned in these units stays."""
+        scale = torch.as_tensor(directions.scale).to(self.scale)
+        for unit in (self.pca_unit, self.code_unit):
+            unit.mul_(scale / self.scale)
+        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale)})
+        if self.filling is not None:
+            self.filling.start_at(directions)
+        if self.core.link is not None:
+            self.core.link.start_at(directions.mean, directions.column_reach, directions.scale)
+
     def set_code_unit(self, spread: NDArray | None) -> None:
         """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
         self.code_unit.copy_(self.pca_unit)

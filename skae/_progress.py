@@ -125,13 +125,13 @@ class FitTasks:
         What is fitted; it holds the callbacks.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
         As it was given to ``fit``. It is its own target.
-    sample_weight : array-like of shape (n_samples,) or None
-        As it was given to ``fit``.
+    metadata : dict
+        What else was given to ``fit``, by name; None for what was not.
     """
 
-    def __init__(self, estimator, X, sample_weight) -> None:
+    def __init__(self, estimator, X, metadata) -> None:
         self.context = estimator._init_callback_context(max_subtasks=PARTS)
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        metadata = {name: value for name, value in metadata.items() if value is not None} or None
         self.told = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
 
     @contextmanager

@@ -28,11 +28,14 @@ class Sample:
         Numbers of the rows, in an order of their own and with repetitions; None is every row once.
     weights : ndarray of shape (len(self),) or None
         How much each of them counts beside the others; None is equally.
+    groups : ndarray of int of shape (len(self),) or None
+        Labels of samples that say the same and stay on one side of a validation split; None is one for each sample.
     """
 
     X: Rows
     rows: NDArray | None = None
     weights: NDArray | None = None
+    groups: NDArray | None = None
 
     def __len__(self) -> int:
         return len(self.X) if self.rows is None else len(self.rows)
@@ -68,7 +71,8 @@ class Sample:
     def take(self, positions: NDArray) -> "Sample":
         """The sample of the rows at some positions."""
         rows = positions if self.rows is None else self.rows[positions]
-        return Sample(self.X, rows, None if self.weights is None else self.weights[positions])
+        weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
+        return Sample(self.X, rows, weights, groups)
 
     def of(self, X: Rows) -> "Sample":
         """The same sample of other values."""
@@ -133,6 +137,18 @@ def counted_sample(X: Rows, weights: NDArray | None) -> Sample:
             f"{SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}. Divide all weights by the same number, or use 0."
         )
     return Sample(X, used, weights[used])
+
+
+def groups_over(samples: Sequence[Sample]) -> NDArray | None:
+    """Group labels of the samples of several sets, one set after the other; None if each is a group of its own."""
+    if all(sample.groups is None for sample in samples):
+        return None
+    labels, n_labels = [], 0
+    for sample in samples:
+        of_set = np.arange(len(sample)) if sample.groups is None else np.unique(sample.groups, return_inverse=True)[1]
+        labels.append(of_set + n_labels)
+        n_labels = int(labels[-1].max(initial=n_labels)) + 1
+    return np.concatenate(labels)
 
 
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from skae._batches import map_rows
 from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, as_tensor, threads_for
+from skae._duplicates import content_draws
 from skae._filling import Filling
 from skae._linear import PrincipalDirections
 from skae._missing import FilledRows, directions_of_incomplete
@@ -90,7 +91,8 @@ class Stream:
             self._take(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
 
     def _take(self, rows: NDArray, weights: NDArray) -> None:
-        held = self.random.uniform(size=len(rows)) < (self.fraction or 0.0)
+        # Copies of a sample are on one side, whichever chunks they come in.
+        held = content_draws(Sample(rows), self.settings.seed) < (self.fraction or 0.0)
         held[: self.running.total == 0] = False
         self.held_out.offer(rows[held], weights[held], self.random)
         rows, weights = rows[~held], weights[~held]

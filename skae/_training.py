@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from skae._batches import hold_out, map_rows, others
 from skae._callbacks import EpochChoice
 from skae._device import aligned_tensor, seeded_generator, threads_for, torch_dtype
+from skae._duplicates import duplicate_groups, labels_by_first
 from skae._layers import Architecture
 from skae._linear import EXACT_SIZE, PrincipalDirections, column_mean, principal_directions, squared_distances
 from skae._missing import FilledRows, directions_of_incomplete, mean_of_present
@@ -21,7 +23,7 @@ from skae._net import ReconstructionNet, TrainingSettings, epochs_of, predicting
 from skae._objectives import STAGES, Regularisation
 from skae._progress import EpochReport
 from skae._rows import is_large
-from skae._sample import Sample, mean_over, weights_over
+from skae._sample import Sample, groups_over, mean_over, weights_over
 from skae._steps import Training
 
 # Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
@@ -56,6 +58,37 @@ class TrainingRecord:
     train_losses: list[float] = field(default_factory=list)
     valid_scores: list[float] | None = None
     history: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ValidationSplit:
+    """Which samples are held out from training, to choose the epoch.
+
+    Attributes
+    ----------
+    fraction : float
+        Fraction of the samples, chosen at random, where neither of the others says which.
+    splits : sequence of pairs of ndarray of int, or None
+        Numbers of the rows of X that train and of those that are held out, for each training.
+    sample : Sample or None
+        Samples beside those that train.
+    """
+
+    fraction: float = 0.1
+    splits: Sequence[tuple[NDArray, NDArray]] | None = None
+    sample: Sample | None = None
+
+    def parts(self, sample: Sample, seed: int, n_sets: int) -> list[tuple[Sample, Sample]]:
+        """Return, for each training, the samples that train and those that are held out."""
+        if self.sample is not None:
+            return [(sample, self.sample)]
+        if self.splits is not None:
+            chosen = (map(partial(np.isin, sample.numbers), split) for split in self.splits)
+            parts = [tuple(sample.take(np.flatnonzero(mask)) for mask in masks) for masks in chosen]
+        else:
+            held_out = hold_out(len(sample), self.fraction, seed, n_sets, sample.groups)
+            parts = [(sample.take(others(len(sample), one)), sample.take(one)) for one in held_out]
+        return [(train, valid) for train, valid in parts if len(train) > 0 and len(valid) > 0]
 
 
 @dataclass(frozen=True)
@@ -100,8 +133,37 @@ class Start:
         if is_large(sample.X):  # read as they lie
             return self
         mean = mean_of_present(sample)[0] if self.incomplete else column_mean(sample)
-        values = sample.of(FilledRows(sample.X, mean)) if self.incomplete else sample
+        values = self._filled(sample)
         return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
+
+    def grouped(self) -> "Start":
+        """The same with labels of the samples that say the same; unless there are some, those of copies."""
+        sample = self.sample
+        if sample.groups is not None:
+            labels: NDArray | None = labels_by_first(sample.groups)
+        else:
+            labels = duplicate_groups(self._filled(sample))
+        return replace(self, sample=replace(sample, groups=labels))
+
+    def _filled(self, sample: Sample) -> Sample:
+        """The samples with means in place of missing values."""
+        return sample.of(FilledRows(sample.X, mean_of_present(sample)[0])) if self.incomplete else sample
+
+    def continued(self, directions: PrincipalDirections) -> "Start":
+        """The same with the trained network moved to the mean and the scale of the samples.
+
+        Where PCA reconstructs the samples better than that, nothing is continued.
+        """
+        if self.before is None:
+            return self
+        before = self.on(directions)
+        before.move_to(directions)
+        fresh = replace(self, before=None)
+        if self.architecture.linear_skip and not self.architecture.variational:
+            errors = squares(before, self.sample)[0]
+            if errors > squares(fresh.on(directions), self.sample)[0]:
+                return fresh
+        return replace(self, before=before)
 
     def error_share(self, directions: PrincipalDirections) -> float:
         """Share of the variance of all rows that the start leaves unexplained."""
@@ -120,7 +182,7 @@ class Start:
 
 
 def fit_network(
-    start: Start, settings: TrainingSettings, validation_fraction: float | None, refit: bool | str
+    start: Start, settings: TrainingSettings, validation: ValidationSplit | None, refit: bool | str
 ) -> tuple[ReconstructionNet, TrainingRecord]:
     """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
 
@@ -130,8 +192,8 @@ def fit_network(
         The data, and where training begins.
     settings : TrainingSettings
         How to train.
-    validation_fraction : float or None
-        Share of the rows held out at a time; None trains on all rows and holds none out.
+    validation : ValidationSplit or None
+        Which samples are held out; None trains on all of them.
     refit : bool or "auto"
         Whether to train again on all rows once the epoch is chosen; "auto" does so unless they are many.
 
@@ -147,17 +209,24 @@ def fit_network(
     """
     with threads_for(settings.batch_size * start.architecture.n_weights):
         as_they_lie, start = start.sample, start.by_distance()
+        if validation is not None and settings.max_epochs > 0 and start.architecture.kind != "pca":
+            start = start.grouped()
+            if start.sample.groups is not None:
+                of_row = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
+                of_row[start.sample.numbers] = start.sample.groups
+                as_they_lie = replace(as_they_lie, groups=of_row[as_they_lie.numbers])
         # In an order of their own rows give the same to the last bit; many are read faster as they lie.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
         directions = start.directions(start.sample if few else as_they_lie)
+        start = start.continued(directions)
         share = start.error_share(directions)
         settings = replace(settings, residual_share=share)
         if not _something_to_learn(start, settings, directions):
             model, record = start.on(directions), TrainingRecord()
-        elif validation_fraction is None:
+        elif validation is None:
             model, record = _train_on_all(start, settings, directions)
         else:
-            model, record = _search(start, settings, directions, validation_fraction, refit)
+            model, record = _search(start, settings, directions, validation, refit)
         return _finished(model, record, start, settings)
 
 
@@ -209,7 +278,7 @@ def _search(
     start: Start,
     settings: TrainingSettings,
     directions: PrincipalDirections,
-    validation_fraction: float,
+    validation: ValidationSplit,
     refit: bool | str,
 ) -> tuple[DataUnits, TrainingRecord]:
     """Find the epoch on held-out rows, and give the network of all rows as much training, or keep the one found."""
@@ -218,23 +287,31 @@ def _search(
     many = refit == "auto" and len(sample) > MANY_ROWS
     linear_skip = start.architecture.linear_skip
     n_sets = _n_sets(directions, len(sample)) if refit and linear_skip else 1
-    held_out = hold_out(len(sample), validation_fraction, settings.seed, n_sets)
-    too_few = len(sample) - max(map(len, held_out)) <= start.architecture.n_components
+    parts = validation.parts(sample, settings.seed, n_sets)
+    if validation.sample is not None:
+        refit = False
+    too_few = min((len(train) for train, _ in parts), default=0) <= start.architecture.n_components
     if linear_skip and not settings.regularizers and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
         return model, TrainingRecord()
     if start.before is None and settings.optimizer != "lbfgs":
         settings = replace(settings, stages=STAGES, departs=True)
+    if not parts:
+        raise ValueError(
+            f"No samples can be held out: all {len(sample)} are copies of each other, or on one side of "
+            "validation_split. Pass other samples, or early_stopping=False."
+        )
     at = directions if many else None
-    trainings = [_training_without(index, start, settings, positions, at) for index, positions in enumerate(held_out)]
+    trainings = [_training_on(index, start, settings, *part, at) for index, part in enumerate(parts)]
     choice, weights = _run_side_by_side(trainings, settings, start)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
     record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
     if choice.best_epoch == 0:
         return model, record
-    if not refit or (many and settings.regularizers):
+    fixed = validation.sample is not None and linear_skip
+    if (not refit and not fixed) or (many or fixed) and settings.regularizers:
         return first.finish(weights), record
-    if many:
+    if many or fixed:
         return _better_on_all_rows(first.finish(weights), model, sample, record)
     again = Training(model, replace(settings, verbose=0), sample, callbacks=schedulers(settings.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
@@ -261,9 +338,8 @@ def _train_again(training: Training, stages: Sequence[Regularisation], result: C
     training.end()
 
 
-def _training_without(index, start, settings, positions, directions=None) -> Training:
-    """Prepare the training that holds the set of this index out; only the first one is heard and seen."""
-    rows, valid = start.sample.take(others(len(start.sample), positions)), start.sample.take(positions)
+def _training_on(index, start, settings, rows, valid, directions=None) -> Training:
+    """Prepare the training of this index, with the samples it holds out; only the first one is heard and seen."""
     _check_normalisation(start.architecture, len(rows))
     callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
     own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
@@ -295,9 +371,9 @@ def _run_side_by_side(
     start_losses = np.concatenate([training.start_losses for training in trainings])
     cautious = trainings[0].core.architecture.linear_skip
     patience, stage_epochs = settings.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
-    weights_of_rows = weights_over([training.sample for training in trainings])
-    stages = len(settings.stages)
-    choice = EpochChoice(start_losses, settings.tol, patience, cautious, stages, stage_epochs, weights_of_rows)
+    samples = [training.sample for training in trainings]
+    of_rows = {"weights": weights_over(samples), "groups": groups_over(samples)}
+    choice = EpochChoice(start_losses, settings.tol, patience, cautious, len(settings.stages), stage_epochs, **of_rows)
     weights = trainings[0].weights()
     progress = settings.progress
     with progress.part("search", settings.max_epochs):
