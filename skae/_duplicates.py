@@ -41,7 +41,7 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     -------
     ndarray of int of shape (n_samples,) or None
         Labels from zero, in the order of the first sample of each group; of large data in no order. None if no two
-        samples are copies of each other.
+        samples are copies of each other, or all are.
     """
     hashes = content_hashes(sample)
     if is_large(sample.X):
@@ -49,11 +49,12 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     _, first, labels = np.unique(hashes, return_index=True, return_inverse=True)
     distinct = sample.take(np.sort(first))
     labels = np.argsort(np.argsort(first))[labels]  # in the order of the distinct samples
-    pairs = _near_copies(distinct)
+    with np.errstate(over="ignore", invalid="ignore"):  # values whose squares overflow are refused elsewhere
+        pairs = _near_copies(distinct)
     if len(pairs) > 0:
         edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(distinct), len(distinct)))
         labels = connected_components(edges, directed=False)[1][labels]
-    return None if labels.max() + 1 == len(labels) else labels_by_first(labels)
+    return None if labels.max() in (0, len(labels) - 1) else labels_by_first(labels)
 
 
 def labels_by_first(groups: NDArray) -> NDArray:

@@ -131,8 +131,8 @@ class FitTasks:
 
     def __init__(self, estimator, X, metadata) -> None:
         self.context = estimator._init_callback_context(max_subtasks=PARTS)
-        metadata = {name: value for name, value in metadata.items() if value is not None} or None
-        self.told = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
+        given = {name: value for name, value in metadata.items() if value is not None}
+        self.told = {"estimator": estimator, "X": X, "y": X, "metadata": given or None}
 
     @contextmanager
     def whole(self, attributes: Callable[..., dict]) -> Iterator[None]:

@@ -60,14 +60,25 @@ class RunningDirections:
             rows = np.asarray(sample[chunk], dtype=np.float64)
             self._merge(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
 
-    def _merge(self, rows: NDArray, weights: NDArray) -> None:
+    def check(self, rows: NDArray, weights: NDArray) -> None:
+        """Refuse values whose variance would be too large for a floating-point number.
+
+        Raises
+        ------
+        ValueError
+            If it would.
+        """
+        largest = np.abs(np.nan_to_num(rows, nan=0.0)).max(initial=0.0)
         with np.errstate(over="ignore"):
-            finite = np.isfinite(np.square(np.abs(rows).max()) * rows.size * (self.total + weights.sum()))
+            finite = np.isfinite(np.square(largest) * rows.size * (self.total + weights.sum()))
         if not finite:
             raise ValueError(
-                f"X is too large: squares of values up to {np.abs(rows).max():.3g}, times weights up to "
+                f"X is too large: squares of values up to {largest:.3g}, times weights up to "
                 f"{weights.max():.3g}, overflow float64. Rescale X, for example with StandardScaler."
             )
+
+    def _merge(self, rows: NDArray, weights: NDArray) -> None:
+        self.check(rows, weights)
         more = float(weights.sum())
         total = self.total + more
         mean = weights @ rows / more

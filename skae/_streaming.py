@@ -91,6 +91,7 @@ class Stream:
             self._take(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
 
     def _take(self, rows: NDArray, weights: NDArray) -> None:
+        self.running.check(rows.astype(np.float64), weights)
         # Copies of a sample are on one side, whichever chunks they come in.
         held = content_draws(Sample(rows), self.settings.seed) < (self.fraction or 0.0)
         held[: self.running.total == 0] = False

@@ -179,7 +179,7 @@ def test_before_there_were_callbacks():
         "sys.modules['sklearn.callback'] = None\n"
         "from skae._progress import CallbackSupportMixin, FitTasks, Progress, EpochReport\n"
         "estimator = CallbackSupportMixin()\n"
-        "tasks = FitTasks(estimator, [[1.0]], None)\n"
+        "tasks = FitTasks(estimator, [[1.0]], {})\n"
         "progress = Progress([tasks])\n"
         "with tasks.whole(dict), progress.part('search', 3):\n"
         "    progress.epoch_begins()\n"
