@@ -2,18 +2,16 @@
 
 from skae import onnx as onnx
 from skae._autoencoder import AutoEncoderTransformer
-from skae._display import (
-    BottleneckDisplay,
-    LatentDisplay,
-    LatentLoadingsDisplay,
-    LossCurveDisplay,
-    ReconstructionDisplay,
-)
-from skae._generation import sample, transform_std
+from skae._display.bottleneck import BottleneckDisplay
+from skae._display.latent import LatentDisplay
+from skae._display.loadings import LatentLoadingsDisplay
+from skae._display.loss_curve import LossCurveDisplay
+from skae._display.reconstruction import ReconstructionDisplay
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.regularizers import Contractive, Denoising, Regularizer, Sparse, Variational
 from skae._outliers import AutoEncoderOutlierDetector
-from skae._persistence import load, save
+from skae._variational import sample, transform_std
+from skae.persistence import load, save
 
 __all__ = [
     "AbsoluteError",

@@ -61,6 +61,7 @@ BROKEN = (
     OverflowError,
     MemoryError,
 )
+_CODES = {np.dtype(name).str[1:].encode() for name in DTYPES}
 
 
 def write_archive(path: str | os.PathLike, document: dict, arrays: Mapping[str, NDArray]) -> None:
@@ -247,9 +248,6 @@ def _array(name: str, content: bytes) -> NDArray:
     with _blamed(repr(name)):
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-_CODES = {np.dtype(name).str[1:].encode() for name in DTYPES}
 
 
 def _document(content: bytes) -> dict:

@@ -10,37 +10,36 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skae._arrays import check_kind, float_dtypes, is_float64, is_foreign, like, on_host
-from skae._batches import automatic_batch_size, automatic_patience, map_rows
-from skae._conv import DEFAULT_SIZES, check_images
-from skae._custom import users_module
-from skae._device import check_dtype_on_device, draw_seed, resolve_device, threads_for
-from skae._documentation import Documented
-from skae._layers import ACTIVATIONS, Architecture, automatic_sizes
-from skae._missing import check_columns, n_present, present, values_missing
-from skae._net import (
-    DEFAULT_LR,
-    OPTIMIZERS,
-    TrainingSettings,
-    check_callbacks,
-    check_optimizer,
-    freeze,
-    thaw,
+from skae._data.array_api import check_kind, float_dtypes, is_float64, is_foreign, like, on_host
+from skae._data.containers import StoredRows, extremes
+from skae._data.dataset import map_rows
+from skae._data.sample import Sample, counted_sample, weighted_sample
+from skae._data.validation import (
+    _group_labels,
+    _validated,
+    _weights,
+    check_columns,
+    n_present,
+    present,
+    validated_rows,
+    values_missing,
 )
-from skae._objectives import LOSSES, REGULARIZERS, Regularizer, SquaredError, as_loss, as_regularizers
-from skae._progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
-from skae._rows import StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
-from skae._sample import Sample, counted_sample, weighted_sample
-from skae._streaming import STREAM_BATCH, Stream, thawed
-from skae._training import Start, ValidationSplit, fit_network
-
-# Values of a file that are checked at a time.
-CHECKED_VALUES = 1_000_000
+from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
+from skae._network.custom import users_module
+from skae._network.layers import DEFAULT_SIZES, check_images
+from skae._objectives.losses import LOSSES, SquaredError, as_loss
+from skae._objectives.regularizers import REGULARIZERS, Regularizer, as_regularizers
+from skae._training.fit import Start, fit_network
+from skae._training.net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
+from skae._training.partial_fit import STREAM_BATCH, Stream, thawed
+from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
+from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
+from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_device, threads_for
 
 
 def _takes_steps(estimator):
@@ -636,22 +635,6 @@ def _fraction(estimator):
     return estimator.validation_fraction if estimator.early_stopping else None
 
 
-def _group_labels(X, groups):
-    """Number the groups of the samples of X from zero."""
-    groups = column_or_1d(on_host(groups), warn=True)
-    if len(groups) != X.shape[0]:
-        raise ValueError(
-            f"groups has {len(groups)} labels, but X has {X.shape[0]} samples. Pass one label for each sample."
-        )
-    names, labels = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(
-            f"groups has the single label {str(names[0])!r} for all {len(groups)} samples, but at least 2 groups are "
-            "needed, one of which is held out. Pass groups=None if the samples are independent."
-        )
-    return labels
-
-
 def _validation_split(estimator, X, y, groups):
     """Which samples are held out; None if none are."""
     if not estimator.early_stopping:
@@ -699,38 +682,6 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-def validated_rows(estimator, X, method):
-    """Rows for a method of a fitted estimator, dense or sparse, in floating point."""
-    rows = _validated(estimator, X, reset=False)
-    check_kind(X, estimator, "mean_", method)
-    return rows
-
-
-def _validated(estimator, X, **options):
-    """Rows in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
-    X = X.detach() if isinstance(X, torch.Tensor) else X
-    checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
-    if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
-        return as_rows(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
-    validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
-    for chunk in chunks_of(X, CHECKED_VALUES):
-        check_array(X[chunk], estimator=estimator, input_name="X", **checks)
-    return StoredRows(X)
-
-
-def _weights(X, sample_weight):
-    """Weights of rows as floating-point numbers; None where there are none."""
-    if sample_weight is None:
-        return None
-    # Of X only the number of rows is asked for: it may be of another kind.
-    weights = _check_sample_weight(
-        on_host(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
-    )
-    if not weights.any():  # scikit-learn refuses that itself from 1.9 on
-        raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
-    return weights
 
 
 def _check(estimator, sample, device, whole=True):

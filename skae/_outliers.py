@@ -8,9 +8,9 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skae._arrays import FLOAT_DTYPES
 from skae._autoencoder import AutoEncoderTransformer
-from skae._documentation import Documented
+from skae._data.array_api import FLOAT_DTYPES
+from skae._utils import Documented
 
 # One row in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5

@@ -18,9 +18,10 @@ TORCH_OPTIMIZERS = {
 NOT_FINITE = ("nan", "inf", "-inf")
 # Numbers in the state of numpy's Mersenne Twister.
 TWISTER_SIZE = 624
-
 Describe = Callable[[Any, str, "Writer"], dict]
 Revive = Callable[[dict, str, "Reader"], Any]
+_NAMES = ("float", "tuple", "dict", "device", "optimizer", "scalar", "array", "strings", "random_state")
+_KINDS = {f"_{name}" for name in _NAMES}
 
 
 class Writer:
@@ -167,10 +168,6 @@ class Reader:
         random_state = np.random.RandomState(0)
         random_state.set_state(content)
         return random_state
-
-
-_NAMES = ("float", "tuple", "dict", "device", "optimizer", "scalar", "array", "strings", "random_state")
-_KINDS = {f"_{name}" for name in _NAMES}
 
 
 def _typed(value, kind, name):

@@ -8,7 +8,7 @@ import torch
 from helpers import TRAINED, curved_rows
 
 from skae import AutoEncoderTransformer
-from skae._device import available_devices, resolve_device
+from skae._utils import available_devices, resolve_device
 
 ACCELERATORS = available_devices()[1:]
 

@@ -6,8 +6,8 @@ from helpers import noise_rows
 from sklearn.decomposition import PCA
 
 from skae import _linear
-from skae._linear import principal_directions
-from skae._sample import Sample
+from skae._data.sample import Sample
+from skae._pca.exact import principal_directions
 
 SHAPES = {"tall": (90, 7), "square": (12, 12), "wide": (9, 40)}
 

@@ -334,7 +334,7 @@ def test_wild_rows_are_moved_a_few_at_a_time(monkeypatch):
     X = rows_for({}, np.float64)
     estimator, rows = stirred(tiny().fit(X)), with_wild_rows(X)
     expected = run(session_of(estimator, X), rows)
-    monkeypatch.setattr("skae._onnx.rows.JACOBIAN_VALUES", 11 * 3 * 5)
+    monkeypatch.setattr("skae._network.projection.JACOBIAN_VALUES", 11 * 3 * 5)
     assert n_far(estimator, rows) % 11 != 0
     assert_allclose(run(session_of(estimator, X), rows), expected, atol=1e-12)
 

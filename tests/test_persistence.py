@@ -38,7 +38,7 @@ from skae import (
     _frozen,
     _persistence,
 )
-from skae._layers import Architecture
+from skae._network.architecture import Architecture
 
 FILES = Path(__file__).parent / "files"
 PROTOCOLS = range(1, _persistence.PROTOCOL + 1)

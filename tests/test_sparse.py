@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
-from skae._linear import principal_directions
-from skae._rows import as_rows
-from skae._sample import Sample
+from skae._data.containers import as_rows
+from skae._data.sample import Sample
+from skae._pca.exact import principal_directions
 
 CONTAINERS = [
     scipy.sparse.csr_array,
@@ -65,11 +65,11 @@ def test_rows_too_many_to_be_made_dense_at_once(monkeypatch):
     """Batches and directions that are made dense piece by piece give the same as the whole."""
     X = counts(150)
     whole = AutoEncoderTransformer(3, **TRAINED).fit(X)
-    monkeypatch.setattr("skae._batches.RESIDENT_VALUES", 100)
+    monkeypatch.setattr("skae._data.dataset.RESIDENT_VALUES", 100)
     pieces = AutoEncoderTransformer(3, **TRAINED).fit(scipy.sparse.csr_array(X))
     assert_array_equal(pieces.transform(X), whole.transform(X))
-    monkeypatch.setattr("skae._linear.EXACT_SIZE", 100)
-    monkeypatch.setattr("skae._linear.CHUNK_VALUES", 200)
+    monkeypatch.setattr("skae._pca.exact.EXACT_SIZE", 100)
+    monkeypatch.setattr("skae._pca.exact.CHUNK_VALUES", 200)
     for data in (X, X[:20]):
         of_sparse = principal_directions(Sample(as_rows(scipy.sparse.csr_array(data))), 3)
         assert_array_equal(of_sparse.components, principal_directions(Sample(data), 3).components)
@@ -78,8 +78,8 @@ def test_rows_too_many_to_be_made_dense_at_once(monkeypatch):
 @pytest.mark.parametrize("rows", [None, np.arange(0, 90, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_iterated_directions_are_pcas(monkeypatch, rows, dtype):
-    monkeypatch.setattr("skae._linear.EXACT_SIZE", 100)
-    monkeypatch.setattr("skae._linear.ITERATED_SIDE", 10)
+    monkeypatch.setattr("skae._pca.exact.EXACT_SIZE", 100)
+    monkeypatch.setattr("skae._pca.exact.ITERATED_SIDE", 10)
     X = counts(90).astype(dtype)
     pca = PCA(2).fit(X.astype(np.float64) if rows is None else X[rows].astype(np.float64))
     found = principal_directions(Sample(as_rows(scipy.sparse.csr_array(X)), rows), 2)
@@ -89,8 +89,8 @@ def test_iterated_directions_are_pcas(monkeypatch, rows, dtype):
 
 
 def test_iterated_directions_of_nothing(monkeypatch):
-    monkeypatch.setattr("skae._linear.EXACT_SIZE", 100)
-    monkeypatch.setattr("skae._linear.ITERATED_SIDE", 10)
+    monkeypatch.setattr("skae._pca.exact.EXACT_SIZE", 100)
+    monkeypatch.setattr("skae._pca.exact.ITERATED_SIDE", 10)
     empty = scipy.sparse.csr_array((40, 40))
     estimator = AutoEncoderTransformer(2, **TINY).fit(empty)
     assert_array_equal(estimator.transform(empty), np.zeros((40, 2)))

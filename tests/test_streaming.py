@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA, IncrementalPCA
 
 from skae import AutoEncoderTransformer, _batches, _rows
 from skae import _autoencoder as estimator_module
-from skae._device import seeded_generator
+from skae._utils import seeded_generator
 
 SHORT = {"n_components": 2, "hidden_layer_sizes": 16, "random_state": 0}
 
@@ -180,7 +180,7 @@ class TestErrors:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("skae._streaming.predicting_net", interrupted)
+            patch.setattr("skae._training.partial_fit.predicting_net", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 autoencoder.partial_fit(rows[:300])
         assert_array_equal(

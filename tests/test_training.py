@@ -121,7 +121,7 @@ class TestDeterminism:
     def test_rows_standardised_once_or_batch_by_batch(self, dtype, monkeypatch, curved):
         X = curved.astype(dtype)
         once = bits(SEARCHED, X)
-        monkeypatch.setattr("skae._batches.RESIDENT_VALUES", 0)
+        monkeypatch.setattr("skae._data.dataset.RESIDENT_VALUES", 0)
         assert bits(SEARCHED, X) == once
 
     @pytest.mark.parametrize("parameters", [{"linear_skip": False}, {"early_stopping": False}])

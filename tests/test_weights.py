@@ -11,9 +11,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skae import AutoEncoderTransformer, _linear
-from skae._linear import principal_directions
-from skae._rows import as_rows
-from skae._sample import MOST_REPETITIONS, Sample, weighted_sample
+from skae._data.containers import as_rows
+from skae._data.sample import MOST_REPETITIONS, Sample, weighted_sample
+from skae._pca.exact import principal_directions
 
 SHORT = {"n_components": 2, "max_epochs": 8, "hidden_layer_sizes": 16, "random_state": 0}
 

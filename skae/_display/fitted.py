@@ -11,9 +11,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skae._arrays import on_host
-from skae._autoencoder import AutoEncoderTransformer, validated_rows
-from skae._batches import map_rows
+from skae._autoencoder import AutoEncoderTransformer
+from skae._data.array_api import on_host
+from skae._data.dataset import map_rows
+from skae._data.validation import validated_rows
 
 
 def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:

@@ -7,11 +7,11 @@ import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skae._autoencoder import validated_rows
-from skae._codes import average_jacobian, code_jacobians, row_jacobians
-from skae._device import aligned_tensor
+from skae._data.validation import validated_rows
 from skae._display.canvas import as_images, axes_grid, label_row, pyplot, resolved_image_shape, without_ticks
 from skae._display.fitted import fitted_parts
+from skae._network.projection import average_jacobian, code_jacobians, row_jacobians
+from skae._utils import aligned_tensor
 
 AVERAGES = ("mean", "rms")
 STEPS = ("spread", "unit")

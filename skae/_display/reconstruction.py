@@ -5,15 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skae._display.canvas import (
-    COLOURS,
-    as_images,
-    axes_grid,
-    label_row,
-    pyplot,
-    resolved_image_shape,
-    show_image,
-)
+from skae._display.canvas import COLOURS, as_images, axes_grid, label_row, pyplot, resolved_image_shape, show_image
 from skae._display.fitted import (
     dense,
     first_rows,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from skae._documentation import Documented
+from skae._utils import Documented
 
 # Nearest to 0 and 1 that a probability, and to 0 that a rate in parts of the mean, counts in a logarithm.
 CERTAIN = 1e-5

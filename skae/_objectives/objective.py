@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from skae._device import seeded_generator
 from skae._objectives.regularizers import Regularizer
+from skae._utils import seeded_generator
 
 
 class Network(Protocol):

@@ -7,7 +7,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from skae._documentation import Documented
+from skae._utils import Documented
 
 # Up to this many codes the squared derivatives of the encoder are summed up exactly, one code at a time.
 EXACT_CODES = 8

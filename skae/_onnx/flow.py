@@ -10,6 +10,27 @@ from numpy.typing import NDArray
 
 from skae._onnx.graph import Graph, Operand
 
+# Returns a value and, if asked to, its slope.
+Curve = Callable[..., tuple[str, str]]
+# Coefficients of W. J. Cody, "Rational Chebyshev approximation for the error function", Mathematics of Computation 23
+# (1969) 631-637, doi:10.1090/S0025-5718-1969-0247736-4, lowest power first: numerators and denominators of erf(x) / x
+# in the square of x up to 15/32, and of exp(x**2) erfc(x) in x from there to 4.
+ERF_NEAR = (
+    (3.20937758913846947e3, 3.77485237685302021e2, 1.13864154151050156e2, 3.16112374387056560, 0.185777706184603153),
+    (2.84423683343917062e3, 1.28261652607737228e3, 2.44024637934444173e2, 2.36012909523441209e1, 1.0),
+)
+ERFC_BEYOND = (
+    (1.23033935479799725e3, 2.05107837782607147e3, 1.71204761263407058e3, 8.81952221241769090e2)
+    + (2.98635138197400131e2, 6.61191906371416295e1, 8.88314979438837594e0, 5.64188496988670089e-1)
+    + (2.15311535474403846e-8,),
+    (1.23033935480374942e3, 3.43936767414372164e3, 4.36261909014324716e3, 3.29079923573345963e3)
+    + (1.62138957456669019e3, 5.37181101862009858e2, 1.17693950891312499e2, 1.57449261107098347e1)
+    + (1.0,),
+)
+ERF_NEAR_LIMIT = 0.46875
+# From here on the error function is one in float64; the approximation up to 4 still has nine digits of the little rest.
+ERF_IS_ONE = 6.0
+
 
 class Untranslated(Exception):
     """A layer or a step that has no translation; says which."""
@@ -106,10 +127,6 @@ def elementwise(graph: Graph, flow: Flow, curve: "Curve", **options: Any) -> Flo
     if flow.tangents is None:
         return replace(flow, value=value)
     return replace(flow, value=value, tangents=graph.op("Mul", flow.tangents, graph.op("Unsqueeze", slope, [1])))
-
-
-# Returns a value and, if asked to, its slope.
-Curve = Callable[..., tuple[str, str]]
 
 
 def _where(graph: Graph, kind: str, value: str, limit: Operand) -> str:
@@ -238,26 +255,6 @@ def sine(graph: Graph, value: str, with_slope: bool, phase: float = 0.0) -> tupl
 def size(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
     """The absolute value."""
     return graph.op("Abs", value), graph.op("Sign", value) if with_slope else ""
-
-
-# Coefficients of W. J. Cody, "Rational Chebyshev approximation for the error function", Mathematics of Computation 23
-# (1969) 631-637, doi:10.1090/S0025-5718-1969-0247736-4, lowest power first: numerators and denominators of erf(x) / x
-# in the square of x up to 15/32, and of exp(x**2) erfc(x) in x from there to 4.
-ERF_NEAR = (
-    (3.20937758913846947e3, 3.77485237685302021e2, 1.13864154151050156e2, 3.16112374387056560, 0.185777706184603153),
-    (2.84423683343917062e3, 1.28261652607737228e3, 2.44024637934444173e2, 2.36012909523441209e1, 1.0),
-)
-ERFC_BEYOND = (
-    (1.23033935479799725e3, 2.05107837782607147e3, 1.71204761263407058e3, 8.81952221241769090e2)
-    + (2.98635138197400131e2, 6.61191906371416295e1, 8.88314979438837594e0, 5.64188496988670089e-1)
-    + (2.15311535474403846e-8,),
-    (1.23033935480374942e3, 3.43936767414372164e3, 4.36261909014324716e3, 3.29079923573345963e3)
-    + (1.62138957456669019e3, 5.37181101862009858e2, 1.17693950891312499e2, 1.57449261107098347e1)
-    + (1.0,),
-)
-ERF_NEAR_LIMIT = 0.46875
-# From here on the error function is one in float64; the approximation up to 4 still has nine digits of the little rest.
-ERF_IS_ONE = 6.0
 
 
 def error_function(graph: Graph, value: str) -> str:

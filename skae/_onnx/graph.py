@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 OPSET = 18
 # Files of this version are read by every onnxruntime that knows the operator set.
 IR_VERSION = 8
-
 Operand = str | float | NDArray | torch.Tensor | Sequence[int]
 Shape = tuple[int | None, ...]
 Turn = Callable[..., Sequence[str]]

@@ -11,9 +11,10 @@ import functools
 import numpy as np
 import torch
 
-from skae._custom import UsersStack
-from skae._link import Link
-from skae._modules import CODE_REACH, DataUnits, FeedForwardAutoEncoder, in_double
+from skae._network.autoencoder import CODE_REACH, FeedForwardAutoEncoder, in_double
+from skae._network.custom import UsersStack
+from skae._network.inverse_link import Link
+from skae._network.scaling import DataUnits
 from skae._onnx.flow import (
     Flow,
     added,

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from skae._codes import JACOBIAN_VALUES, REFINEMENT_STEPS
-from skae._filling import Filling
+from skae._network.projection import JACOBIAN_VALUES, REFINEMENT_STEPS
 from skae._onnx.flow import Flow
 from skae._onnx.graph import Graph, Port, tensor_type
+from skae._pca.missing import Filling
 
 
 def for_rows(

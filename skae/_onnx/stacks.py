@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from skae._layers import SeededDropout, TiedDecoder
+from skae._network.layers import SeededDropout, TiedDecoder
 from skae._onnx.flow import (
     Flow,
     Untranslated,
@@ -32,6 +32,8 @@ from skae._onnx.graph import Graph, array
 from skae._onnx.images import average, convolution, enlarged, flatten, largest, transposed_convolution, unflatten
 
 Layer = Callable[[Graph, Flow, Any], Flow]
+# As torch has them.
+SELU_ALPHA, SELU_FACTOR = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 def through(graph: Graph, flow: Flow, layer: nn.Module) -> Flow:
@@ -153,9 +155,6 @@ def _softmax(graph, flow, layer: nn.Softmax):
     mean = graph.op("ReduceSum", graph.op("Mul", flow.tangents, shares), [-1], keepdims=1)
     return Flow(value, graph.op("Mul", shares, graph.op("Sub", flow.tangents, mean)))
 
-
-# As torch has them.
-SELU_ALPHA, SELU_FACTOR = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 LAYERS: dict[type[nn.Module], Layer] = {
     nn.Sequential: _sequential,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from skae._custom import UsersStack
+from skae._network.custom import UsersStack
 from skae._onnx.flow import (
     Curve,
     Flow,
@@ -45,6 +45,11 @@ from skae._onnx.stacks import LAYERS, through
 functional = nn.functional
 # Largest share of the largest value by which a translation may differ.
 SAME = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
+# Stands for the number of rows, with which nothing can be computed.
+N_ROWS = object()
+_SHAPE = (N_ROWS,)
+LAST = 2**63 - 1
+IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv, "add_"}
 
 
 class _Value(fx.Proxy):
@@ -298,12 +303,6 @@ def _flattened(graph, flow, start_dim=0, end_dim=-1):
     return through(graph, flow, nn.Flatten(start_dim, end_dim))
 
 
-# Stands for the number of rows, with which nothing can be computed.
-N_ROWS = object()
-_SHAPE = (N_ROWS,)
-LAST = 2**63 - 1
-
-
 def _size(graph, flow, dim=None):
     return _SHAPE if dim is None else _SHAPE[dim]
 
@@ -355,4 +354,3 @@ FUNCTIONS: dict[Any, Callable[..., Flow]] = {
     functional.dropout: _same,
     "contiguous": _same,
 }
-IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv, "add_"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, Huber, Sparse, save
-from skae._persistence import PROTOCOL
+from skae.persistence import PROTOCOL
 
 
 def rows():

@@ -1,0 +1,1 @@
+"""Samples: containers, weights, duplicates, validation and batches."""

@@ -1,0 +1,170 @@
+"""Wrap dense, sparse and memory-mapped data such that slices of samples come out as dense arrays."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+# Above so many values X is never held whole: what lies in a file stays there, and rows are shuffled within windows of
+# blocks that lie together. Whatever holds the rows, the same ones follow each other.
+LARGE_SIZE = 2**26
+BLOCK_VALUES = 2**17
+WINDOW_BLOCKS = 64
+
+
+class Rows(Protocol):
+    """What the floors above ask of X; an array has it all."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> NDArray: ...
+
+
+class SparseRows:
+    """A sparse matrix whose rows come out dense.
+
+    Parameters
+    ----------
+    matrix : CSR matrix or array of shape (n_samples, n_features)
+        Left as it is.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return self.matrix.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        return self.matrix.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray:
+        """Return the chosen rows, of a pair of choices some columns of theirs, as a dense array."""
+        rows, columns = key if isinstance(key, tuple) else (key, None)
+        chosen = self.matrix[rows]
+        return (chosen if columns is None else chosen[:, columns]).toarray()
+
+    def gather(self, rows: NDArray, out: NDArray) -> None:
+        """Write some rows into an array."""
+        self.matrix[rows].toarray(out=out)
+
+
+class StoredRows:
+    """Rows of something that reads slices from a file: a memory map, or an array of h5py or zarr.
+
+    The blocks read last are kept, as many as a shuffled pass needs at a time.
+
+    Parameters
+    ----------
+    array : array-like of shape (n_samples, n_features)
+        Numbers; left as it is.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.dtype = np.dtype(array.dtype if array.dtype in (np.float32, np.float64) else np.float64)
+        self._blocks: OrderedDict[int, NDArray] = OrderedDict()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray:
+        """Return the chosen rows, of a pair of choices some columns of theirs."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        if isinstance(rows, slice):
+            return self._read(rows, columns)
+        chosen = np.empty((len(rows), len(range(*columns.indices(self.shape[1])))), dtype=self.dtype)
+        for places, _ in self._places(rows):
+            span = slice(rows[places].min(), rows[places].max() + 1)
+            chosen[places] = self._read(span, columns)[rows[places] - span.start]
+        return chosen
+
+    def gather(self, rows: NDArray, out: NDArray) -> None:
+        """Write some rows into an array."""
+        for places, block in self._places(rows):
+            out[places] = self._block(block)[rows[places] - block * block_rows(self.shape[1])]
+
+    def _read(self, rows: slice, columns: slice = slice(None)) -> NDArray:
+        return np.asarray(self.array[rows, columns], dtype=self.dtype)
+
+    def _places(self, rows: NDArray) -> Iterator[tuple[NDArray, int]]:
+        """For each block, where its rows stand among those asked for, and its number."""
+        blocks = rows // block_rows(self.shape[1])
+        order = np.argsort(blocks, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
+            yield places, int(blocks[places[0]])
+
+    def _block(self, block: int) -> NDArray:
+        if block not in self._blocks:
+            start = block * block_rows(self.shape[1])
+            # A copy: a view of a memory map would be read again and again.
+            self._blocks[block] = np.array(self._read(slice(start, start + block_rows(self.shape[1]))))
+            if len(self._blocks) > WINDOW_BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(block)
+        return self._blocks[block]
+
+
+def is_large(X: Rows) -> bool:
+    """Whether X has more values than are held at a time."""
+    return X.shape[0] * X.shape[1] > LARGE_SIZE
+
+
+def block_rows(n_columns: int) -> int:
+    """Rows that are read together."""
+    return max(BLOCK_VALUES // n_columns, 1)
+
+
+def lies_in_file(X: Any) -> bool:
+    """Whether X is read from a file when it is sliced: a memory map, or an array in chunks."""
+    return isinstance(X, np.memmap) or (hasattr(X, "chunks") and hasattr(X, "dtype") and hasattr(X, "shape"))
+
+
+def as_rows(X: Any) -> Any:
+    """Wrap what is sparse; an array stays as it is."""
+    return SparseRows(X) if scipy.sparse.issparse(X) else X
+
+
+def chunks_of(X: Rows, n_values: int) -> Iterator[slice]:
+    """Slices of X of so many values."""
+    return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
+
+
+def extremes(X: Rows) -> NDArray:
+    """Smallest and largest value of each column, of shape (2, n_features); NaN does not count."""
+    lowest, highest = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
+    for chunk in chunks_of(X, BLOCK_VALUES):
+        rows = X[chunk]
+        lowest, highest = np.fmin(lowest, np.fmin.reduce(rows)), np.fmax(highest, np.fmax.reduce(rows))
+    return np.stack([lowest, highest])
+
+
+def gather(X: Rows, rows: NDArray, out: NDArray) -> None:
+    """Write some rows of X into a C-contiguous array of its dtype."""
+    if isinstance(X, np.ndarray):
+        # The mode spares numpy a buffer; all rows exist.
+        np.take(X, rows, axis=0, out=out, mode="clip")
+    else:
+        X.gather(rows, out)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Networks: architecture, layers, projection, units and state."""

@@ -1,0 +1,282 @@
+"""The autoencoder on standardized samples: a linear path beside an encoder and a decoder."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skae._network.architecture import Architecture
+from skae._network.custom import UsersStack
+from skae._network.inverse_link import Link
+from skae._network.layers import TiedDecoder, conv_stacks, dense_stack, draw_weights, fill_buffers, last_layer, weighty
+from skae._network.projection import all_within, nearness, refined_codes, rows_beyond
+from skae._pca.components import PrincipalDirections
+
+# Corrections fade out between once and twice this many times the reach of the training rows: a row that is
+# like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
+INPUT_REACH = 5.0
+CODE_REACH = 3.0
+# Some training row has the largest code, just at the limit: its last bits must not decide how it is treated.
+REACH_MARGIN = 1e-3
+# Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
+LEARNING_REACH = 100.0
+# Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
+SPREAD_FLOOR = 0.1
+# The decoder of a variational network has at least this noise, as a share of the variance.
+RELATIVE_NOISE_FLOOR = 1e-3
+# A direction with less than this share of the overall scale is scaled as if it had it.
+MIN_CODE_SCALE = 1e-6
+
+
+class AutoEncoder(nn.Module, ABC):
+    """The protocol of every network here: ``encode`` to codes, ``decode`` back."""
+
+    # A callable that disturbs the rows to be encoded; set while training, None otherwise.
+    corruption: Callable[[Tensor], Tensor] | None = None
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Map rows of shape (n, n_features) to codes of shape (n, n_components)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Map codes of shape (n, n_components) to rows of shape (n, n_features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct x, from a disturbed x while training."""
+        disturbed = x if self.corruption is None or not self.training else self.corruption(x)
+        return self.decode(self.encode(disturbed))
+
+
+class FeedForwardAutoEncoder(AutoEncoder):
+    """Two stacks of dense layers, with a linear path beside them or without it.
+
+    With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
+    and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
+    and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes of PCA. What was learnt,
+    ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for rows that reach far
+    beyond the training rows, where PCA remains. Such a row's code is then moved to where its reconstruction is
+    better, because the decoder cannot know that an ordinary code belongs to a wild row.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What to build.
+    dtype : torch.dtype
+        Of all weights and so of all results.
+
+    Notes
+    -----
+    The weights are unset until `start_at` or `load_state_dict` fills them. The linear path is learnt in units
+    in which every column has a spread of about one, as the stacks are.
+    """
+
+    input_gain: Tensor
+    output_gain: Tensor
+    pca_encoding: Tensor
+    pca_decoding: Tensor
+    input_limit: Tensor
+    code_limit: Tensor
+
+    def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
+        super().__init__()
+        sizes = self.architecture = architecture
+        n_features, n_components = sizes.n_features, sizes.n_components
+        shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
+        if sizes.linear_skip:
+            shapes |= {"pca_encoding": (n_components, n_features), "pca_decoding": (n_components, n_features)}
+            shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.empty(shape, dtype=dtype))
+        self.link = None if sizes.link == "identity" else Link(sizes.link, n_features, dtype)
+        self.encoder = self.decoder = self.encoding = self.decoding = self.log_variance_head = None
+        if sizes.variational:
+            self.register_buffer("log_variance_at_start", torch.empty(n_components, dtype=dtype))
+        if sizes.kind == "pca":
+            return
+        self.encoder, self.decoder = build_stacks(sizes, dtype)
+        if sizes.gated:
+            self.gates = nn.Parameter(torch.zeros(2, dtype=dtype))
+        if sizes.linear_skip and sizes.kind != "tied":
+            self.encoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+            self.decoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+        if sizes.variational:
+            width = n_features if sizes.kind == "module" else last_layer(self.encoder).in_features
+            self.log_variance_head = nn.utils.skip_init(nn.Linear, width, n_components, dtype=dtype)
+
+    @torch.no_grad()
+    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+        """Take over spread and directions, and draw the first weights of the stacks."""
+        scale = directions.scale
+        spread = directions.column_scale / scale
+        spread = np.where(spread > 0, np.sqrt(np.square(spread) + SPREAD_FLOOR), 0.0)
+        gain = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        values = {"input_gain": gain, "output_gain": spread}
+        if self.architecture.linear_skip:
+            unit = code_unit(directions) / scale
+            values["pca_encoding"] = directions.components / unit[:, np.newaxis]
+            values["pca_decoding"] = directions.components * unit[:, np.newaxis]
+            reach = directions.column_reach / scale
+            values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant columns limit nothing
+            values["code_limit"] = LEARNING_REACH * (directions.code_reach / scale / unit + 1.0)
+        if self.architecture.variational:
+            # Of a Gaussian with the principal directions as factors and PCA's error as noise.
+            variances = directions.explained_variance / scale**2
+            noise = max(1.0 - variances.sum() / len(spread), RELATIVE_NOISE_FLOOR)
+            values["log_variance_at_start"] = -np.log1p(variances / noise)
+        fill_buffers(self, values)
+        if self.link is not None:
+            self.link.start_at(directions.mean, directions.column_reach, scale)
+            self.link.on.fill_(not self.architecture.linear_skip)
+        for stack in self._stacks():
+            self._draw(weighty(stack), generator)
+            if self.architecture.linear_skip and not self.architecture.gated:
+                last_layer(stack).weight.zero_()
+        if self.log_variance_head is not None:
+            nn.init.zeros_(self.log_variance_head.weight)
+            nn.init.zeros_(self.log_variance_head.bias)
+        if self.encoding is not None and self.decoding is not None:
+            self.encoding.copy_(self.pca_encoding * self.output_gain)
+            self.decoding.copy_(self.pca_decoding * self.input_gain)
+
+    def _draw(self, layers: Iterable[nn.Module], generator: torch.Generator) -> None:
+        """Draw weights, but for a user's own network, which brings its own."""
+        if self.architecture.kind != "module":
+            draw_weights(layers, generator)
+
+    @torch.no_grad()
+    def set_off(self, share: float, generator: torch.Generator) -> None:
+        """Draw the last layers, scaled by the root of a share: a little off PCA better optima are found than from it.
+
+        Without a linear path they have been drawn already; gates open instead.
+        """
+        if self.architecture.gated:
+            self.gates.fill_(math.sqrt(share))
+        elif self.architecture.linear_skip:
+            for stack in self._stacks():
+                draw_weights([last_layer(stack)], generator)
+                last_layer(stack).weight.mul_(math.sqrt(share))
+
+    def begin(self) -> None:
+        """Leave PCA's range for the link's, which is what will be trained."""
+        if self.link is not None:
+            self.link.on.fill_(True)
+
+    def _stacks(self) -> list[nn.Module]:
+        return [stack for stack in (self.encoder, self.decoder) if stack is not None]
+
+    @torch.no_grad()
+    def limit_codes(self, reach: Tensor) -> None:
+        """Let what the decoder has learnt fade beyond a multiple of the largest codes that it has learnt from."""
+        self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * (1.0 + REACH_MARGIN) * reach, torch.inf))
+
+    def _correction(self, index: int, values: Tensor) -> Tensor:
+        """What the encoder, 0, or the decoder, 1, computes."""
+        stack = cast(nn.Module, self.decoder if index else self.encoder)
+        return stack(values) * self.gates[index] if self.architecture.gated else stack(values)
+
+    def smooth_codes(self, x: Tensor) -> Tensor:
+        """Map rows that are like the training rows to codes; every step has a derivative."""
+        if self.encoder is None:
+            return x @ self.pca_encoding.T
+        inputs = x * self.input_gain
+        correction = self._correction(0, inputs)
+        if not self.architecture.linear_skip:
+            return correction
+        if self.encoding is None:
+            return x @ self.pca_encoding.T + correction
+        return torch.addmm(correction, inputs, self.encoding.T)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map centred rows to codes of unit scale."""
+        z = self.smooth_codes(x)
+        if self.training or self.encoder is None or not self.architecture.linear_skip:
+            return z  # no training row is beyond the limits
+        if all_within(self.input_limit, x) and all_within(self.code_limit / CODE_REACH, z):
+            return z
+        far = rows_beyond(self.input_limit, x) | rows_beyond(self.code_limit / CODE_REACH, z)
+        far = far.nonzero()[:, 0]
+        return z.index_copy(0, far, self._encode_far(x[far]))
+
+    def _encode_far(self, x: Tensor) -> Tensor:
+        """Map rows that no training row is like, or whose codes are like no other."""
+        inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
+        learnt = self._correction(0, inputs)
+        if self.encoding is not None:
+            learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + learnt
+        pca = x @ self.pca_encoding.T
+        z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
+        exact = in_double(self)
+        codes = refined_codes(exact.decode, *(rows.to(exact.pca_encoding.dtype) for rows in (x, z, pca)))
+        return codes.to(x.dtype)
+
+    def log_variance(self, x: Tensor) -> Tensor:
+        """Logarithm of the variance of each code of centred rows, of shape (n, n_components)."""
+        hidden = x * self.input_gain
+        if isinstance(self.encoder, nn.Sequential):
+            hidden = self.encoder[:-1](hidden)
+        return self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map codes back to centred rows."""
+        values = self._predictor(z)
+        return values if self.link is None else self.link(values)
+
+    def _predictor(self, z: Tensor) -> Tensor:
+        """What the link makes means of."""
+        if self.decoder is None:
+            return z @ self.pca_decoding
+        correction = self._correction(1, z)
+        if not self.architecture.linear_skip:
+            return correction * self.output_gain
+        if self.decoding is None:
+            x_hat = torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
+        else:
+            x_hat = torch.addmm(correction, z, self.decoding) * self.output_gain
+        if self.training or all_within(self.code_limit, z):
+            return x_hat
+        far = rows_beyond(self.code_limit, z).nonzero()[:, 0]
+        return x_hat.index_copy(0, far, self._predict_far(z[far]))
+
+    def _predict_far(self, z: Tensor) -> Tensor:
+        """The same for codes that are like none that were learnt from."""
+        codes = z.clamp(-self.code_limit, self.code_limit)
+        learnt = self._correction(1, codes)
+        if self.decoding is not None:
+            learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + learnt
+        return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
+
+
+@torch.inference_mode(False)
+def in_double(core: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
+    """The same in double precision, where the device has it; in single, rounding would decide about steps.
+
+    A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
+    """
+    known = core.pca_encoding.dtype == torch.float64 or core.pca_encoding.device.type == "mps"
+    return core if known else copy.deepcopy(core).double()
+
+
+def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Build encoder and decoder, weights unset but for a user's own."""
+    sizes = architecture
+    if sizes.kind == "module":
+        module = copy.deepcopy(sizes.module).to(dtype)
+        return UsersStack(module, "encode"), UsersStack(module, "decode")
+    if sizes.kind == "conv":
+        return conv_stacks(sizes, dtype)
+    encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)
+    if sizes.kind == "tied":
+        return encoder, TiedDecoder(encoder, sizes, dtype)
+    return encoder, dense_stack((sizes.n_components, *sizes.decoder_sizes, sizes.n_features), sizes, dtype)
+
+
+def code_unit(directions: PrincipalDirections) -> NDArray:
+    """Standard deviation along each direction, kept away from zero."""
+    return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)

@@ -1,0 +1,106 @@
+"""Improve codes of single samples, and differentiate encoders and decoders."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Steps that look for a better code of a row beyond the reach of the training rows.
+REFINEMENT_STEPS = 5
+# Values that the Jacobians of some rows may hold at once.
+JACOBIAN_VALUES = 1_000_000
+
+
+def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, *starts: Tensor) -> Tensor:
+    """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
+
+    A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
+    """
+    n_rows = max(JACOBIAN_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
+    with torch.inference_mode(False), torch.no_grad():
+        parts = zip(*(rows.clone().split(n_rows) for rows in (x, *starts)), strict=True)
+        return torch.cat([_refined_part(decode, *part) for part in parts])
+
+
+def _refined_part(decode, x, z, other):
+    """The same for rows whose Jacobians fit into memory together."""
+    errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
+    z = torch.where((other_errors < errors)[:, None], other, z)
+    errors = torch.minimum(errors, other_errors)
+    damping = torch.ones_like(errors)
+    for _ in range(REFINEMENT_STEPS):
+        slopes = row_jacobians(decode, z)
+        gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
+        curvature = slopes.mT @ slopes
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        floor = torch.finfo(z.dtype).eps * diagonal.amax(dim=1, keepdim=True)
+        damped = curvature + torch.diag_embed(damping[:, None] * diagonal + floor)
+        moved = z + torch.linalg.solve_ex(damped, gradient)[0]
+        moved_errors = (x - decode(moved)).square().sum(dim=1)
+        better = moved_errors < (1.0 - 1e-4) * errors
+        z = torch.where(better[:, None], moved, z)
+        errors = torch.where(better, moved_errors, errors)
+        damping = torch.where(better, 0.3 * damping, 4.0 * damping)
+    return z
+
+
+def slopes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """How far a reconstruction moves for a small step in each code: root mean square over the codes z."""
+    with torch.no_grad():
+        n_values = decode(z[:1]).shape[1] * z.shape[1]
+        parts = z.split(max(JACOBIAN_VALUES // n_values, 1))
+        return torch.cat([row_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
+
+
+@torch.enable_grad()
+def row_jacobians(decode, z):
+    """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
+
+    They come out of two backward passes, which every layer has; forward derivatives lack some.
+    """
+    z = z.detach().requires_grad_()
+    x_hat = decode(z)
+    weights = torch.zeros_like(x_hat, requires_grad=True)
+    (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
+    columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
+    return torch.stack(columns, dim=2)
+
+
+def average_jacobian(
+    jacobians: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+    function: Callable[[Tensor], Tensor],
+    values: Tensor,
+    n_out: int,
+    signed: bool,
+) -> Tensor:
+    """Average the derivatives of a function over rows of values: their mean, or the root of their mean square."""
+    total = torch.zeros((), dtype=values.dtype, device=values.device)
+    for rows in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
+        part = jacobians(function, rows)
+        total = total + (part if signed else part.square()).sum(dim=0)
+    average = total / len(values)
+    return average if signed else average.sqrt()
+
+
+@torch.enable_grad()
+def code_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Derivatives of the codes of each row by its features, of shape (n, n_features, n_components)."""
+    x = x.detach().requires_grad_()
+    columns = encode(x).unbind(dim=1)
+    slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in columns]
+    return torch.stack(slopes_of, dim=2)
+
+
+def all_within(limit: Tensor, values: Tensor) -> bool:
+    """Whether no row exceeds a limit in any column; twice as fast as looking at each row, by far for a single one."""
+    return torch.equal(values.clamp(-limit, limit), values)
+
+
+def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
+    """Whether each row exceeds a limit in any column, of shape (n,)."""
+    return values.abs().sub_(limit).amax(dim=1) > 0  # several times as fast as any() over comparisons
+
+
+def nearness(values: Tensor, limit: Tensor) -> Tensor:
+    """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1)."""
+    return (2.0 - (values.abs() / limit).amax(dim=1, keepdim=True)).clamp(0.0, 1.0)

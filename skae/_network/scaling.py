@@ -1,0 +1,121 @@
+"""The autoencoder in the units of the data."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._network.architecture import Architecture
+from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
+from skae._network.layers import fill_buffers
+from skae._network.projection import slopes
+from skae._pca.components import PrincipalDirections
+from skae._pca.missing import Filling
+
+
+class DataUnits(AutoEncoder):
+    """Puts a network for centred rows of unit scale into the units of the data and of PCA's codes.
+
+    Parameters
+    ----------
+    core : FeedForwardAutoEncoder
+        The network inside.
+    dtype : torch.dtype
+        What rows and codes are computed in.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    pca_unit: Tensor
+    code_unit: Tensor
+
+    def __init__(self, core: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.core = core
+        self.architecture = sizes = core.architecture
+        self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
+        self.register_buffer("scale", torch.empty((), dtype=dtype))
+        self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.filling = Filling(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+
+    @torch.no_grad()
+    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+        """Take over location, spread and directions, and draw the first weights."""
+        linear = self.architecture.linear_skip
+        unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
+        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "pca_unit": unit})
+        self.code_unit.copy_(self.pca_unit)
+        if self.filling is not None:
+            self.filling.start_at(directions)
+        self.core.start_at(directions, generator)
+
+    @torch.no_grad()
+    def move_to(self, directions: PrincipalDirections) -> None:
+        """Take over location and spread of other samples; what was learned in these units stays."""
+        scale = torch.as_tensor(directions.scale).to(self.scale)
+        for unit in (self.pca_unit, self.code_unit):
+            unit.mul_(scale / self.scale)
+        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale)})
+        if self.filling is not None:
+            self.filling.start_at(directions)
+        if self.core.link is not None:
+            self.core.link.start_at(directions.mean, directions.column_reach, directions.scale)
+
+    def set_code_unit(self, spread: NDArray | None) -> None:
+        """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
+        self.code_unit.copy_(self.pca_unit)
+        if spread is not None:
+            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
+
+    def measure_code_unit(self, x: Tensor) -> None:
+        """Let a step of one in a code move the reconstruction by one, as in PCA: by root mean square at these rows.
+
+        Distances between codes then weigh each code by what it does to the data.
+        """
+        slope = slopes(self.core.decode, self.core.encode(self.standardised(x.to(self.mean))))
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """Centre rows, give them unit scale, and fill in what is missing."""
+        centred = (x - self.mean).div_(self.scale)
+        return centred if self.filling is None else self.filling(centred)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map rows to codes, whose units are those of the data."""
+        return self.core.encode(self.standardised(x)) * self.code_unit
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map codes back to rows in data units."""
+        return self._in_data_units(z / self.code_unit)
+
+    def log_variance(self, x: Tensor) -> Tensor:
+        """Logarithm of the variance of each code, in the units of the codes."""
+        return self.core.log_variance(self.standardised(x)) + 2.0 * self.code_unit.log()
+
+    def decode_unit(self, z: Tensor) -> Tensor:
+        """Map back codes of unit scale, as the network itself has them."""
+        own = z.clone()  # z may be a view of an array, whose alignment would show in the last bits of a product
+        return self._in_data_units(own)
+
+    def _in_data_units(self, z: Tensor) -> Tensor:
+        x_hat = torch.addcmul(self.mean, self.core.decode(z), self.scale)
+        return x_hat if self.core.link is None else self.core.link.within_range(x_hat)
+
+    def squares(self, x: Tensor) -> Tensor:
+        """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+        missing = None if self.filling is None else x.isnan()
+        # One after the other: rows of a file are squared under a cap on memory.
+        return torch.stack([_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.mean, missing)], dim=1)
+
+
+def _squared_norms(rows: Tensor, missing: Tensor | None) -> Tensor:
+    """In float64 on the processor; values that are missing count as zero. The rows are overwritten."""
+    if missing is not None:
+        rows.masked_fill_(missing, 0.0)
+    return rows.cpu().double().square_().sum(dim=1)
+
+
+def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
+    """Build the network for an architecture, its weights unset."""
+    return DataUnits(FeedForwardAutoEncoder(architecture, dtype), dtype)

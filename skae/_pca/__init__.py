@@ -1,0 +1,1 @@
+"""Principal components: where every network starts."""

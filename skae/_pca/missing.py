@@ -1,0 +1,167 @@
+"""Principal components of samples with missing values, and imputation by probabilistic PCA."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skae._data.containers import Rows, chunks_of
+from skae._data.sample import Sample
+from skae._data.validation import CHECKED_VALUES
+from skae._pca.components import PrincipalDirections
+from skae._pca.exact import principal_directions
+
+# What the directions leave counts as at least this share of the variance, in parts of the share that is missing: rows
+# with half of their values show too little of it.
+LEAST_NOISE = 0.6
+# Passes until the directions and what is filled in along them agree, at most.
+MOST_PASSES = 30
+# Change of the explained variance, as a share of all, that is none.
+STILL = 1e-4
+
+
+class Filling(nn.Module):
+    """Replaces NaN in centred rows of unit scale by what probabilistic PCA expects, given the values that are there.
+
+    A row without any value becomes the mean.
+
+    Parameters
+    ----------
+    n_components, n_features : int
+        Numbers of directions and of columns.
+    dtype : torch.dtype
+        Of the rows.
+
+    References
+    ----------
+    .. [1] M. E. Tipping, C. M. Bishop, "Probabilistic principal component analysis", Journal of the Royal Statistical
+       Society B 61 (1999) 611-622. :doi:`10.1111/1467-9868.00196`
+    """
+
+    components: Tensor
+    ridge: Tensor
+
+    def __init__(self, n_components: int, n_features: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("components", torch.zeros((n_components, n_features), dtype=dtype))
+        self.register_buffer("ridge", torch.ones(n_components, dtype=dtype))
+
+    @torch.no_grad()
+    def start_at(self, directions: PrincipalDirections) -> None:
+        """Take over the directions, and how far each is to be trusted."""
+        n_components, n_features = self.components.shape
+        variances = directions.explained_variance / directions.scale**2
+        left = np.square(directions.column_scale / directions.scale).sum() - variances.sum()
+        # Filled-in values have no noise of their own.
+        noise = left / max(n_features - n_components, 1) / directions.share_present
+        noise = max(noise, LEAST_NOISE * (1.0 - directions.share_present), np.finfo(np.float32).eps)
+        self.components.copy_(torch.as_tensor(directions.components))
+        self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the rows without NaN."""
+        missing = x.isnan()
+        if not missing.any():
+            return x
+        chosen = missing.any(dim=1).nonzero()[:, 0]
+        there, rows = (~missing[chosen]).to(x.dtype), x[chosen].nan_to_num(0.0)
+        n_components = len(self.components)
+        pairs = (self.components[:, None] * self.components).reshape(n_components**2, -1)
+        products = (there @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
+        codes = torch.linalg.solve(products, rows @ self.components.T)
+        return x.index_copy(0, chosen, torch.where(missing[chosen], codes @ self.components, rows))
+
+
+class FilledRows:
+    """Rows whose missing values are filled in when they are asked for.
+
+    Parameters
+    ----------
+    X : Rows of shape (n_samples, n_features)
+        NaN where a value is missing.
+    mean : ndarray of shape (n_features,)
+        Expected of a value where nothing else is known.
+    scale : float, default=1.0
+        Unit in which the values are filled in.
+    filling : Filling or None, default=None
+        What is expected, given the other values of the row; the mean if None.
+    """
+
+    def __init__(self, X: Rows, mean: NDArray, scale: float = 1.0, filling: Filling | None = None) -> None:
+        self.X = X
+        self.mean = mean
+        self.scale = scale
+        self.filling = filling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Numbers of rows and columns."""
+        return self.X.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        return self.X.dtype
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, key) -> NDArray:
+        """Return the chosen rows, of a pair of choices some columns of theirs."""
+        if isinstance(key, tuple):
+            return self[key[0]][:, key[1]]
+        rows = self.X[key]
+        missing = np.isnan(rows)
+        if not missing.any():
+            return rows
+        if self.filling is None:
+            return np.where(missing, self.mean.astype(rows.dtype), rows)
+        centred = torch.from_numpy((rows.astype(np.float64) - self.mean) / self.scale)
+        expected = self.filling(centred).numpy() * self.scale + self.mean
+        return np.where(missing, expected.astype(rows.dtype), rows)
+
+
+def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDirections:
+    """Find the principal directions of rows with missing values, by filling in and looking again in turn.
+
+    Parameters
+    ----------
+    sample : Sample of shape (n_rows, n_features)
+        NaN where a value is missing.
+    n_components : int
+        Number of directions, at most ``min(n_rows, n_features)``.
+
+    Returns
+    -------
+    PrincipalDirections
+        Of the rows as they are filled in along these directions.
+    """
+    mean, share = mean_of_present(sample)
+    n_columns = sample.shape[1]
+    directions = principal_directions(sample.of(FilledRows(sample.X, mean)), n_components)
+    explained = np.zeros(n_components)
+    for _ in range(MOST_PASSES):
+        directions = replace(directions, share_present=share)
+        scale = directions.scale
+        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_columns
+        if change < STILL:
+            break
+        explained = directions.explained_variance / scale**2
+        filling = Filling(n_components, n_columns, torch.float64)
+        filling.start_at(directions)
+        filled = FilledRows(sample.X, directions.mean, scale, filling)
+        directions = principal_directions(sample.of(filled), n_components)
+    return replace(directions, share_present=share)
+
+
+def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
+    """Mean of the values that each column has, and the share of values that are there."""
+    total, count = np.zeros((2, sample.shape[1]))
+    for chunk in chunks_of(sample, CHECKED_VALUES):
+        values = sample[chunk]
+        total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
+        count += sample.weighted_sum(~np.isnan(values), chunk)
+    # Which rows are held out is a matter of chance: a column without a value among the others is taken for constant.
+    return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)

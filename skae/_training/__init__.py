@@ -1,0 +1,1 @@
+"""Training: progress, callbacks, schedule, selection, the net, and fitting."""

@@ -1,0 +1,76 @@
+"""Callbacks of skorch that average weights, decay them, and check the loss."""
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+
+from skae._network.layers import learnt_values
+
+
+class StopTraining(Exception):
+    """Ends training early and on purpose, unlike a keyboard interrupt, which ends the program's work."""
+
+
+class WeightAveraging(Callback):
+    """Exponential average of the weights over the steps; it is evaluated instead of the last step.
+
+    Parameters
+    ----------
+    decay : float
+        Weight of the past. The first steps forget faster, lest a short training hang on its start.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.parameters_ = learnt_values(net.module_)
+        self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
+        self.n_steps_ = 0
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
+        if training:
+            self.n_steps_ += 1
+            decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
+            torch._foreach_lerp_(self.average_, self.parameters_, 1.0 - decay)
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Swap the weights of the module and their average."""
+        for parameter, average in zip(self.parameters_, self.average_, strict=True):
+            parameter.data, average.data = average.data, parameter.data
+
+
+class Shrinkage(Callback):
+    """Takes a share of each weight after every step, whatever the optimizer.
+
+    Attributes
+    ----------
+    amount : float
+        The share; may be changed between steps.
+    """
+
+    def __init__(self) -> None:
+        self.amount = 0.0
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.parameters_ = list(net.module_.parameters())
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
+        if training and self.amount > 0:
+            torch._foreach_mul_(self.parameters_, 1.0 - self.amount)
+
+
+class FiniteLoss(Callback):
+    """Refuses to go on with a loss that is no number."""
+
+    def on_epoch_end(self, net, **kwargs) -> None:
+        for key in ("train_loss", "valid_loss"):
+            loss = net.history[-1].get(key, 0.0)
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"The {key} became {loss} in epoch {len(net.history)}, with lr={net.lr:g}. "
+                    "X itself is finite: try a smaller lr, a larger alpha or another optimizer."
+                )

@@ -1,0 +1,338 @@
+"""The skorch net that runs the training loop."""
+
+import inspect
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from skorch import NeuralNet
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
+from skorch.helper import predefined_split
+from skorch.history import History
+from skorch.utils import to_tensor
+from torch import Tensor, nn
+
+from skae._data.dataset import RowBatches, RowDataset, RowValues
+from skae._network.architecture import Architecture
+from skae._network.autoencoder import AutoEncoder
+from skae._network.scaling import DataUnits, build
+from skae._objectives.criterion import PooledSquaredError, squares_of_present
+from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.objective import Objective
+from skae._objectives.regularizers import Regularizer
+from skae._training.callbacks import FiniteLoss, StopTraining, WeightAveraging
+from skae._training.progress import Progress
+from skae._training.schedule import STAGES, Displacement, Regularisation
+from skae._utils import available_devices, normalised, seeded_generator
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "adamw": (torch.optim.AdamW, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
+}
+DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
+# Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
+LARGEST_GRADIENT = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything about a training that is neither data nor network.
+
+    The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
+    Rows are incomplete where they have NaN for missing values. Codes are whitened after training.
+    """
+
+    loss: Loss = field(default_factory=SquaredError)
+    regularizers: Sequence[Regularizer] = ()
+    optimizer: str | type = "adam"
+    lr: float = 3e-3
+    alpha: float = 0.0
+    batch_size: int = 256
+    max_epochs: int = 1
+    n_iter_no_change: int = 20
+    tol: float = 0.0
+    callbacks: Sequence = ()
+    verbose: int = 0
+    seed: int = 0
+    residual_share: float = 1.0
+    stages: Sequence[Regularisation] = STAGES[-1:]
+    departs: bool = False
+    incomplete: bool = False
+    whiten: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+class ReconstructionNet(NeuralNet):
+    """A skorch net whose batches are rows and whose targets are the same rows.
+
+    A thin layer: it feeds `RowBatches`, evaluates averaged weights, penalises where the optimizer
+    cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
+    """
+
+    def __init__(
+        self,
+        *args,
+        dataset=RowDataset,
+        shuffler=None,
+        augment=None,
+        averaging=None,
+        penalty=0.0,
+        objective=None,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, dataset=dataset, **kwargs)
+        self.objective = objective
+        self.shuffler = shuffler
+        self.augment = augment
+        self.averaging = averaging
+        self.penalty = penalty
+
+    def __repr__(self) -> str:
+        return f"<{self.module_.architecture.sizes}>" if hasattr(self, "module_") else object.__repr__(self)
+
+    @property
+    def _default_callbacks(self) -> list:
+        scores = {"train_loss": True, "valid_loss": False}
+        losses = [(name, PassthroughScoring(name=name, on_train=on_train)) for name, on_train in scores.items()]
+        log = [("print_log", PrintLog())] if self.verbose else []
+        return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
+
+    def get_iterator(self, dataset, training=False) -> RowBatches:
+        """Batches of rows, shuffled while training."""
+        return RowBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
+        """One pass over a set, with averaged weights where it is held out."""
+        if training or iterator is None:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            if training and self.objective is not None:
+                self.objective.n_epochs += 1
+            return
+        if self.objective is not None:
+            self.objective.rewind()
+        with self.evaluation():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def infer(self, x, **fit_params):
+        """Reconstruct a batch; with regularizers, a pair of reconstructions and penalties."""
+        if self.objective is None:
+            return super().infer(x, **fit_params)
+        return self.objective(self.module_, to_tensor(x, device=self.device))
+
+    def _set_training(self, training=True) -> None:
+        # skorch asks before every step; going through all modules each time is a tenth of a small step.
+        if self.module_.training != training:
+            super()._set_training(training)
+
+    def validation_step(self, batch, **fit_params) -> dict:
+        """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
+        step = super().validation_step(batch, **fit_params)
+        x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
+        losses = self.criterion_.per_row(x_hat, batch[1]) + penalty
+        if self.valid_weights_ is not None:
+            step["loss"] = self._weighted(losses, self.valid_weights_)
+        self.row_losses_.append(losses)
+        if not self.criterion_.is_squared_error:
+            self.row_squares_.append(squares_of_present(x_hat, batch[1]))
+        return step
+
+    def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
+        """Mean of held-out rows' losses that makes the mean over all batches the weighted one."""
+        start = self.row_losses_.n_written
+        relative = weights[start : start + len(losses)] / weights.mean()
+        return (losses * torch.from_numpy(relative).to(losses)).mean()
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
+        """Forget the rows' losses of the epoch before."""
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        n_rows = 0 if dataset_valid is None else len(dataset_valid)
+        self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
+        self.row_losses_, self.row_squares_ = RowValues(n_rows), RowValues(n_rows)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
+        """The loss, with the L2 penalty while training if the optimizer does not apply it."""
+        x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
+        loss = self.criterion_(x_hat, y_true)
+        if penalty is not None:
+            loss = loss + penalty.mean()
+        if training and self.penalty:
+            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in self.module_.parameters())
+        return loss
+
+    def notify(self, method_name, **cb_kwargs) -> None:
+        """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        for callback in self._listeners(method_name):
+            try:
+                getattr(callback, method_name)(self, **cb_kwargs)
+            except KeyboardInterrupt:
+                if isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience:
+                    raise StopTraining from None
+                raise
+
+    def initialize_callbacks(self) -> NeuralNet:
+        """Build the callbacks, and forget who listened before."""
+        self._listening: dict[str, list[Callback]] = {}
+        return super().initialize_callbacks()
+
+    def _listeners(self, method_name) -> list[Callback]:
+        """The callbacks that do something there: calling the others too is a twentieth of a small step."""
+        if method_name not in self._listening:
+            idle = getattr(Callback, method_name)
+            everyone = [callback for _, callback in self.callbacks_]
+            self._listening[method_name] = [one for one in everyone if _function(one, method_name) is not idle]
+        return self._listening[method_name]
+
+    @contextmanager
+    def evaluation(self):
+        """Averaged weights and evaluation mode inside this block."""
+        self.module_.eval()
+        if self.averaging is not None:
+            self.averaging.exchange()
+        try:
+            yield self.module_
+        finally:
+            if self.averaging is not None:
+                self.averaging.exchange()
+
+
+def build_net(
+    module: AutoEncoder,
+    settings: TrainingSettings,
+    callbacks: Sequence[Callback] = (),
+    valid: RowDataset | None = None,
+    averaging: WeightAveraging | None = None,
+    augment: Displacement | None = None,
+    criterion: nn.Module | None = None,
+    objective: Objective | None = None,
+) -> ReconstructionNet:
+    """Put a network into a skorch net, ready to train or to predict."""
+    chosen = settings.optimizer
+    optimizer, options = OPTIMIZERS[chosen] if isinstance(chosen, str) else (chosen, {})
+    decays = "weight_decay" in inspect.signature(optimizer).parameters
+    if decays:
+        options = {**options, "weight_decay": settings.alpha}
+    clipping = [] if objective is None or chosen == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
+    net = ReconstructionNet(
+        module,
+        PooledSquaredError() if criterion is None else criterion,
+        optimizer=optimizer,
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        max_epochs=settings.max_epochs,
+        train_split=None if valid is None else predefined_split(valid),
+        callbacks=[*clipping, *callbacks],
+        verbose=settings.verbose,
+        device=normalised(next(module.buffers()).device),
+        shuffler=seeded_generator(settings.seed),
+        augment=augment,
+        averaging=averaging,
+        objective=objective,
+        penalty=0.0 if decays else settings.alpha,
+        **{f"optimizer__{name}": value for name, value in options.items()},
+    )
+    return net.initialize()
+
+
+class _NoOptimizer:
+    """Stands where skorch wants an optimizer: a finished network may have nothing to optimize."""
+
+    def __init__(self, params, lr) -> None:
+        self.lr = lr
+
+
+def predicting_net(module: DataUnits, history: Sequence[dict] = ()) -> ReconstructionNet:
+    """Wrap a finished network: nothing of the training hangs on to it but the record of the epochs."""
+    net = build_net(module.eval(), TrainingSettings(optimizer=_NoOptimizer))
+    net.history_ = History(dict(epoch) for epoch in history)
+    return net
+
+
+def epochs_of(net: NeuralNet) -> list[dict]:
+    """What skorch noted about each epoch, without its notes on every batch."""
+    return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
+
+
+def schedulers(callbacks: Sequence) -> list:
+    """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
+    return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
+
+
+def check_optimizer(optimizer: str | type) -> None:
+    """Refuse a class that is no torch optimizer.
+
+    Raises
+    ------
+    TypeError
+        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
+    """
+    known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
+    if not known:
+        raise TypeError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
+            f"got {optimizer!r}."
+        )
+
+
+def check_callbacks(callbacks: Sequence) -> None:
+    """Refuse what skorch could not call.
+
+    Raises
+    ------
+    TypeError
+        If an entry is no skorch callback, class of one, or pair of a name and either.
+    """
+    for entry in callbacks:
+        callback = _instance(entry)
+        if not (isinstance(callback, Callback) or (isinstance(callback, type) and issubclass(callback, Callback))):
+            raise TypeError(
+                f"callbacks must hold skorch callbacks, their classes, or pairs of a name and either, got {entry!r}."
+            )
+
+
+def _function(callback, name):
+    """The function behind a callback's method."""
+    method = getattr(callback, name)
+    return getattr(method, "__func__", method)
+
+
+def _instance(entry):
+    """The callback of a list entry that may be a pair of a name and a callback."""
+    return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+
+
+def freeze(net: ReconstructionNet) -> dict:
+    """Reduce a net to plain values and numpy arrays, free of any device."""
+    module = net.module_
+    return {
+        "architecture": asdict(module.architecture),
+        "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
+        "history": epochs_of(net),
+    }
+
+
+def thaw(frozen: dict, device: str) -> ReconstructionNet:
+    """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
+    module = thawed_module(frozen)
+    return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
+
+
+def thawed_module(frozen: dict) -> DataUnits:
+    """Rebuild the network of a frozen net on the processor."""
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
+    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
+    module.load_state_dict(tensors)
+    return module

@@ -1,0 +1,353 @@
+"""Fit a network to samples that come in chunks."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._data.dataset import map_rows
+from skae._data.duplicates import content_draws
+from skae._data.sample import Reservoir, Sample
+from skae._network.layers import SeededDropout
+from skae._network.scaling import DataUnits
+from skae._objectives.criterion import squares_of_present
+from skae._pca.components import PrincipalDirections
+from skae._pca.incremental import RunningDirections
+from skae._pca.missing import FilledRows, Filling, directions_of_incomplete
+from skae._training.fit import UNIT_ROWS, Start, TrainingRecord, code_spread
+from skae._training.net import ReconstructionNet, TrainingSettings, epochs_of, freeze, predicting_net, thawed_module
+from skae._training.schedule import STAGES
+from skae._training.selection import EpochChoice
+from skae._training.trainer import Training
+from skae._utils import aligned_tensor, as_tensor, threads_for
+
+# Rows a step, where that is left to us; half of them are new.
+STREAM_BATCH = 64
+# Rows that are held out, and rows that are met again: at most so many, and so many values.
+KEPT_ROWS = 2000
+KEPT_VALUES = 4_000_000
+# Rows that are taken in together.
+CHUNK_VALUES = 1_000_000
+TINY = 1e-30
+# What a stream is made of, beside its training.
+PARTS = ("running", "memory", "held_out")
+NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n_seen", "judged_at", "seeds")
+
+
+class Stream:
+    """Everything that is kept between chunks.
+
+    A share of the rows is held out. The others enter the running directions, and half a batch of them at a time, with
+    as many that have been seen before, makes a step of the network. The network begins at the directions of the rows
+    seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out rows.
+
+    Parameters
+    ----------
+    start : Start
+        What to build; its sample is empty, and says what the rows are like.
+    settings : TrainingSettings
+        How to train.
+    fraction : float or None
+        Share of the rows held out; None holds none out, and compares on rows that have been learnt from.
+    seeds : tuple
+        State of the generator that all seeds were drawn from, for one who makes the same stream anew.
+    """
+
+    def __init__(self, start: Start, settings: TrainingSettings, fraction: float | None, seeds: tuple) -> None:
+        n_features, dtype = start.sample.shape[1], start.sample.dtype
+        n_rows = min(KEPT_ROWS, max(KEPT_VALUES // n_features, settings.batch_size))
+        self.start = start
+        self.settings = replace(settings, stages=STAGES[-1:], departs=start.before is None)
+        self.fraction = fraction
+        self.seeds = seeds
+        self.n_seen = 0
+        self.running = RunningDirections(start.architecture.n_components, n_features)
+        self.memory = Reservoir(n_rows, n_features, dtype)
+        self.held_out = Reservoir(n_rows, n_features, dtype)
+        self.waiting, self.their_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
+        self.random = np.random.RandomState(settings.seed)
+        self.training: Training | None = None
+        self.preferred: DataUnits | None = None
+        self.judged_at = 0
+        self.began_with = 0.0
+        self.n_values = 0.0
+        self.n_present = 0.0
+        self.record = TrainingRecord(valid_scores=None if fraction is None else [])
+
+    def take(self, sample: Sample) -> None:
+        """Learn from more rows."""
+        self.n_seen += len(sample)
+        step = max(CHUNK_VALUES // sample.shape[1], 1)
+        for first in range(0, len(sample), step):
+            chunk = slice(first, first + step)
+            rows = np.ascontiguousarray(sample[chunk], dtype=self.start.sample.dtype)
+            self._take(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
+
+    def _take(self, rows: NDArray, weights: NDArray) -> None:
+        self.running.check(rows.astype(np.float64), weights)
+        # Copies of a sample are on one side, whichever chunks they come in.
+        held = content_draws(Sample(rows), self.settings.seed) < (self.fraction or 0.0)
+        held[: self.running.total == 0] = False
+        self.held_out.offer(rows[held], weights[held], self.random)
+        rows, weights = rows[~held], weights[~held]
+        if len(rows) == 0:
+            return
+        self.running.merge(Sample(self._filled(rows), weights=weights))
+        self.memory.offer(rows, weights, self.random)
+        self.waiting = np.concatenate([self.waiting, rows])
+        self.their_weights = np.concatenate([self.their_weights, weights])
+        self._learn()
+
+    def _filled(self, rows: NDArray) -> NDArray:
+        """Rows with what is expected, by what has been seen, in place of missing values."""
+        missing = np.isnan(rows)
+        self.n_values += rows.size
+        self.n_present += rows.size - missing.sum()
+        if not missing.any():
+            return rows
+        if self.running.total == 0:
+            n_components = min(self.running.n_components, *rows.shape)
+            directions = directions_of_incomplete(Sample(rows), n_components).padded(self.running.n_components)
+        else:
+            directions = self.directions()
+        filling = Filling(len(directions.components), rows.shape[1], as_tensor(directions.mean).dtype)
+        filling.start_at(directions)
+        return FilledRows(rows, directions.mean, directions.scale, filling)[:]
+
+    def directions(self) -> PrincipalDirections:
+        """Mean, spread and principal directions of all rows but the held-out ones."""
+        some = np.where(np.isnan(self.memory.rows), self.running.mean, self.memory.rows)
+        return replace(self.running.directions(some), share_present=self.n_present / self.n_values)
+
+    def _learn(self) -> None:
+        """Take as many steps as there are half batches of new rows."""
+        architecture, half = self.start.architecture, max(self.settings.batch_size // 2, 1)
+        n_rows = len(self.waiting) // half * half
+        if architecture.kind == "pca" or self.settings.max_epochs == 0:
+            self.waiting, self.their_weights = self.waiting[:0], self.their_weights[:0]
+            return
+        if n_rows == 0:
+            return
+        new, weights = self.waiting[:n_rows], self.their_weights[:n_rows]
+        self.waiting, self.their_weights = self.waiting[n_rows:], self.their_weights[n_rows:]
+        if self.training is None or (self.running.total >= 2 * self.began_with and self.preferred is None):
+            self.training = self._begun(self.directions())
+            self.began_with = self.running.total
+        again = self.random.randint(len(self.memory), size=n_rows)
+        rows = np.concatenate([new, self.memory.rows[again]])
+        self.training.learn_from(Sample(rows, weights=np.concatenate([weights, self.memory.weights[again]])))
+        with threads_for(self.settings.batch_size * architecture.n_weights):
+            self.training.epoch()
+        self.record.train_losses.append(self.training.train_losses[-1])
+        self.record.history.append(epochs_of(self.training.net)[-1])
+        self.training.net.history.clear()
+
+    def _begun(self, directions: PrincipalDirections) -> Training:
+        """A training that begins at these directions."""
+        share = directions.residual_share(self.running.count)
+        settings = replace(self.settings, residual_share=share)
+        return Training(self.start.on(directions), settings, self.memory.sample, callbacks=settings.callbacks)
+
+    def _learnt(self, training: Training) -> DataUnits:
+        """The network as it is now."""
+        training.learn_from(self.memory.sample)
+        return copy.deepcopy(training.finish())
+
+    def _judge(self) -> None:
+        """After new steps, let rows not learnt from choose between the network and PCA; all rows if none are held out.
+
+        The shares of the loss saved are noted, those of PCA in the first place.
+        """
+        n_epochs = len(self.record.train_losses)
+        if self.training is None or self.judged_at == n_epochs:
+            return
+        self.judged_at = n_epochs
+        model = self._learnt(self.training)
+        sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
+        start = self.start.on(self.directions())
+        (losses, reference, floor), (others, _, squares) = (
+            _row_losses(self.training, one, sample) for one in (start, model)
+        )
+        choice = EpochChoice(losses, tol=0.0, n_iter_no_change=1, cautious=True, weights=sample.weights)
+        guarded = not self.settings.regularizers and self.start.architecture.linear_skip
+        allowed = not guarded or bool(sample.mean(squares) <= sample.mean(floor))
+        preferred = choice.consider(others, allowed) or not guarded
+        self.preferred = self._in_units(model) if preferred else None
+        if self.record.valid_scores is not None:
+            shares = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
+            known = [*self.record.valid_scores[1:], *shares[1:]]
+            self.record.valid_scores[:] = [shares[0], *known]
+
+    def _in_units(self, model: DataUnits) -> DataUnits:
+        """Give the codes of a network their units, by rows that are kept."""
+        model.set_code_unit(None)
+        if self.settings.whiten:
+            model.set_code_unit(code_spread(model, self.memory.sample))
+        else:
+            model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_ROWS)))
+        return model
+
+    def network(self) -> tuple[ReconstructionNet, TrainingRecord]:
+        """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
+        self._judge()
+        model = self.preferred
+        if model is None:
+            model = self.start.on(self.directions())
+            if self.settings.whiten:
+                model = self._in_units(model)
+        best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
+        return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)
+
+    def state(self) -> dict[str, Any]:
+        """All of it in plain values and numpy arrays."""
+        kept = {name: copy.deepcopy(vars(getattr(self, name))) for name in PARTS}
+        numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
+        training = None if self.training is None else training_state(self.training)
+        record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
+        frozen = {"before": _frozen(self.start.before), "preferred": _frozen(self.preferred)}
+        return {
+            **kept,
+            **numbers,
+            **frozen,
+            "random": self.random.get_state(),
+            "training": training,
+            "record": record,
+        }
+
+    @contextmanager
+    def unchanged_on_failure(self) -> Iterator[None]:
+        """Put everything back if the block is left by an error or an interrupt."""
+        before = self.state()
+        try:
+            yield
+        except BaseException:
+            self.restore(before)
+            raise
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put a stream, made anew with the same parameters, where another one was."""
+        for name in PARTS:
+            vars(getattr(self, name)).update(copy.deepcopy(state[name]))
+        for name in NUMBERS:
+            setattr(self, name, state[name])
+        self.random.set_state(state["random"])
+        record = copy.deepcopy(state["record"])
+        self.record = TrainingRecord(
+            **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
+        )
+        preferred = thawed(state["preferred"])
+        self.preferred = None if preferred is None else preferred.to(self.start.device)
+        self.training = None
+        if state["training"] is not None:
+            model = self.start.on(self.directions())
+            self.training = restored_training(state["training"], model, self.settings, self.memory.sample)
+
+
+def _frozen(model: DataUnits | None) -> dict | None:
+    return None if model is None else freeze(predicting_net(model))
+
+
+def thawed(frozen: dict | None) -> DataUnits | None:
+    """A network of a stream's state."""
+    return None if frozen is None else thawed_module(frozen)
+
+
+def _row_losses(training: Training, model: DataUnits, sample: Sample) -> NDArray:
+    """Loss of each row, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
+
+    def measured(x: Tensor) -> Tensor:
+        target, x_hat = training.standardise(x.clone()), training.standardise(model(x))
+        per_row = training.criterion.per_row
+        rows = [per_row(x_hat, target), per_row(torch.zeros_like(x_hat), target), squares_of_present(x_hat, target)]
+        return torch.stack(rows, dim=1)
+
+    return map_rows(measured, sample, 3, model.mean, np.float64).T
+
+
+def training_state(training: Training) -> dict:
+    """What it began with, and what changes while a network is trained: weights, averages, memories, generators."""
+    averaging, objective = training.net.averaging, training.objective
+    return plain(
+        {
+            "model": dict(training.model.state_dict()),
+            "residual_share": training.settings.residual_share,
+            "unit": training.criterion.unit,
+            "core": dict(training.core.state_dict()),
+            "average": [] if averaging is None else averaging.average_,
+            "n_steps": 0 if averaging is None else averaging.n_steps_,
+            "optimizer": training.net.optimizer_.state_dict(),
+            "generators": [generator.get_state() for generator in _generators(training)],
+            "nat": 0.0 if objective is None else objective.nat,
+            "n_epochs": 0 if objective is None else objective.n_epochs,
+        }
+    )
+
+
+@torch.no_grad()
+def restored_training(state: dict, model: DataUnits, settings: TrainingSettings, sample: Sample) -> Training:
+    """Make a training that goes on where another one was.
+
+    Parameters
+    ----------
+    state : dict
+        Of the other one.
+    model : DataUnits
+        Of the same architecture, whatever its weights.
+    settings : TrainingSettings
+        As for the other one, but for the residual share.
+    sample : Sample
+        Any rows.
+    """
+    state = tensors(state)
+    model.load_state_dict(state["model"])
+    training = Training(
+        model, replace(settings, residual_share=state["residual_share"]), sample, callbacks=settings.callbacks
+    )
+    training.core.load_state_dict(state["core"])
+    training.criterion.unit = state["unit"]
+    averaging = training.net.averaging
+    if averaging is not None:
+        averaging.n_steps_ = state["n_steps"]
+        for average, value in zip(averaging.average_, state["average"], strict=True):
+            average.copy_(value)
+    training.net.optimizer_.load_state_dict(state["optimizer"])
+    for generator, value in zip(_generators(training), state["generators"], strict=True):
+        generator.set_state(value)
+    if training.objective is not None:
+        training.objective.n_epochs, training.objective.nat = state["n_epochs"], state["nat"]
+    return training
+
+
+def _generators(training: Training) -> Iterator[torch.Generator]:
+    """All that a training draws from."""
+    yield training.net.shuffler
+    yield training.noise.generator
+    if training.objective is not None:
+        yield from training.objective.generators
+    for layer in training.core.modules():
+        if isinstance(layer, SeededDropout) and layer.generator is not None:
+            yield layer.generator
+
+
+def plain(value: Any) -> Any:
+    """Make arrays of the tensors in nested dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy().copy()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list) else value
+
+
+def tensors(value: Any) -> Any:
+    """Make tensors of the arrays in nested dictionaries and lists."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {key: tensors(entry) for key, entry in value.items()}
+    return [tensors(entry) for entry in value] if isinstance(value, list) else value
