@@ -3,7 +3,7 @@ Images with convolutions
 ========================
 
 A dense network has to learn each shape anew at each place; a convolution sees it everywhere. Digits on a larger
-canvas, each at a place of its own, show what that is worth. Rows stay flat, as scikit-learn wants them: ``input_shape``
+canvas, each at a place of its own, show what that is worth. Samples stay flat, as scikit-learn wants them: ``input_shape``
 says how they fold.
 """
 

@@ -37,7 +37,7 @@ options = parser.parse_args()
 # %%
 # The pipeline
 # ------------
-# Rows are float32, as most clients send them. 10,000 rows are to be served: held-out digits, again and again, all but
+# Samples are float32, as most clients send them. 10,000 rows are to be served: held-out digits, again and again, all but
 # the first thousand with noise on top, so that some are like no training row.
 
 digits = load_digits()
@@ -78,13 +78,13 @@ session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecution
 X = np.load(rows)
 np.save(labels, session.run(["label"], {"X": X})[0])
 medians = {}
-for n_rows in (1, 1000):
+for n_samples in (1, 1000):
     seconds = []
     for _ in range(int(n_calls)):
         start = perf_counter()
-        session.run(["label"], {"X": X[:n_rows]})
+        session.run(["label"], {"X": X[:n_samples]})
         seconds.append(perf_counter() - start)
-    medians[n_rows] = float(np.median(seconds))
+    medians[n_samples] = float(np.median(seconds))
 loaded = {name.split(".")[0] for name in sys.modules}
 print(json.dumps({"medians": medians, "loaded": sorted(loaded & {"skae", "torch", "sklearn", "skorch", "scipy"})}))
 """
@@ -113,26 +113,26 @@ print(f"Labels that differ among {len(rows)} rows: {n_different}")
 # validation in each step.
 
 
-def median_seconds(n_rows):
+def median_seconds(n_samples):
     """How long the live pipeline takes for some rows."""
     seconds = []
     for _ in range(N_CALLS):
         start = perf_counter()
-        pipeline.predict(rows[:n_rows])
+        pipeline.predict(rows[:n_samples])
         seconds.append(perf_counter() - start)
     return float(np.median(seconds))
 
 
-live = {n_rows: 1e3 * median_seconds(n_rows) for n_rows in (1, 1000)}
-onnx = {int(n_rows): 1e3 * seconds for n_rows, seconds in served["medians"].items()}
-for n_rows in (1, 1000):
-    print(f"Milliseconds for {n_rows} row(s): live {live[n_rows]:.3f}, onnxruntime {onnx[n_rows]:.3f}")
+live = {n_samples: 1e3 * median_seconds(n_samples) for n_samples in (1, 1000)}
+onnx = {int(n_samples): 1e3 * seconds for n_samples, seconds in served["medians"].items()}
+for n_samples in (1, 1000):
+    print(f"Milliseconds for {n_samples} row(s): live {live[n_samples]:.3f}, onnxruntime {onnx[n_samples]:.3f}")
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-for axis, n_rows in zip(axes, (1, 1000), strict=True):
-    bars = axis.barh(["onnxruntime", "live"], [onnx[n_rows], live[n_rows]], color=["tab:orange", "tab:blue"])
+for axis, n_samples in zip(axes, (1, 1000), strict=True):
+    bars = axis.barh(["onnxruntime", "live"], [onnx[n_samples], live[n_samples]], color=["tab:orange", "tab:blue"])
     axis.bar_label(bars, fmt="%.2f ms", padding=3)
-    axis.set(title=f"{n_rows} row{'s' if n_rows > 1 else ''}", xlabel="milliseconds a call, median")
+    axis.set(title=f"{n_samples} row{'s' if n_samples > 1 else ''}", xlabel="milliseconds a call, median")
     axis.margins(x=0.25)
     axis.spines[["top", "right"]].set_visible(False)
 figure.suptitle("A pipeline with an autoencoder: live, and served by onnxruntime alone")

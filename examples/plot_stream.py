@@ -1,5 +1,5 @@
 """
-Rows from a stream, and a break in the middle
+Samples from a stream, and a break in the middle
 =============================================
 
 A table that is too large to be held lies in a folder of parquet files. ``pyarrow`` hands it out a thousand rows at a

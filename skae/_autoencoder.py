@@ -15,28 +15,36 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skae._data.array_api import check_kind, float_dtypes, is_float64, is_foreign, like, on_host
-from skae._data.containers import StoredRows, extremes
-from skae._data.dataset import map_rows
+from skae._data.array_api import asarray_like, check_kind, float_dtypes, is_float64, is_foreign, to_numpy
+from skae._data.containers import StoredSamples, extremes
+from skae._data.dataset import apply_in_batches
 from skae._data.sample import Sample, counted_sample, weighted_sample
 from skae._data.validation import (
-    _group_labels,
-    _validated,
-    _weights,
-    check_columns,
+    check_features,
+    check_groups,
+    check_sample_weight,
     n_present,
     present,
-    validated_rows,
+    validate_samples,
+    validated_samples,
     values_missing,
 )
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
-from skae._network.custom import users_module
+from skae._network.custom import custom_module
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Regularizer, as_regularizers
-from skae._training.fit import Start, fit_network
-from skae._training.net import DEFAULT_LR, OPTIMIZERS, TrainingSettings, check_callbacks, check_optimizer, freeze, thaw
-from skae._training.partial_fit import STREAM_BATCH, Stream, thawed
+from skae._training.fit import NetworkInitializer, fit_network
+from skae._training.net import (
+    DEFAULT_LR,
+    OPTIMIZERS,
+    TrainingConfig,
+    check_callbacks,
+    check_optimizer,
+    net_from_dict,
+    net_to_dict,
+)
+from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
 from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_device, threads_for
@@ -118,7 +126,7 @@ class AutoEncoderTransformer(
     max_epochs : int, default=300
         Largest number of passes over the training rows; 0 is PCA.
     batch_size : "auto" or int, default="auto"
-        Rows a step. "auto" is a twentieth of the rows, between 32 and 256.
+        Samples a step. "auto" is a twentieth of the rows, between 32 and 256.
     early_stopping : bool, default=True
         Whether rows are set aside that choose the best epoch and say when to stop. Without them the last
         epoch is kept, unless PCA reconstructs the training rows better.
@@ -325,7 +333,7 @@ class AutoEncoderTransformer(
             Not used, present for scikit-learn's sake: the rows are their own targets.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
-            repetitions of a row, up to ten a row on average, other weights relative to their mean. Rows of weight zero
+            repetitions of a row, up to ten a row on average, other weights relative to their mean. Samples of weight zero
             are ignored.
         groups : array-like of shape (n_samples,), default=None
             Labels of samples that depend on each other, such as measurements of one patient or windows of one
@@ -349,23 +357,23 @@ class AutoEncoderTransformer(
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
         with _unchanged_on_failure(self):
             device = resolve_device(self.device)
-            X = _validated(self, X, ensure_min_samples=2)
-            sample = weighted_sample(on_host(X), _weights(X, sample_weight))
+            X = validate_samples(self, X, ensure_min_samples=2)
+            sample = weighted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
             _check(self, sample, device)
             if groups is not None:
-                sample = replace(sample, groups=_group_labels(X, groups)[sample.numbers])
+                sample = replace(sample, groups=check_groups(X, groups)[sample.numbers])
             validation = _validation_split(self, X, y, groups)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
-                check_columns(sample)
+                check_features(sample)
             start = self._start(sample, device, random_state, before, incomplete)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                settings = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
-                vars(self).update(_fitted_attributes(*fit_network(start, settings, validation, self.refit), X))
+                config = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
+                vars(self).update(_fitted_attributes(*fit_network(start, config, validation, self.refit), X))
                 for name in ("_stream", "n_samples_seen_"):
                     vars(self).pop(name, None)
         return self
@@ -385,7 +393,7 @@ class AutoEncoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows; the dtype of the first chunk stays.
+            Samples; the dtype of the first chunk stays.
         y : Ignored
             Not used, present for scikit-learn's sake.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -405,8 +413,8 @@ class AutoEncoderTransformer(
             If ``optimizer="lbfgs"``, which takes all rows in each step.
         """
         with _unchanged_on_failure(self):
-            X = _validated(self, X, reset=not hasattr(self, "net_"))
-            sample = counted_sample(on_host(X), _weights(X, sample_weight))
+            X = validate_samples(self, X, reset=not hasattr(self, "net_"))
+            sample = counted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
             self._stream = stream = self._stream_for(sample)
             with stream.unchanged_on_failure():
                 stream.take(sample)
@@ -420,7 +428,7 @@ class AutoEncoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
 
         Returns
         -------
@@ -433,7 +441,7 @@ class AutoEncoderTransformer(
             If the number of features or their names differ from those seen during `fit`, or if codes overflow.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X, "transform")
+        X = validated_samples(self, X, "transform")
         return self._map(X, "encode", self.n_components_)
 
     def inverse_transform(self, X):
@@ -474,7 +482,7 @@ class AutoEncoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
         y : Ignored
             Not used.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -486,9 +494,9 @@ class AutoEncoderTransformer(
             Over values that are there. 1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X, "score")
-        squares = on_host(self._map(X, "squares", 2, np.float64))
-        errors, offsets = Sample(squares, weights=_weights(squares, sample_weight)).weighted_sum(squares)
+        X = validated_samples(self, X, "score")
+        squares = to_numpy(self._map(X, "squares", 2, np.float64))
+        errors, offsets = Sample(squares, weights=check_sample_weight(squares, sample_weight)).weighted_sum(squares)
         if offsets == 0:
             return float(errors == 0)
         return float(1.0 - errors / offsets)
@@ -501,7 +509,7 @@ class AutoEncoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
 
         Returns
         -------
@@ -509,8 +517,8 @@ class AutoEncoderTransformer(
             In squared units of X, the mean over the columns that the row has values in; 0 is a perfect reconstruction.
         """
         check_is_fitted(self)
-        X = validated_rows(self, X, "score_samples")
-        counts = like(n_present(on_host(X)), X) if self.allow_nan else self.n_features_in_
+        X = validated_samples(self, X, "score_samples")
+        counts = asarray_like(n_present(to_numpy(X)), X) if self.allow_nan else self.n_features_in_
         return -self._map(X, "squares", 2, np.float64)[:, 0] / counts
 
     @property
@@ -532,7 +540,7 @@ class AutoEncoderTransformer(
         if isinstance(state.get("_stream"), Stream):
             state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
-        return state if net is None else {**state, "_network": freeze(net)}
+        return state if net is None else {**state, "_network": net_to_dict(net)}
 
     def __setstate__(self, state):
         # A file may be older than a parameter.
@@ -540,19 +548,19 @@ class AutoEncoderTransformer(
         network = state.pop("_network", None)
         super().__setstate__(state)
         if network is not None:
-            self.net_ = thaw(network, self.device_)
+            self.net_ = net_from_dict(network, self.device_)
             self.device_ = str(self.net_.device)
 
-    def _map(self, X, direction, n_columns, dtype=None):
+    def _map(self, X, direction, n_features, dtype=None):
         """Send rows or codes through the network, at least in its precision and at least in theirs."""
         if is_foreign(X):
-            return like(self._map(on_host(X), direction, n_columns, dtype), X)
+            return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
         module = self.net_.module_
         dtype = dtype or (np.float64 if is_float64(X) else np.float32)
         if is_float64(X) and module.mean.dtype == torch.float32:
             module = copy.deepcopy(module).double()
         with threads_for(len(X) * module.architecture.n_weights):
-            result = map_rows(getattr(module, direction), X, n_columns, module.mean, dtype)
+            result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
         finite = torch.isfinite(torch.as_tensor(result))
         if direction != "decode" and not finite.all():
             worst = int(finite.all(dim=1).byte().argmin())
@@ -579,13 +587,17 @@ class AutoEncoderTransformer(
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
         if stream is not None:  # as it came out of a file
-            random_state, dtype, before = np.random.RandomState(), stream["waiting"].dtype, thawed(stream["before"])
+            random_state, dtype, before = (
+                np.random.RandomState(),
+                stream["waiting"].dtype,
+                model_from_dict(stream["before"]),
+            )
             random_state.set_state(stream["seeds"])
         elif self.allow_nan:
-            check_columns(sample)
+            check_features(sample)
         seeds = random_state.get_state()
-        like = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(like, device, random_state, before, self.allow_nan)
+        asarray_like = Sample(np.zeros((0, sample.shape[1]), dtype))
+        start = self._start(asarray_like, device, random_state, before, self.allow_nan)
         fresh = Stream(start, self._settings(start, random_state), _fraction(self), seeds)
         if stream is not None:
             fresh.restore(stream)
@@ -600,19 +612,19 @@ class AutoEncoderTransformer(
                 f"{before.architecture}, but the parameters and X now ask for {architecture}. Set warm_start=False "
                 "and call fit, or keep the sizes."
             )
-        return Start(sample, architecture, device, draw_seed(random_state), before, incomplete)
+        return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
     def _settings(self, start, random_state):
         """How to train."""
-        n_rows = len(start.sample)
+        n_samples = len(start.sample)
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = n_rows if lbfgs else automatic_batch_size(n_rows) if n_rows > 0 else STREAM_BATCH
+            batch_size = n_samples if lbfgs else automatic_batch_size(n_samples) if n_samples > 0 else STREAM_BATCH
         patience = self.n_iter_no_change
         if patience == "auto":
-            patience = automatic_patience(max(math.ceil(n_rows / batch_size), 1))
-        return TrainingSettings(
+            patience = automatic_patience(max(math.ceil(n_samples / batch_size), 1))
+        return TrainingConfig(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
             optimizer=self.optimizer,
@@ -651,8 +663,8 @@ def _validation_split(estimator, X, y, groups):
                 "has no sample to train on or none to hold out. Choose a splitter that leaves at least one for each."
             )
         return ValidationSplit(splits=splits)
-    held_out = _validated(estimator, split, reset=False)
-    sample = Sample(on_host(held_out))
+    held_out = validate_samples(estimator, split, reset=False)
+    sample = Sample(to_numpy(held_out))
     _check_values(estimator, sample.X)
     return ValidationSplit(sample=sample)
 
@@ -664,7 +676,7 @@ def _fitted_attributes(net, record, X):
         "net_": net,
         "device_": str(net.device),
         "n_components_": module.architecture.n_components,
-        "mean_": like(module.mean.cpu().numpy().copy(), X),
+        "mean_": asarray_like(module.mean.cpu().numpy().copy(), X),
         "n_iter_": len(record.train_losses),
         "best_epoch_": record.best_epoch,
         "loss_curve_": record.train_losses,
@@ -707,7 +719,7 @@ def _check(estimator, sample, device, whole=True):
 
 def _check_values(estimator, X):
     """Refuse values that the loss is not for."""
-    values = extremes(X) if isinstance(X, StoredRows) else getattr(X, "matrix", X)
+    values = extremes(X) if isinstance(X, StoredSamples) else getattr(X, "matrix", X)
     as_loss(estimator.loss).check(present(X) if estimator.allow_nan else values)
 
 
@@ -729,7 +741,7 @@ def _architecture(estimator, n_features, seed):
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), as_regularizers(estimator.regularizer), estimator.module
     if module is not None:
-        kind, module = "module", users_module(module, n_features, n_components, seed)
+        kind, module = "module", custom_module(module, n_features, n_components, seed)
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
         kind = "pca" if type(loss) is SquaredError else kind  # PCA is the best linear network, by its squared error
     return Architecture(

@@ -100,7 +100,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         ValueError
             If a parameter or X is not as described.
         """
-        X = self._validated(X, ensure_min_samples=2)
+        X = self.validate_samples(X, ensure_min_samples=2)
         estimator = self.estimator
         if estimator is None:
             n_components = self.n_components
@@ -118,7 +118,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
 
         Returns
         -------
@@ -126,7 +126,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
             In squared units of X.
         """
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        X = self.validate_samples(X, reset=False)
         return self.estimator_.score_samples(X)
 
     def decision_function(self, X):
@@ -135,7 +135,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
 
         Returns
         -------
@@ -168,8 +168,8 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _validated(self, X, **options):
-        """Rows in floating point, with NaN where the autoencoder takes it."""
+    def validate_samples(self, X, **options):
+        """Samples in floating point, with NaN where the autoencoder takes it."""
         finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
         return validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
 

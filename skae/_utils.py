@@ -44,7 +44,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
     try:
-        resolved = normalised(torch.device(device))
+        resolved = canonical_device(torch.device(device))
     except RuntimeError:
         resolved = None
     if resolved is not None and str(resolved) in available:
@@ -55,7 +55,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     )
 
 
-def normalised(device: torch.device) -> torch.device:
+def canonical_device(device: torch.device) -> torch.device:
     """Write a device as `available_devices` does: with its index where the kind has several."""
     if device.type == "cuda":
         return torch.device("cuda", device.index or 0)

@@ -6,9 +6,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import on_host
-from skae._data.dataset import map_rows
-from skae._data.validation import validated_rows
+from skae._data.array_api import to_numpy
+from skae._data.dataset import apply_in_batches
+from skae._data.validation import validated_samples
 
 
 def sample(estimator, n_samples=1, random_state=None):
@@ -56,7 +56,7 @@ def sample(estimator, n_samples=1, random_state=None):
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     codes = check_random_state(random_state).standard_normal((n_samples, estimator.n_components_))
     dtype = np.float64 if module.mean.dtype == torch.float64 else np.float32
-    return map_rows(module.decode_unit, codes, estimator.n_features_in_, module.mean, dtype)
+    return apply_in_batches(module.decode_unit, codes, estimator.n_features_in_, module.mean, dtype)
 
 
 def transform_std(estimator, X):
@@ -69,7 +69,7 @@ def transform_std(estimator, X):
     estimator : AutoEncoderTransformer
         Fitted with ``regularizer="variational"``.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-        Rows in the units of the training rows.
+        Samples in the units of the training rows.
 
     Returns
     -------
@@ -98,8 +98,8 @@ def transform_std(estimator, X):
     (200, 4)
     """
     module = _variational_module(estimator)
-    X = on_host(validated_rows(estimator, X, "transform_std"))
-    return np.exp(0.5 * map_rows(module.log_variance, X, estimator.n_components_, module.mean, X.dtype))
+    X = to_numpy(validated_samples(estimator, X, "transform_std"))
+    return np.exp(0.5 * apply_in_batches(module.log_variance, X, estimator.n_components_, module.mean, X.dtype))
 
 
 def _variational_module(estimator):

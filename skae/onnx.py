@@ -37,7 +37,7 @@ def register():
     compared on a few rows; a NotImplementedError names the one that has none.
 
     An `AutoEncoderOutlierDetector` becomes two outputs of shape (n_samples, 1): "label", as `predict` returns it, and
-    "scores", which is `decision_function`. Rows that it would refuse are outliers.
+    "scores", which is `decision_function`. Samples that it would refuse are outliers.
 
     Examples
     --------

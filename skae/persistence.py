@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._archive import read_archive, write_archive
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import on_host
-from skae._network.state import check_frozen, check_names, check_runs
+from skae._data.array_api import to_numpy
+from skae._network.state import check_names, check_network_dict, check_runs
 from skae._objectives.losses import LOSSES
 from skae._objectives.regularizers import REGULARIZERS
 from skae._outliers import AutoEncoderOutlierDetector
@@ -207,7 +207,7 @@ def _state(estimator: Any, parameters: dict) -> dict:
     cls, everything = type(estimator), estimator.__getstate__()
     fitted = REQUIRED[cls][0] in everything
     return {
-        name: on_host(value)
+        name: to_numpy(value)
         for name, value in everything.items()
         if name == OUTPUT or (fitted and name not in parameters and _is_kept(cls, name))
     }
@@ -265,7 +265,7 @@ def _check_state(estimator: BaseEstimator, state: dict) -> None:
 
 def _check_transformer(state: dict) -> int:
     """Compare the attributes of a fitted autoencoder with its network, and give the number of features."""
-    architecture = check_frozen(state[NETWORK])
+    architecture = check_network_dict(state[NETWORK])
     for name in NUMBERS:
         if type(state[name]) is not int or state[name] < 0:
             raise ValueError(f"{name} must be an int of at least 0, got {short(state[name])}.")

@@ -17,18 +17,18 @@ TINY = {"hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0}
 TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "early_stopping": False, "random_state": 0}
 
 
-def curved_rows(n_rows=60, seed=0, noise=0.01):
-    """Rows whose five columns are functions of two hidden variables: a network has something to learn."""
+def curved_rows(n_samples=60, seed=0, noise=0.01):
+    """Samples whose five columns are functions of two hidden variables: a network has something to learn."""
     random = np.random.RandomState(seed)
-    u, v = random.uniform(-1.0, 1.0, (2, n_rows))
+    u, v = random.uniform(-1.0, 1.0, (2, n_samples))
     columns = np.stack([u, v, u**2, u * v, np.sin(3 * v)], axis=1)
     return columns + noise * random.standard_normal(columns.shape)
 
 
-def noise_rows(n_rows=80, n_features=6, seed=0):
+def noise_rows(n_samples=80, n_features=6, seed=0):
     """Gaussian noise, columns of different spreads and offsets: PCA cannot be beaten."""
     random = np.random.RandomState(seed)
-    return random.standard_normal((n_rows, n_features)) * np.linspace(1.0, 3.0, n_features) + np.arange(n_features)
+    return random.standard_normal((n_samples, n_features)) * np.linspace(1.0, 3.0, n_features) + np.arange(n_features)
 
 
 def pca_score(pca, X):

@@ -11,14 +11,14 @@ from torch import nn
 from skae import AutoEncoderTransformer
 
 
-def images(shape, n_rows=40, seed=0):
-    """Rows that are images of a soft spot somewhere."""
+def images(shape, n_samples=40, seed=0):
+    """Samples that are images of a soft spot somewhere."""
     random = np.random.RandomState(seed)
     channels, height, width = shape
     y, x = np.mgrid[:height, :width]
-    centres = random.uniform(0, 1, (n_rows, 2, 1, 1)) * np.array([height, width]).reshape(1, 2, 1, 1)
+    centres = random.uniform(0, 1, (n_samples, 2, 1, 1)) * np.array([height, width]).reshape(1, 2, 1, 1)
     spots = np.exp(-(np.square(y - centres[:, 0]) + np.square(x - centres[:, 1])) / 8)
-    return np.repeat(spots[:, None], channels, axis=1).reshape(n_rows, -1).astype(np.float32)
+    return np.repeat(spots[:, None], channels, axis=1).reshape(n_samples, -1).astype(np.float32)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 8), (1, 11, 14), (2, 17, 10), (1, 28, 28)])

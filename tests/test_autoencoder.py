@@ -316,12 +316,12 @@ class TestAwkwardData:
             np.testing.assert_allclose(estimator.inverse_transform(codes), X, atol=1e-9)
             assert estimator.score(X) == pytest.approx(1.0)
 
-    @pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 9, 11])
+    @pytest.mark.parametrize("n_samples", [2, 3, 4, 5, 9, 11])
     @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}, {"refit": False}])
-    def test_few_rows(self, n_rows, parameters):
-        X = noise_rows(n_rows, 4)
+    def test_few_rows(self, n_samples, parameters):
+        X = noise_rows(n_samples, 4)
         estimator = AutoEncoderTransformer(2, **{**TINY, **parameters}).fit(X)
-        assert estimator.transform(X).shape == (n_rows, 2)
+        assert estimator.transform(X).shape == (n_samples, 2)
         assert np.isfinite(estimator.score(X))
 
     @pytest.mark.parametrize("batch_size", [1, 2, 7, 59, 60, 1000])
@@ -474,12 +474,12 @@ class TestErrors:
             with pytest.raises((TypeError, ValueError), match="optimizer"):
                 AutoEncoderTransformer(optimizer=optimizer, max_epochs=max_epochs).fit(curved)
 
-    @pytest.mark.parametrize("n_columns", [1, 3, 5])
-    def test_codes_of_another_width(self, n_columns, curved):
+    @pytest.mark.parametrize("n_features", [1, 3, 5])
+    def test_codes_of_another_width(self, n_features, curved):
         estimator = AutoEncoderTransformer(2, max_epochs=0).fit(curved)
-        expected = f"X has {n_columns} columns, but AutoEncoderTransformer has codes of n_components=2"
+        expected = f"X has {n_features} columns, but AutoEncoderTransformer has codes of n_components=2"
         with pytest.raises(ValueError, match=expected):
-            estimator.inverse_transform(np.ones((4, n_columns)))
+            estimator.inverse_transform(np.ones((4, n_features)))
 
     @pytest.mark.parametrize("method", ["transform", "score", "score_samples"])
     def test_rows_of_another_width(self, method, curved):

@@ -23,7 +23,7 @@ from skae import AutoEncoderTransformer
 
 @pytest.fixture(scope="module")
 def iris():
-    """Rows, and the names of the species as labels."""
+    """Samples, and the names of the species as labels."""
     X, y = load_iris(return_X_y=True)
     return X, np.array(["setosa", "versicolor", "virginica"])[y]
 

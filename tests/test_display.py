@@ -218,7 +218,7 @@ def test_nothing_learnt_has_no_curve(curved, parameters):
 
 
 def test_reconstructed_images(trained):
-    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=5, image_shape=(8, 8), cmap="gray_r")
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_samples=5, image_shape=(8, 8), cmap="gray_r")
     assert display.axes_.shape == (3, 5)
     pca = PCA(3, svd_solver="full").fit(DIGITS)
     expected = {"original": DIGITS, "autoencoder": reconstruct(trained, DIGITS), "PCA": reconstruct(pca, DIGITS)}
@@ -235,7 +235,7 @@ def test_reconstructed_images(trained):
 
 
 def test_reconstructed_profiles(trained):
-    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=6)
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_samples=6)
     assert display.axes_.shape == (2, 4)
     assert [ax.get_visible() for ax in display.axes_.flat] == [True] * 6 + [False] * 2
     for ax, row, own in zip(display.axes_.flat, DIGITS, reconstruct(trained, DIGITS[:6]), strict=False):
@@ -247,11 +247,11 @@ def test_reconstructed_profiles(trained):
 
 def test_profiles_in_axes_of_ones_own(trained):
     figure, axes = plt.subplots(1, 4)
-    ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=4, ax=axes)
+    ReconstructionDisplay.from_estimator(trained, DIGITS, n_samples=4, ax=axes)
     assert not figure.legends
     assert texts(axes[0].get_legend().get_texts()) == ["original", "autoencoder", "PCA"]
     one = plt.subplots()[1]
-    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_rows=1, ax=one)
+    display = ReconstructionDisplay.from_estimator(trained, DIGITS, n_samples=1, ax=one)
     assert display.axes_.tolist() == [[one]] and one.axison
 
 
@@ -261,8 +261,8 @@ def test_fewer_rows_than_asked_for(trained):
 
 def test_without_pca_rows_to_fit_it_on_can_be_handed_in():
     plain = AutoEncoderTransformer(2, linear_skip=False, **TINY).fit(DIGITS)
-    assert list(ReconstructionDisplay.from_estimator(plain, DIGITS, n_rows=2).rows) == ["original", "autoencoder"]
-    display = ReconstructionDisplay.from_estimator(plain, DIGITS[:50], n_rows=2, X_train=DIGITS)
+    assert list(ReconstructionDisplay.from_estimator(plain, DIGITS, n_samples=2).rows) == ["original", "autoencoder"]
+    display = ReconstructionDisplay.from_estimator(plain, DIGITS[:50], n_samples=2, X_train=DIGITS)
     pca = PCA(2, svd_solver="full").fit(DIGITS)
     assert_allclose(display.rows["PCA"], reconstruct(pca, DIGITS[:2]), atol=1e-8)
     assert display.scores["PCA"] == pytest.approx(pca_score(pca, DIGITS[:50]))
@@ -270,7 +270,7 @@ def test_without_pca_rows_to_fit_it_on_can_be_handed_in():
 
 def test_images_come_back_through_the_steps_before():
     pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(3, **TINY)).fit(DIGITS)
-    display = ReconstructionDisplay.from_estimator(pipeline, DIGITS, n_rows=2, image_shape=(8, 8))
+    display = ReconstructionDisplay.from_estimator(pipeline, DIGITS, n_samples=2, image_shape=(8, 8))
     assert_array_equal(display.rows["original"], DIGITS[:2])
     assert_allclose(display.rows["autoencoder"], reconstruct(pipeline, DIGITS[:2]), atol=1e-10)
     pca = make_pipeline(StandardScaler(), PCA(3, svd_solver="full")).fit(DIGITS)
@@ -279,31 +279,31 @@ def test_images_come_back_through_the_steps_before():
 
 
 def test_profiles_are_what_the_autoencoder_sees(scaled, frame):
-    display = ReconstructionDisplay.from_estimator(scaled, frame, n_rows=2)
+    display = ReconstructionDisplay.from_estimator(scaled, frame, n_samples=2)
     assert_array_equal(display.rows["original"], scaled[0].transform(frame)[:2])
 
 
 def test_steps_that_cannot_be_undone(curved):
     pipeline = make_pipeline(PolynomialFeatures(2, include_bias=False), AutoEncoderTransformer(2, **TINY)).fit(curved)
-    display = ReconstructionDisplay.from_estimator(pipeline, curved, n_rows=2, image_shape=(4, 5))
+    display = ReconstructionDisplay.from_estimator(pipeline, curved, n_samples=2, image_shape=(4, 5))
     assert_array_equal(display.rows["original"], pipeline[0].transform(curved[:2]))
     words = pd.DataFrame({"colour": ["red", "green", "blue", "blue"] * 5, "size": ["s", "m", "l", "s"] * 5})
     pipeline = make_pipeline(OneHotEncoder(), AutoEncoderTransformer(2, **TINY)).fit(words)
-    display = ReconstructionDisplay.from_estimator(pipeline, words, n_rows=2, image_shape=(2, 3))
+    display = ReconstructionDisplay.from_estimator(pipeline, words, n_samples=2, image_shape=(2, 3))
     assert_array_equal(display.rows["original"], pipeline[0].transform(words)[:2].toarray())
 
 
 def test_containers_and_missing_values(frame):
     pandas = AutoEncoderTransformer(2, **TINY).set_output(transform="pandas").fit(frame)
     plain = AutoEncoderTransformer(2, **TINY).fit(frame)
-    drawn = [ReconstructionDisplay.from_estimator(estimator, frame, n_rows=2).rows for estimator in (pandas, plain)]
+    drawn = [ReconstructionDisplay.from_estimator(estimator, frame, n_samples=2).rows for estimator in (pandas, plain)]
     assert_array_equal(drawn[0]["autoencoder"], drawn[1]["autoencoder"])
     plain.fit(frame.to_numpy())
-    sparse = ReconstructionDisplay.from_estimator(plain, scipy.sparse.csr_array(frame.to_numpy()), n_rows=3)
+    sparse = ReconstructionDisplay.from_estimator(plain, scipy.sparse.csr_array(frame.to_numpy()), n_samples=3)
     assert_array_equal(sparse.rows["original"], frame[:3])
     holes = frame.mask(np.random.RandomState(0).uniform(size=frame.shape) < 0.2)
     estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0).fit(holes)
-    display = ReconstructionDisplay.from_estimator(estimator, holes, n_rows=8, X_train=holes)
+    display = ReconstructionDisplay.from_estimator(estimator, holes, n_samples=8, X_train=holes)
     assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
     display = ReconstructionDisplay.from_estimator(estimator, holes)
     assert_allclose(display.rows["PCA"], display.rows["autoencoder"], atol=1e-8)
@@ -314,7 +314,7 @@ def test_containers_and_missing_values(frame):
 def test_three_channels_are_colours():
     X = np.random.RandomState(0).uniform(5, 9, (40, 12))
     estimator = AutoEncoderTransformer(2, max_epochs=0).fit(X)
-    display = ReconstructionDisplay.from_estimator(estimator, X, n_rows=2, image_shape=(3, 2, 2))
+    display = ReconstructionDisplay.from_estimator(estimator, X, n_samples=2, image_shape=(3, 2, 2))
     drawn = np.asarray(display.artists_["original"][1].get_array())
     shown = X[:2]
     scaled = (X[1] - shown.min()) / (shown.max() - shown.min())
@@ -325,11 +325,11 @@ def test_three_channels_are_colours():
     assert_array_equal(mosaic[..., 3].reshape(3, 2, 3, 2)[:, 0, :, 0] == 0, np.isnan(display.images[::-1, :, 0, 0, 0]))
 
 
-@pytest.mark.parametrize("n_rows", [0, 2.5, "all"])
-def test_number_of_rows_is_checked(trained, n_rows):
+@pytest.mark.parametrize("n_samples", [0, 2.5, "all"])
+def test_number_of_rows_is_checked(trained, n_samples):
     for display in ReconstructionDisplay, LatentLoadingsDisplay:
-        with pytest.raises(ValueError, match=rf"n_rows={n_rows!r} must be an integer of at least 1"):
-            display.from_estimator(trained, DIGITS, n_rows=n_rows)
+        with pytest.raises(ValueError, match=rf"n_samples={n_samples!r} must be an integer of at least 1"):
+            display.from_estimator(trained, DIGITS, n_samples=n_samples)
 
 
 # The codes
@@ -589,8 +589,8 @@ def test_loadings_of_a_linear_autoencoder_are_the_components(curved):
     assert_allclose(display.decoder, pca.components_.T * pca.transform(curved).std(axis=0), atol=1e-8)
 
 
-def slopes(function, rows, step=1e-5):
-    """Derivatives of a function of rows, of shape (n_rows, n_in, n_out), by differences."""
+def jacobian_rms(function, rows, step=1e-5):
+    """Derivatives of a function of rows, of shape (n_samples, n_in, n_out), by differences."""
     moves = step * np.eye(rows.shape[1])
     return np.stack([(function(rows + move) - function(rows - move)) / (2 * step) for move in moves], axis=1)
 
@@ -604,14 +604,14 @@ def test_loadings_are_average_slopes(average, parameters):
     estimator = AutoEncoderTransformer(2, **TRAINED, **parameters).fit(X)
     # Beyond the training rows codes are found by a search, so none of these may be at their border.
     inside = 0.8 * X
-    display = LatentLoadingsDisplay.from_estimator(estimator, inside, average=average, step="unit", n_rows=20)
+    display = LatentLoadingsDisplay.from_estimator(estimator, inside, average=average, step="unit", n_samples=20)
     rows = inside[np.linspace(0, 59, 20).round().astype(int)]
 
     def averaged(values):
         return values.mean(axis=0) if average == "mean" else np.sqrt(np.square(values).mean(axis=0))
 
-    assert_allclose(display.encoder, averaged(slopes(estimator.transform, rows)), atol=1e-4)
-    decoded = averaged(slopes(estimator.inverse_transform, estimator.transform(rows)))
+    assert_allclose(display.encoder, averaged(jacobian_rms(estimator.transform, rows)), atol=1e-4)
+    decoded = averaged(jacobian_rms(estimator.inverse_transform, estimator.transform(rows)))
     assert_allclose(display.decoder, decoded.T, atol=1e-4)
     assert np.abs(display.encoder).max() > 0.01
 
@@ -670,7 +670,7 @@ def test_loadings_of_coloured_images():
 def test_rows_far_from_the_training_rows_do_not_count_in_the_codes(curved):
     estimator = AutoEncoderTransformer(2, **TRAINED).fit(curved)
     wild = np.vstack([curved, [[1e4, 0, 0, 0, 0]]])
-    options = {"step": "unit", "n_rows": 61}
+    options = {"step": "unit", "n_samples": 61}
     with_wild, without = (LatentLoadingsDisplay.from_estimator(estimator, X, **options) for X in (wild, curved))
     assert_allclose(with_wild.encoder, without.encoder)
     with pytest.raises(ValueError, match="None of the 1 rows is near the training rows"):

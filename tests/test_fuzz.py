@@ -161,7 +161,7 @@ def parameters(draw):
 
 @st.composite
 def values(draw, dtype):
-    """Rows, what is odd about them, and whether an estimator must refuse them, or may."""
+    """Samples, what is odd about them, and whether an estimator must refuse them, or may."""
     shape = draw(st.integers(1, 30)), draw(st.integers(1, 12))
     random = np.random.RandomState(draw(st.integers(0, 1000)))
     kind = draw(st.sampled_from(["valid"] * 6 + ["conditional"] * 2 + ["invalid"]))
@@ -182,7 +182,7 @@ def values(draw, dtype):
 
 
 def table(draw, containers):
-    """Rows in some container; the same rows as a plain array; whether they must be refused, or may."""
+    """Samples in some container; the same rows as a plain array; whether they must be refused, or may."""
     container = draw(st.sampled_from(CONTAINERS[containers]))
     sparse = containers == "sparse"
     dtype = draw(st.sampled_from(["f8", "f4", "i8", "i1", "u1", "bool"] if sparse else DTYPES))

@@ -12,20 +12,20 @@ EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 
 @st.composite
 def tables(draw):
-    """Rows on a curved surface plus noise, with columns of any scale, some constant, some rows repeated or wild."""
-    n_rows, n_features = draw(st.integers(4, 60)), draw(st.integers(2, 12))
+    """Samples on a curved surface plus noise, with columns of any scale, some constant, some rows repeated or wild."""
+    n_samples, n_features = draw(st.integers(4, 60)), draw(st.integers(2, 12))
     random = np.random.RandomState(draw(st.integers(0, 2**16)))
-    hidden = random.uniform(-1, 1, (n_rows, 2))
+    hidden = random.uniform(-1, 1, (n_samples, 2))
     X = np.sin(3 * hidden @ random.standard_normal((2, n_features)))
     X += draw(st.sampled_from([0.0, 0.1, 1.0])) * random.standard_normal(X.shape)
     X = X * 10.0 ** random.uniform(-3, 3, n_features) ** draw(st.sampled_from([0, 1]))
     if draw(st.booleans()):
         X[:, 0] = draw(st.sampled_from([0.0, 1.0, 1e6]))
     if draw(st.booleans()):
-        X[n_rows // 2 :] = X[: n_rows - n_rows // 2]
+        X[n_samples // 2 :] = X[: n_samples - n_samples // 2]
     if draw(st.booleans()):
         X[0] *= 1e3
-    return X * draw(st.sampled_from([1e-9, 1.0, 1e9])), draw(st.integers(1, min(n_rows, n_features)))
+    return X * draw(st.sampled_from([1e-9, 1.0, 1e9])), draw(st.integers(1, min(n_samples, n_features)))
 
 
 def pca_score(X, k):

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from skae import _linear
 from skae._data.sample import Sample
-from skae._pca.exact import principal_directions
+from skae._pca.exact import principal_components
 
 SHAPES = {"tall": (90, 7), "square": (12, 12), "wide": (9, 40)}
 
@@ -31,7 +31,7 @@ def assert_as_pca(directions, X, n_components, tolerance=1e-7):
     )
     np.testing.assert_allclose(directions.components, pca.components_, rtol=0, atol=tolerance)
     np.testing.assert_allclose(
-        directions.column_scale, X.astype(np.float64).std(axis=0), rtol=tolerance, atol=tolerance * size
+        directions.feature_std, X.astype(np.float64).std(axis=0), rtol=tolerance, atol=tolerance * size
     )
 
 
@@ -39,20 +39,20 @@ def assert_as_pca(directions, X, n_components, tolerance=1e-7):
 def test_equals_pca(path, shape):
     X = noise_rows(*shape)
     for n_components in (1, 3, min(shape) - 1):
-        assert_as_pca(principal_directions(Sample(X), n_components), X, n_components)
+        assert_as_pca(principal_components(Sample(X), n_components), X, n_components)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_rows_are_those_of_a_smaller_array(path, shape):
     X = noise_rows(*shape)
     rows = np.random.RandomState(0).permutation(len(X))[: len(X) - 3]
-    assert_as_pca(principal_directions(Sample(X, rows), 3), X[rows], 3)
+    assert_as_pca(principal_components(Sample(X, rows), 3), X[rows], 3)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_float32_gives_float64(path, shape):
     X = (noise_rows(*shape) + 100.0).astype(np.float32)
-    directions = principal_directions(Sample(X), 3)
+    directions = principal_components(Sample(X), 3)
     assert directions.components.dtype == directions.mean.dtype == np.float64
     assert_as_pca(directions, X, 3, tolerance=1e-5)
 
@@ -61,7 +61,7 @@ def test_float32_gives_float64(path, shape):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_scale_does_not_matter(path, shape, scale):
     X = noise_rows(*shape)
-    plain, scaled = principal_directions(Sample(X), 3), principal_directions(Sample(X * scale), 3)
+    plain, scaled = principal_components(Sample(X), 3), principal_components(Sample(X * scale), 3)
     np.testing.assert_allclose(scaled.components, plain.components, atol=1e-9)
     np.testing.assert_allclose(scaled.mean / scale, plain.mean, rtol=1e-9)
     np.testing.assert_allclose(np.sqrt(scaled.explained_variance) / scale, np.sqrt(plain.explained_variance), rtol=1e-9)
@@ -70,7 +70,7 @@ def test_scale_does_not_matter(path, shape, scale):
 
 def test_far_offset_is_taken_out(path):
     X = noise_rows()
-    near, far = principal_directions(Sample(X), 3), principal_directions(Sample(X + 1e8), 3)
+    near, far = principal_components(Sample(X), 3), principal_components(Sample(X + 1e8), 3)
     np.testing.assert_allclose(far.components, near.components, atol=1e-6)
     np.testing.assert_allclose(far.explained_variance, near.explained_variance, rtol=1e-6)
 
@@ -80,14 +80,14 @@ def test_far_offset_is_taken_out(path):
 def test_constant_columns_have_no_spread(path, offset, dtype):
     X = noise_rows().astype(dtype)
     X[:, [1, 4]] = offset
-    directions = principal_directions(Sample(X), 3)
-    np.testing.assert_array_equal(directions.column_scale == 0, [False, True, False, False, True, False])
+    directions = principal_components(Sample(X), 3)
+    np.testing.assert_array_equal(directions.feature_std == 0, [False, True, False, False, True, False])
     np.testing.assert_allclose(directions.components[:, [1, 4]], 0.0, atol=1e-6)
     np.testing.assert_allclose(directions.mean[[1, 4]], dtype(offset), rtol=1e-7)
 
 
 def test_all_constant(path):
-    directions = principal_directions(Sample(np.full((8, 3), 0.1)), 2)
+    directions = principal_components(Sample(np.full((8, 3), 0.1)), 2)
     assert directions.scale == 1.0
     np.testing.assert_array_equal(directions.explained_variance, 0.0)
     np.testing.assert_allclose(directions.components @ directions.components.T, np.eye(2), atol=1e-12)
@@ -97,14 +97,14 @@ def test_all_constant(path):
 def test_directions_without_variance_are_orthonormal(path, shape):
     X = np.outer(np.arange(shape[0], dtype=float), np.ones(shape[1]))
     X[:, 0] *= -2
-    directions = principal_directions(Sample(X), 4)
+    directions = principal_components(Sample(X), 4)
     np.testing.assert_allclose(directions.components @ directions.components.T, np.eye(4), atol=1e-9)
     np.testing.assert_allclose(directions.explained_variance[1:], 0.0, atol=1e-9 * directions.explained_variance[0])
 
 
 def test_largest_entry_is_positive(path):
     for seed in range(5):
-        components = principal_directions(Sample(noise_rows(seed=seed)), 5).components
+        components = principal_components(Sample(noise_rows(seed=seed)), 5).components
         largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, np.newaxis], axis=1)
         assert (largest > 0).all()
 
@@ -113,14 +113,14 @@ def test_data_are_left_alone(path):
     X = noise_rows()
     before = X.copy()
     X.setflags(write=False)
-    principal_directions(Sample(X, np.arange(0, 80, 2)), 2)
+    principal_components(Sample(X, np.arange(0, 80, 2)), 2)
     np.testing.assert_array_equal(X, before)
 
 
 def test_residual_share(path):
     X = noise_rows()
     for n_components in (1, 3, 6):
-        share = principal_directions(Sample(X), n_components).residual_share(len(X))
+        share = principal_components(Sample(X), n_components).unexplained_variance_ratio(len(X))
         explained = PCA(n_components).fit(X).explained_variance_ratio_.sum()
         assert share == pytest.approx(1.0 - explained, abs=1e-9)
 
@@ -131,4 +131,4 @@ def test_overflow_names_the_column():
     with pytest.raises(
         ValueError, match=r"X is too large: squares of column 2, which reaches 9\.\d+e\+199 from its mean"
     ):
-        principal_directions(Sample(X), 2)
+        principal_components(Sample(X), 2)

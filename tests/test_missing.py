@@ -98,7 +98,7 @@ def test_each_row_is_filled_in_by_itself(curved):
 
 
 def test_linear_filling_recovers_a_plane():
-    """Rows on a plane have only one value that fits, so long as more values are there than directions."""
+    """Samples on a plane have only one value that fits, so long as more values are there than directions."""
     random = np.random.RandomState(0)
     complete = random.standard_normal((200, 2)) @ random.standard_normal((2, 8)) + 3.0
     X, missing = with_holes(complete, 0.15)

@@ -136,7 +136,7 @@ CASES = {
 
 
 def rows_for(parameters, dtype):
-    """Rows between zero and one, for every loss and every shape."""
+    """Samples between zero and one, for every loss and every shape."""
     X = curved_rows() if "input_shape" not in parameters else curved_rows() @ np.random.RandomState(0).rand(5, 99)
     return ((X - X.min(axis=0)) / np.ptp(X, axis=0)).astype(dtype)
 
@@ -149,12 +149,12 @@ def stirred(estimator):
         for weight in core.parameters():
             weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
         if core.link is not None and estimator.max_epochs > 0:
-            core.begin()
+            core.enable_inverse_link()
     return estimator
 
 
 def with_wild_rows(X):
-    """Rows, then some around them, then some far from all."""
+    """Samples, then some around them, then some far from all."""
     noise = np.random.RandomState(1).standard_normal(X.shape)
     return np.concatenate([X, X + noise, X.mean(axis=0) + 15.0 * (X - X.mean(axis=0))]).astype(X.dtype)
 
@@ -320,8 +320,8 @@ def test_any_number_of_rows(dtype):
     estimator = stirred(tiny().fit(X))
     session = session_of(estimator, X)
     assert run(session, X[:0]).shape == (0, 3)
-    for n_rows in (1, 7, 1000):
-        rows = with_wild_rows(np.resize(X, (n_rows, 5)))
+    for n_samples in (1, 7, 1000):
+        rows = with_wild_rows(np.resize(X, (n_samples, 5)))
         codes = estimator.transform(rows)
         errors = np.abs(run(session, rows) - codes).max(axis=1) / np.abs(codes).max()
         assert not (errors > TOLERANCE[dtype]).any()
@@ -424,11 +424,11 @@ def test_a_decoder_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
     skae.onnx.export_decoder(estimator, str(path))
     session = started(path)
-    for n_rows in (0, 1, 7, 1000):
-        codes = np.random.RandomState(0).standard_normal((n_rows, 3))
+    for n_samples in (0, 1, 7, 1000):
+        codes = np.random.RandomState(0).standard_normal((n_samples, 3))
         (X_hat,) = session.run(["X"], {"codes": codes})
-        assert X_hat.shape == (n_rows, 5)
-        assert n_rows == 0 or np.abs(X_hat - estimator.inverse_transform(codes)).max() < 1e-12
+        assert X_hat.shape == (n_samples, 5)
+        assert n_samples == 0 or np.abs(X_hat - estimator.inverse_transform(codes)).max() < 1e-12
 
 
 class Untraceable(Users):

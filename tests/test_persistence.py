@@ -35,8 +35,8 @@ from skae import (
     Regularizer,
     Sparse,
     _archive,
-    _frozen,
     _persistence,
+    _to_dict,
 )
 from skae._network.architecture import Architecture
 
@@ -363,10 +363,10 @@ class TestWriting:
     def test_size(self, dtype, tmp_path):
         """Default parameters and three hundred epochs, of digits, on few rows or many."""
         sizes = []
-        for n_rows in (100, 1500):
-            rows = load_digits().data[:n_rows].astype(dtype)
+        for n_samples in (100, 1500):
+            rows = load_digits().data[:n_samples].astype(dtype)
             estimator = AutoEncoderTransformer(8, max_epochs=1, early_stopping=False, random_state=0).fit(rows)
-            noise = np.random.RandomState(n_rows)
+            noise = np.random.RandomState(n_samples)
             epoch = dict(estimator.net_.history[0])
             changing = [name for name in epoch if isinstance(epoch[name], float)]
             for index in range(2, 301):
@@ -457,7 +457,7 @@ FORGED = {
         "The 'loss' parameter of AutoEncoderTransformer",
     ),
     "a loss with a state": (
-        in_parameters("loss", {"object": "Huber", "parameters": {}, "state": {"per_element": 3}}),
+        in_parameters("loss", {"object": "Huber", "parameters": {}, "state": {"elementwise": 3}}),
         "loss lacks nothing and has 'state'",
     ),
     "float": (in_parameters("tol", {"float": "1"}), "tol must be one of 'nan', 'inf', '-inf', got '1'"),
@@ -718,7 +718,7 @@ class TestBroken:
 def test_a_description_takes_no_memory():
     """The weights of this network would take sixteen terabytes."""
     wide = Architecture(10**6, 1, (10**6,), (10**6,), "gelu", True, normalization="batch", link="exp", fills=True)
-    shapes = _frozen._shapes(wide, {"mean": np.zeros(1)})
+    shapes = _to_dict._shapes(wide, {"mean": np.zeros(1)})
     assert shapes["core.encoder.0.weight"] == ("float64", (10**6, 10**6))
     assert shapes["core.encoder.1.num_batches_tracked"] == ("int64", ())
 

@@ -144,9 +144,9 @@ class TestQuality:
 
 def random_array(draw):
     """Any shape, scale, dtype; some columns constant, some equal, some huge."""
-    n_rows, n_features = draw(st.integers(2, 30)), draw(st.integers(1, 8))
+    n_samples, n_features = draw(st.integers(2, 30)), draw(st.integers(1, 8))
     random = np.random.RandomState(draw(st.integers(0, 2**31)))
-    X = random.standard_normal((n_rows, n_features)) * 10.0 ** draw(st.integers(-12, 12))
+    X = random.standard_normal((n_samples, n_features)) * 10.0 ** draw(st.integers(-12, 12))
     for column in range(n_features):
         kind = draw(st.sampled_from(["plain"] * 4 + ["constant", "zero", "twin", "large", "binary"]))
         if kind == "constant":

@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
-from skae._data.containers import as_rows
+from skae._data.containers import as_samples
 from skae._data.sample import Sample
-from skae._pca.exact import principal_directions
+from skae._pca.exact import principal_components
 
 CONTAINERS = [
     scipy.sparse.csr_array,
@@ -22,11 +22,11 @@ CONTAINERS = [
 ]
 
 
-def counts(n_rows=60, n_words=30, seed=0):
+def counts(n_samples=60, n_words=30, seed=0):
     """Counts of words in texts of three subjects, most of them zero."""
     random = np.random.RandomState(seed)
     subjects = random.dirichlet(np.full(n_words, 0.1), 3)
-    return np.array([random.multinomial(20, subjects[random.randint(3)]) for _ in range(n_rows)], dtype=np.float64)
+    return np.array([random.multinomial(20, subjects[random.randint(3)]) for _ in range(n_samples)], dtype=np.float64)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -71,8 +71,8 @@ def test_rows_too_many_to_be_made_dense_at_once(monkeypatch):
     monkeypatch.setattr("skae._pca.exact.EXACT_SIZE", 100)
     monkeypatch.setattr("skae._pca.exact.CHUNK_VALUES", 200)
     for data in (X, X[:20]):
-        of_sparse = principal_directions(Sample(as_rows(scipy.sparse.csr_array(data))), 3)
-        assert_array_equal(of_sparse.components, principal_directions(Sample(data), 3).components)
+        of_sparse = principal_components(Sample(as_samples(scipy.sparse.csr_array(data))), 3)
+        assert_array_equal(of_sparse.components, principal_components(Sample(data), 3).components)
 
 
 @pytest.mark.parametrize("rows", [None, np.arange(0, 90, 2)])
@@ -82,7 +82,7 @@ def test_iterated_directions_are_pcas(monkeypatch, rows, dtype):
     monkeypatch.setattr("skae._pca.exact.ITERATED_SIDE", 10)
     X = counts(90).astype(dtype)
     pca = PCA(2).fit(X.astype(np.float64) if rows is None else X[rows].astype(np.float64))
-    found = principal_directions(Sample(as_rows(scipy.sparse.csr_array(X)), rows), 2)
+    found = principal_components(Sample(as_samples(scipy.sparse.csr_array(X)), rows), 2)
     assert_allclose(found.components, pca.components_, atol=1e-10)
     assert_allclose(found.explained_variance, pca.explained_variance_, rtol=1e-10)
     assert_allclose(found.mean, pca.mean_, atol=1e-12)
@@ -105,10 +105,10 @@ def test_memory_is_that_of_a_few_batches():
         "    return int(open('/proc/self/status').read().split(key + ':')[1].split()[0]) / 1024\n"
         "estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, max_epochs=1, random_state=0)\n"
         "estimator.fit(numpy.eye(50))\n"
-        "n_rows, n_columns, n_values = 50_000, 2500, 5_000_000\n"
+        "n_samples, n_features, n_values = 50_000, 2500, 5_000_000\n"
         "random = numpy.random.RandomState(0)\n"
-        "where = random.randint(0, n_columns, n_values), numpy.arange(0, n_values + 1, n_values // n_rows)\n"
-        "X = scipy.sparse.csr_array((random.uniform(size=n_values), *where), (n_rows, n_columns))\n"
+        "where = random.randint(0, n_features, n_values), numpy.arange(0, n_values + 1, n_values // n_samples)\n"
+        "X = scipy.sparse.csr_array((random.uniform(size=n_values), *where), (n_samples, n_features))\n"
         "before = memory('VmRSS')\n"
         "open('/proc/self/clear_refs', 'w').write('5')\n"
         "estimator.fit(X).transform(X)\n"

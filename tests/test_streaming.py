@@ -1,4 +1,4 @@
-"""Rows that come a few at a time, and rows of files that are not read whole."""
+"""Samples that come a few at a time, and rows of files that are not read whole."""
 
 import pickle
 import re
@@ -265,8 +265,8 @@ class TestFiles:
 
     def test_few_blocks_are_read_for_a_batch(self, rows, tmp_path):
         """Consecutive rows of a shuffled pass lie in as many blocks as are kept."""
-        dataset = _batches.RowDataset(_rows.StoredRows(self.in_file("memmap", rows, tmp_path)))
-        batches = _batches.RowBatches(dataset, 40, seeded_generator(0))
+        dataset = _batches.SampleDataset(_rows.StoredSamples(self.in_file("memmap", rows, tmp_path)))
+        batches = _batches.SampleBatches(dataset, 40, seeded_generator(0))
         seen = np.concatenate([batch.numpy() for batch, _ in batches])
         numbers = np.argsort(np.lexsort(seen.T)), np.argsort(np.lexsort(rows.T))
         order = np.argsort(numbers[1])[numbers[0]]

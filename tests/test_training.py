@@ -214,21 +214,21 @@ class TestGlobalState:
         assert run_python(code) == "[3, 3, 3, 3] 3 3"
 
 
-class Regularisation(Callback):
+class RegularizationStage(Callback):
     """Writes down how strongly each epoch is regularised."""
 
     def __init__(self, amounts):
         self.amounts = amounts
 
     def on_epoch_end(self, net, **kwargs):
-        shrinkage = next(callback for _, callback in net.callbacks_ if hasattr(callback, "amount"))
-        self.amounts.append((net.module_.corruption.amount, net.augment.amount, shrinkage.amount))
+        weight_decay = next(callback for _, callback in net.callbacks_ if hasattr(callback, "amount"))
+        self.amounts.append((net.module_.corruption.amount, net.augment.amount, weight_decay.amount))
 
 
 def amounts_of(X, **parameters):
     """The regularisation of each epoch, in its three parts."""
     amounts = []
-    estimator = AutoEncoderTransformer(**{**SEARCHED, **parameters}, callbacks=[Regularisation(amounts)]).fit(X)
+    estimator = AutoEncoderTransformer(**{**SEARCHED, **parameters}, callbacks=[RegularizationStage(amounts)]).fit(X)
     assert len(amounts) == estimator.n_iter_
     return np.array(amounts)
 
@@ -255,14 +255,14 @@ class TestStages:
     def test_a_warm_start_does_not_begin_anew(self):
         X, amounts = curved_rows(200), []
         estimator = AutoEncoderTransformer(**SEARCHED, warm_start=True).fit(X)
-        estimator.set_params(callbacks=[Regularisation(amounts)]).fit(X)
+        estimator.set_params(callbacks=[RegularizationStage(amounts)]).fit(X)
         assert (np.array(amounts)[:, 1:] == 0).all()
 
-    @pytest.mark.parametrize("n_rows, patience", [(200, 15), (8000, 11)])
-    def test_automatic_patience(self, n_rows, patience):
+    @pytest.mark.parametrize("n_samples, patience", [(200, 15), (8000, 11)])
+    def test_automatic_patience(self, n_samples, patience):
         """Fewer epochs where each has many batches."""
         estimator = AutoEncoderTransformer(2, hidden_layer_sizes=4, tol=10.0, max_epochs=200, random_state=0)
-        assert estimator.fit(curved_rows(n_rows)).n_iter_ == 3 * patience + 1
+        assert estimator.fit(curved_rows(n_samples)).n_iter_ == 3 * patience + 1
 
     def test_early_stages_take_a_bounded_number_of_steps(self, monkeypatch):
         """Many rows in batches of two reach the second stage after two epochs."""
@@ -293,9 +293,9 @@ class TestHeldOutRows:
 class TestRefit:
     """Up to 20,000 rows the network is trained again on all; with more the one that passed is kept."""
 
-    @pytest.mark.parametrize("n_rows, again", [(20_000, True), (20_001, False)])
-    def test_many_rows_are_not_trained_on_twice(self, n_rows, again):
-        X = curved_rows(n_rows)
+    @pytest.mark.parametrize("n_samples, again", [(20_000, True), (20_001, False)])
+    def test_many_rows_are_not_trained_on_twice(self, n_samples, again):
+        X = curved_rows(n_samples)
         kind = {"n_components": 2, "hidden_layer_sizes": 16, "max_epochs": 2, "random_state": 0}
         automatic, refit, found = (
             AutoEncoderTransformer(**kind, refit=refit).fit(X) for refit in ("auto", True, False)

@@ -1,4 +1,4 @@
-"""Rows that count more or less than others."""
+"""Samples that count more or less than others."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skae import AutoEncoderTransformer, _linear
-from skae._data.containers import as_rows
+from skae._data.containers import as_samples
 from skae._data.sample import MOST_REPETITIONS, Sample, weighted_sample
-from skae._pca.exact import principal_directions
+from skae._pca.exact import principal_components
 
 SHORT = {"n_components": 2, "max_epochs": 8, "hidden_layer_sizes": 16, "random_state": 0}
 
@@ -80,13 +80,13 @@ def test_directions_of_weighted_rows(way, shape, monkeypatch):
     monkeypatch.setattr(_linear, "ITERATED_SIDE", 0)
     monkeypatch.setattr(_linear, "ITERATED_SHARE", 1.0)
     X, weights = noise_rows(*shape), np.random.RandomState(0).uniform(0.1, 4.0, shape[0])
-    sample = weighted_sample(as_rows(scipy.sparse.csr_array(X)) if way == "iterated" else X, weights)
-    found = principal_directions(sample, 3)
+    sample = weighted_sample(as_samples(scipy.sparse.csr_array(X)) if way == "iterated" else X, weights)
+    found = principal_components(sample, 3)
     mean = np.average(X, axis=0, weights=weights)
     rooted = (X - mean) * np.sqrt(weights / weights.mean())[:, None]
     _, singular, directions = np.linalg.svd(rooted, full_matrices=False)
     assert_allclose(found.mean, mean)
-    assert_allclose(found.column_scale, np.sqrt(np.square(rooted).mean(axis=0)))
+    assert_allclose(found.feature_std, np.sqrt(np.square(rooted).mean(axis=0)))
     assert_allclose(np.abs((found.components * directions[:3]).sum(axis=1)), 1.0)
     assert_allclose(found.explained_variance, np.square(singular[:3]) / (len(X) - 1))
 
@@ -126,8 +126,8 @@ def test_held_out_losses_are_weighted(rows, weights):
 def test_whitened_codes_have_unit_weighted_variance(rows, weights):
     codes = fitted(rows, weights, whiten=True).transform(rows)
     relative = weights / weights.mean()
-    centred = codes - np.average(codes, axis=0, weights=weights)
-    assert_allclose(relative @ np.square(centred) / (len(rows) - 1), 1.0, rtol=1e-6)
+    centered = codes - np.average(codes, axis=0, weights=weights)
+    assert_allclose(relative @ np.square(centered) / (len(rows) - 1), 1.0, rtol=1e-6)
 
 
 def test_missing_values_and_weights(rows, weights):

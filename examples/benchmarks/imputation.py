@@ -36,14 +36,14 @@ MOST_COLUMNS_ITERATED = 30
 MOST_ROUNDS = 200
 
 
-def tables(folder, n_rows):
+def tables(folder, n_samples):
     """Yield the name and the standardised rows of each table, without columns of one value."""
     loaders = {name: lambda load=load: load().data for name, load in BUNDLED.items()}
     if folder:
         loaders |= {name: lambda name=name: np.load(Path(folder) / f"{name}.npz")["X_train"] for name in TABLES}
     for name, load in loaders.items():
         X = load().astype(np.float64)
-        X = X[np.random.RandomState(0).permutation(len(X))[:n_rows]]
+        X = X[np.random.RandomState(0).permutation(len(X))[:n_samples]]
         yield name, StandardScaler().fit_transform(X[:, X.std(axis=0) > 0])
 
 
@@ -91,7 +91,7 @@ def errors(X, share, seed):
     for name, fill in METHODS.items():
         if name == "IterativeImputer" and X.shape[1] > MOST_COLUMNS_ITERATED:
             continue
-        begin = time.perf_counter()
+        enable_inverse_link = time.perf_counter()
         found[name] = np.sqrt(np.square(fill(holes) - X)[hidden].mean())
         print(f"    {name} {found[name]:.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
     return found
@@ -108,7 +108,7 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     lines = []
     for name, X in tables(options.data, options.rows):
-        for share in options.shares:
+        for share in options.fractions:
             print(f"{name}, {X.shape[0]} x {X.shape[1]}, {share:.0%} hidden", flush=True)
             runs = [errors(X, share, seed) for seed in range(options.seeds)]
             means = {method: np.mean([run[method] for run in runs]) for method in runs[0]}

@@ -51,7 +51,7 @@ PUBLISHED = {
     ("D2", "fashion_mnist", 9): 0.856,
     ("D2", "fashion_mnist", 29): 0.875,
 }
-# Rows that choose the number of neighbours and their weights.
+# Samples that choose the number of neighbours and their weights.
 TUNING_ROWS = 10_000
 # Epochs of the convolutional network, of which the paper took fifty, of the dense ones, and of D2's.
 CONV_EPOCHS, R4_EPOCHS, SQUARED_EPOCHS, D2_EPOCHS = 6, 24, 20, 12
@@ -155,14 +155,14 @@ def table_r1(options, results):
             checkpoint.unlink()
 
 
-def fits(options, results, table, sizes, n_rows, methods):
+def fits(options, results, table, sizes, n_samples, methods):
     """Fit what the table lacks; yield the key, the model, the seconds and the images.
 
     The methods are functions of k and the seed that make a model.
     """
     for name in OPENML:
         X, y, X_test, y_test = load(name, options.data)
-        X, y = X[:n_rows], y[:n_rows]
+        X, y = X[:n_samples], y[:n_samples]
         for k, seed, (method, make) in product(sizes, range(options.seeds), methods.items()):
             if method in options.methods and not results.knows(table, name, k, seed, method):
                 model, seconds = timed_fit(make(k, seed), X)

@@ -115,13 +115,13 @@ class Transformer:
         return self.transformer.inverse_transform(self.transformer.transform(X))
 
 
-def build(method, k, seed, n_rows):
+def build(method, k, seed, n_samples):
     """Make the method, or None where it does not apply."""
     if method == "pca":
-        return Transformer(PCA(k, svd_solver="full" if n_rows < 5000 else "auto", random_state=seed))
+        return Transformer(PCA(k, svd_solver="full" if n_samples < 5000 else "auto", random_state=seed))
     if method == "kernel pca":
         kernel = KernelPCA(k, kernel="rbf", fit_inverse_transform=True, random_state=seed)
-        return Transformer(kernel) if n_rows <= KERNEL_ROWS else None
+        return Transformer(kernel) if n_samples <= KERNEL_ROWS else None
     if method == "plain":
         return Transformer(AutoEncoderTransformer(k, linear_skip=False, random_state=seed))
     if method == "skae":
@@ -242,9 +242,9 @@ def plot(summary, path):
     gains, rivals = [], []
     for methods in complete.values():
         floor = methods["pca"]["score"]
-        others = [methods[method]["score"] for method in ("mlp", "mlp stopped", "plain") if method in methods]
+        complement = [methods[method]["score"] for method in ("mlp", "mlp stopped", "plain") if method in methods]
         gains.append(methods["skae"]["score"] - floor)
-        rivals.append(max(others, default=np.nan) - floor)
+        rivals.append(max(complement, default=np.nan) - floor)
     figure, axis = plt.subplots(figsize=(6, 6), layout="constrained")
     limit = max(gains, default=1.0) + 0.05
     axis.axline((0, 0), slope=1, color="0.7")

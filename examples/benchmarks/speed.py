@@ -103,12 +103,12 @@ def bare_loop(X, k, batch_size, epochs):
             optimizer.step()
 
 
-def products_alone(n_features, k, batch_size, n_rows):
+def products_alone(n_features, k, batch_size, n_samples):
     """The matrix products of one epoch: each weight once forward and twice backward, but for the input's gradient."""
     sizes = (n_features, *HIDDEN, k, *HIDDEN[::-1], n_features)
     shapes = [*zip(sizes[:-1], sizes[1:], strict=True), (n_features, k), (k, n_features)]
     tensors = [[torch.randn(shape) for shape in ((batch_size, a), (a, b), (batch_size, b))] for a, b in shapes]
-    for _ in range(n_rows // batch_size):
+    for _ in range(n_samples // batch_size):
         for x, weight, output in tensors:
             torch.mm(x, weight)
             torch.mm(x.T, output)

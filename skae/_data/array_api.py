@@ -15,14 +15,14 @@ def is_foreign(X: Any) -> bool:
     return hasattr(X, "__array_namespace__") and not isinstance(X, np.ndarray | np.generic | torch.Tensor)
 
 
-def on_host(X: Any) -> Any:
+def to_numpy(X: Any) -> Any:
     """A numpy array of what an array or tensor holds, without a copy where that is possible; others stay."""
     if isinstance(X, torch.Tensor):
         return X.detach().cpu().numpy()
     return _array_api._convert_to_numpy(X, X.__array_namespace__()) if is_foreign(X) else X
 
 
-def like(values: np.ndarray, X: Any) -> Any:
+def asarray_like(values: np.ndarray, X: Any) -> Any:
     """An array of the kind of X and on its device."""
     if isinstance(X, torch.Tensor):
         return torch.from_numpy(values).to(X.device)

@@ -16,7 +16,7 @@ BLOCK_VALUES = 2**17
 WINDOW_BLOCKS = 64
 
 
-class Rows(Protocol):
+class Samples(Protocol):
     """What the floors above ask of X; an array has it all."""
 
     @property
@@ -30,7 +30,7 @@ class Rows(Protocol):
     def __getitem__(self, key: Any, /) -> NDArray: ...
 
 
-class SparseRows:
+class SparseSamples:
     """A sparse matrix whose rows come out dense.
 
     Parameters
@@ -66,8 +66,8 @@ class SparseRows:
         self.matrix[rows].toarray(out=out)
 
 
-class StoredRows:
-    """Rows of something that reads slices from a file: a memory map, or an array of h5py or zarr.
+class StoredSamples:
+    """Samples of something that reads slices from a file: a memory map, or an array of h5py or zarr.
 
     The blocks read last are kept, as many as a shuffled pass needs at a time.
 
@@ -104,37 +104,37 @@ class StoredRows:
     def gather(self, rows: NDArray, out: NDArray) -> None:
         """Write some rows into an array."""
         for places, block in self._places(rows):
-            out[places] = self._block(block)[rows[places] - block * block_rows(self.shape[1])]
+            out[places] = self._block(block)[rows[places] - block * block_length(self.shape[1])]
 
     def _read(self, rows: slice, columns: slice = slice(None)) -> NDArray:
         return np.asarray(self.array[rows, columns], dtype=self.dtype)
 
     def _places(self, rows: NDArray) -> Iterator[tuple[NDArray, int]]:
         """For each block, where its rows stand among those asked for, and its number."""
-        blocks = rows // block_rows(self.shape[1])
+        blocks = rows // block_length(self.shape[1])
         order = np.argsort(blocks, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
             yield places, int(blocks[places[0]])
 
     def _block(self, block: int) -> NDArray:
         if block not in self._blocks:
-            start = block * block_rows(self.shape[1])
+            start = block * block_length(self.shape[1])
             # A copy: a view of a memory map would be read again and again.
-            self._blocks[block] = np.array(self._read(slice(start, start + block_rows(self.shape[1]))))
+            self._blocks[block] = np.array(self._read(slice(start, start + block_length(self.shape[1]))))
             if len(self._blocks) > WINDOW_BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(block)
         return self._blocks[block]
 
 
-def is_large(X: Rows) -> bool:
+def is_large(X: Samples) -> bool:
     """Whether X has more values than are held at a time."""
     return X.shape[0] * X.shape[1] > LARGE_SIZE
 
 
-def block_rows(n_columns: int) -> int:
-    """Rows that are read together."""
-    return max(BLOCK_VALUES // n_columns, 1)
+def block_length(n_features: int) -> int:
+    """Samples that are read together."""
+    return max(BLOCK_VALUES // n_features, 1)
 
 
 def lies_in_file(X: Any) -> bool:
@@ -142,17 +142,17 @@ def lies_in_file(X: Any) -> bool:
     return isinstance(X, np.memmap) or (hasattr(X, "chunks") and hasattr(X, "dtype") and hasattr(X, "shape"))
 
 
-def as_rows(X: Any) -> Any:
+def as_samples(X: Any) -> Any:
     """Wrap what is sparse; an array stays as it is."""
-    return SparseRows(X) if scipy.sparse.issparse(X) else X
+    return SparseSamples(X) if scipy.sparse.issparse(X) else X
 
 
-def chunks_of(X: Rows, n_values: int) -> Iterator[slice]:
+def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
     """Slices of X of so many values."""
     return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
 
 
-def extremes(X: Rows) -> NDArray:
+def extremes(X: Samples) -> NDArray:
     """Smallest and largest value of each column, of shape (2, n_features); NaN does not count."""
     lowest, highest = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     for chunk in chunks_of(X, BLOCK_VALUES):
@@ -161,7 +161,7 @@ def extremes(X: Rows) -> NDArray:
     return np.stack([lowest, highest])
 
 
-def gather(X: Rows, rows: NDArray, out: NDArray) -> None:
+def gather(X: Samples, rows: NDArray, out: NDArray) -> None:
     """Write some rows of X into a C-contiguous array of its dtype."""
     if isinstance(X, np.ndarray):
         # The mode spares numpy a buffer; all rows exist.

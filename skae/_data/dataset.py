@@ -10,7 +10,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from skae._data.containers import WINDOW_BLOCKS, Rows, block_rows, gather, is_large
+from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, gather, is_large
 from skae._data.sample import Sample
 from skae._utils import aligned_tensor, as_tensor, torch_dtype
 
@@ -21,7 +21,7 @@ RESIDENT_VALUES = 2_000_000
 
 
 @dataclass(frozen=True)
-class Standardisation:
+class Standardizer:
     """How rows become inputs of a network: centred, of unit overall scale, in its dtype, on its device."""
 
     mean: Tensor
@@ -33,17 +33,17 @@ class Standardisation:
         return rows.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
 
 
-class RowDataset(torch.utils.data.Dataset):
+class SampleDataset(torch.utils.data.Dataset):
     """Some rows of X, each its own target, gathered and standardised only when a batch asks for them.
 
     Parameters
     ----------
-    X : Sample or Rows of shape (n_samples, n_features)
+    X : Sample or Samples of shape (n_samples, n_features)
         Left as it is if the network is on the processor; the rows of an array are standardised and moved once where it
         is not. Few rows are copied.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
-    standardise : Standardisation, default=None
+    standardise : Standardizer, default=None
         Makes them inputs of the network; None leaves them as they are.
     fill : callable, default=None
         Fills in missing values of rows that have been standardised; None where none are missing.
@@ -51,20 +51,20 @@ class RowDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        X: Sample | Rows,
+        X: Sample | Samples,
         y: None = None,
         *,
-        standardise: Standardisation | None = None,
+        standardize: Standardizer | None = None,
         fill: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.fill = fill
         self.sample = sample = X if isinstance(X, Sample) else Sample(X)
-        self._standardise = standardise
+        self._standardize = standardize
         self._resident = None
         small = len(sample) * sample.shape[1] <= RESIDENT_VALUES
-        moved = standardise is not None and standardise.mean.device.type != "cpu" and isinstance(sample.X, np.ndarray)
-        if standardise is not None and (small or moved):
-            self._resident = standardise(aligned_tensor(sample[:]))
+        moved = standardize is not None and standardize.mean.device.type != "cpu" and isinstance(sample.X, np.ndarray)
+        if standardize is not None and (small or moved):
+            self._resident = standardize(aligned_tensor(sample[:]))
 
     @property
     def X(self) -> NDArray:
@@ -86,8 +86,8 @@ class RowDataset(torch.utils.data.Dataset):
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         sample = self.sample
         rows = torch.empty((len(positions), sample.shape[1]), dtype=torch_dtype(sample.dtype))
-        gather(sample.X, positions if sample.rows is None else sample.rows[positions], rows.numpy())
-        return rows if self._standardise is None else self._standardise(rows)
+        gather(sample.X, positions if sample.indices is None else sample.indices[positions], rows.numpy())
+        return rows if self._standardize is None else self._standardize(rows)
 
     def take_filled(self, positions: NDArray) -> Tensor:
         """Gather rows, their missing values filled in."""
@@ -95,18 +95,18 @@ class RowDataset(torch.utils.data.Dataset):
         return rows if self.fill is None else self.fill(rows)
 
 
-class RowBatches:
-    """Iterate over a `RowDataset` in pairs of a batch and its target, which is the batch itself.
+class SampleBatches:
+    """Iterate over a `SampleDataset` in pairs of a batch and its target, which is the batch itself.
 
     Of missing values the batch has what they are filled in with, and the target NaN. Of weighted rows a shuffled pass
     has each as often as its weight says, in the long run where that is no whole number; other passes have each once.
 
     Parameters
     ----------
-    dataset : RowDataset
+    dataset : SampleDataset
         The rows.
     batch_size : int
-        Rows a batch. A last batch of a single row joins the one before, because layers that
+        Samples a batch. A last batch of a single row joins the one before, because layers that
         normalise over the batch cannot take it.
     generator : torch.Generator or None
         Shuffles anew at each pass; None keeps the order.
@@ -116,7 +116,7 @@ class RowBatches:
 
     def __init__(
         self,
-        dataset: RowDataset,
+        dataset: SampleDataset,
         batch_size: int,
         generator: torch.Generator | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
@@ -137,25 +137,25 @@ class RowBatches:
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Positions in the order of a shuffled pass."""
-        n_rows, weights = len(self.dataset), self.dataset.sample.weights
+        n_samples, weights = len(self.dataset), self.dataset.sample.weights
         order = self._shuffled(generator)
         if weights is None:
             return order
         # Systematic sampling; a line search must meet the same rows again.
-        full = self.batch_size >= n_rows
+        full = self.batch_size >= n_samples
         offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
         ends = np.cumsum(weights[order])
-        ticks = (np.arange(n_rows) + offset) * (ends[-1] / n_rows)
-        return order[np.searchsorted(ends, ticks, side="right").clip(max=n_rows - 1)]
+        ticks = (np.arange(n_samples) + offset) * (ends[-1] / n_samples)
+        return order[np.searchsorted(ends, ticks, side="right").clip(max=n_samples - 1)]
 
     def _shuffled(self, generator: torch.Generator) -> NDArray:
         """All positions, in any order; of many values in windows of blocks, so that few are read at a time."""
         sample = self.dataset.sample
         if not is_large(sample.X):
             return torch.randperm(len(sample), generator=generator).numpy()
-        # Rows of large data stay in their order until here.
-        n_blocks = math.ceil(len(sample.X) / block_rows(sample.shape[1]))
-        firsts = sample.first_at(np.arange(n_blocks + 1) * block_rows(sample.shape[1]))
+        # Samples of large data stay in their order until here.
+        n_blocks = math.ceil(len(sample.X) / block_length(sample.shape[1]))
+        firsts = sample.first_at(np.arange(n_blocks + 1) * block_length(sample.shape[1]))
         order, n_filled = np.empty(len(sample), dtype=np.int64), 0
         for window in torch.randperm(n_blocks, generator=generator).split(WINDOW_BLOCKS):
             positions = np.concatenate([np.arange(firsts[block], firsts[block + 1]) for block in window.tolist()])
@@ -165,10 +165,10 @@ class RowBatches:
         return order
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n_rows = len(self.dataset)
-        order = np.arange(n_rows) if self.generator is None else self._drawn(self.generator)
+        n_samples = len(self.dataset)
+        order = np.arange(n_samples) if self.generator is None else self._drawn(self.generator)
         starts = self._starts()
-        for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
+        for start, stop in zip(starts, [*starts[1:], n_samples], strict=True):
             rows = self.dataset.take(order[start:stop])
             batch = rows if self.dataset.fill is None else self.dataset.fill(rows)
             if self.augment is not None:
@@ -176,7 +176,7 @@ class RowBatches:
             yield batch, batch if self.dataset.fill is None else batch.masked_fill(rows.isnan(), torch.nan)
 
 
-class RowValues:
+class PerSampleBuffer:
     """One number for each row of a set, written a batch at a time into memory set aside before.
 
     Small tensors kept one by one would lie scattered where the large ones of each batch have been, and hold on to that
@@ -184,17 +184,17 @@ class RowValues:
 
     Parameters
     ----------
-    n_rows : int
-        Rows of the set.
+    n_samples : int
+        Samples of the set.
 
     Attributes
     ----------
     n_written : int
-        Rows whose number has been written.
+        Samples whose number has been written.
     """
 
-    def __init__(self, n_rows: int) -> None:
-        self.array = np.empty(n_rows)
+    def __init__(self, n_samples: int) -> None:
+        self.array = np.empty(n_samples)
         self.n_written = 0
 
     def append(self, values: Tensor) -> None:
@@ -205,17 +205,19 @@ class RowValues:
 
 
 @torch.inference_mode()
-def map_rows(function: Callable[[Tensor], Tensor], X: Any, n_columns: int, like: Tensor, dtype: DTypeLike) -> Any:
+def apply_in_batches(
+    function: Callable[[Tensor], Tensor], X: Any, n_features: int, asarray_like: Tensor, dtype: DTypeLike
+) -> Any:
     """Send all rows of X through a network, a bounded number at a time.
 
     Parameters
     ----------
     function : callable
-        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_columns). It may be handed a view of X, so it
+        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_features). It may be handed a view of X, so it
         changes nothing in place and multiplies no matrix before it has computed rows of its own.
-    X : Rows or Tensor of shape (n_samples, n_features)
+    X : Samples or Tensor of shape (n_samples, n_features)
         The rows, float32 or float64.
-    n_columns : int
+    n_features : int
         Width of the result.
     like : Tensor
         Has the dtype and lies on the device that the network computes in.
@@ -224,14 +226,14 @@ def map_rows(function: Callable[[Tensor], Tensor], X: Any, n_columns: int, like:
 
     Returns
     -------
-    ndarray or Tensor of shape (n_samples, n_columns)
+    ndarray or Tensor of shape (n_samples, n_features)
         What the function made of the rows, in their order; of a tensor on its device.
     """
     here = isinstance(X, Tensor)
-    result = torch.empty((len(X), n_columns), dtype=torch_dtype(np.dtype(dtype)), device=X.device if here else "cpu")
-    rows = max(EVALUATION_VALUES // max(X.shape[1], n_columns), 1)
+    result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=X.device if here else "cpu")
+    rows = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
     for start in range(0, len(X), rows):
         chunk = slice(start, start + rows)
         some = X[chunk].detach() if here else as_tensor(X[chunk])
-        result[chunk] = function(some.to(like.device, like.dtype))
+        result[chunk] = function(some.to(asarray_like.device, asarray_like.dtype))
     return result if here else result.numpy()

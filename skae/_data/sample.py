@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skae._data.containers import Rows
+from skae._data.containers import Samples
 
 # Whole numbers are taken for repetitions up to so many a row on average; above, repeating would cost too much.
 MOST_REPETITIONS = 10
@@ -22,9 +22,9 @@ class Sample:
 
     Attributes
     ----------
-    X : Rows of shape (n_samples, n_features)
+    X : Samples of shape (n_samples, n_features)
         Where the rows lie; left as it is.
-    rows : ndarray of int or None
+    indices : ndarray of int or None
         Numbers of the rows, in an order of their own and with repetitions; None is every row once.
     weights : ndarray of shape (len(self),) or None
         How much each of them counts beside the others; None is equally.
@@ -32,17 +32,17 @@ class Sample:
         Labels of samples that say the same and stay on one side of a validation split; None is one for each sample.
     """
 
-    X: Rows
-    rows: NDArray | None = None
+    X: Samples
+    indices: NDArray | None = None
     weights: NDArray | None = None
     groups: NDArray | None = None
 
     def __len__(self) -> int:
-        return len(self.X) if self.rows is None else len(self.rows)
+        return len(self.X) if self.indices is None else len(self.indices)
 
     def __getitem__(self, positions: slice | NDArray) -> NDArray:
         """Return the rows at some positions."""
-        return self.X[positions if self.rows is None else self.rows[positions]]
+        return self.X[positions if self.indices is None else self.indices[positions]]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class Sample:
     @property
     def numbers(self) -> NDArray:
         """Numbers of the rows in X."""
-        return np.arange(len(self.X)) if self.rows is None else self.rows
+        return np.arange(len(self.X)) if self.indices is None else self.indices
 
     @property
     def total(self) -> float:
@@ -66,21 +66,21 @@ class Sample:
 
     def first_at(self, numbers: NDArray) -> NDArray:
         """First position of a row of these numbers or above, where positions ascend with the numbers."""
-        return np.minimum(numbers, len(self)) if self.rows is None else np.searchsorted(self.rows, numbers)
+        return np.minimum(numbers, len(self)) if self.indices is None else np.searchsorted(self.indices, numbers)
 
     def take(self, positions: NDArray) -> "Sample":
         """The sample of the rows at some positions."""
-        rows = positions if self.rows is None else self.rows[positions]
+        indices = positions if self.indices is None else self.indices[positions]
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
-        return Sample(self.X, rows, weights, groups)
+        return Sample(self.X, indices, weights, groups)
 
-    def of(self, X: Rows) -> "Sample":
+    def of(self, X: Samples) -> "Sample":
         """The same sample of other values."""
         return replace(self, X=X)
 
-    def spread_out(self, n_rows: int) -> NDArray:
+    def spread_out(self, n_samples: int) -> NDArray:
         """Up to so many of the rows, evenly spread over the order."""
-        return self[np.linspace(0, len(self) - 1, min(len(self), n_rows), dtype=int)]
+        return self[np.linspace(0, len(self) - 1, min(len(self), n_samples), dtype=int)]
 
     def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
         """Sum of what was computed of the rows at some positions."""
@@ -93,15 +93,15 @@ class Sample:
         return np.average(values, axis=0, weights=self.weights)
 
 
-def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
+def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
     """Let each row count as its weight says.
 
-    Rows of weight zero, or next to nothing beside the largest, are left out. Whole numbers are numbers of repetitions,
+    Samples of weight zero, or next to nothing beside the largest, are left out. Whole numbers are numbers of repetitions,
     up to ten a row on average; other weights are relative to their mean.
 
     Parameters
     ----------
-    X : Rows of shape (n_samples, n_features)
+    X : Samples of shape (n_samples, n_features)
         All rows.
     weights : ndarray of shape (n_samples,) or None
         None below zero, some above; None is one each.
@@ -119,7 +119,7 @@ def weighted_sample(X: Rows, weights: NDArray | None) -> Sample:
     return Sample(X, None if np.array_equal(rows, np.arange(len(X))) else rows, relative)
 
 
-def counted_sample(X: Rows, weights: NDArray | None) -> Sample:
+def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
     """Let each row of a chunk count as its weight says, whatever the mean; rows of weight zero are left out.
 
     Raises
@@ -167,7 +167,7 @@ class Reservoir:
 
     Parameters
     ----------
-    n_rows : int
+    n_samples : int
         Most that are kept.
     n_features : int
         Number of columns.
@@ -180,8 +180,8 @@ class Reservoir:
        :doi:`10.1145/3147.3165`
     """
 
-    def __init__(self, n_rows: int, n_features: int, dtype: DTypeLike) -> None:
-        self.n_rows = n_rows
+    def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike) -> None:
+        self.n_samples = n_samples
         self.n_offered = 0
         self.rows = np.zeros((0, n_features), dtype=dtype)
         self.weights = np.zeros(0)
@@ -191,13 +191,13 @@ class Reservoir:
 
     def offer(self, rows: NDArray, weights: NDArray, random: np.random.RandomState) -> None:
         """Let rows take the places of others by chance."""
-        free = self.n_rows - len(self)
+        free = self.n_samples - len(self)
         self.rows = np.concatenate([self.rows, rows[:free]])
         self.weights = np.concatenate([self.weights, weights[:free]])
         rest, its_weights = rows[free:], weights[free:]
         numbers = self.n_offered + min(free, len(rows)) + np.arange(len(rest))
         places = (random.uniform(size=len(rest)) * (numbers + 1)).astype(int)
-        stays = places < self.n_rows
+        stays = places < self.n_samples
         self.rows[places[stays]], self.weights[places[stays]] = rest[stays], its_weights[stays]
         self.n_offered += len(rows)
 

@@ -8,8 +8,17 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from skae._data.array_api import check_kind, float_dtypes, on_host
-from skae._data.containers import Rows, SparseRows, StoredRows, as_rows, chunks_of, extremes, is_large, lies_in_file
+from skae._data.array_api import check_kind, float_dtypes, to_numpy
+from skae._data.containers import (
+    Samples,
+    SparseSamples,
+    StoredSamples,
+    as_samples,
+    chunks_of,
+    extremes,
+    is_large,
+    lies_in_file,
+)
 from skae._data.sample import Sample
 
 # Values of a file that are checked at a time.
@@ -18,12 +27,12 @@ CHECKED_VALUES = 1_000_000
 
 def values_missing(sample: Sample) -> bool:
     """Whether any value is NaN."""
-    if isinstance(sample.X, SparseRows):
+    if isinstance(sample.X, SparseSamples):
         return bool(np.isnan(sample.X.matrix.data).any())
     return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHECKED_VALUES))
 
 
-def check_columns(sample: Sample) -> None:
+def check_features(sample: Sample) -> None:
     """Refuse columns without any value."""
     there = np.zeros(sample.shape[1], dtype=bool)
     for chunk in chunks_of(sample, CHECKED_VALUES):
@@ -38,20 +47,20 @@ def check_columns(sample: Sample) -> None:
 
 def present(X: Any) -> Any:
     """The values of X that are there, of a sparse X those that it stores, of a file the extremes, as a vector."""
-    values = X.matrix.data if isinstance(X, SparseRows) else extremes(X) if isinstance(X, StoredRows) else X
+    values = X.matrix.data if isinstance(X, SparseSamples) else extremes(X) if isinstance(X, StoredSamples) else X
     return values[~np.isnan(values)]
 
 
-def n_present(X: Rows) -> NDArray:
+def n_present(X: Samples) -> NDArray:
     """Number of values that each row has, at least one."""
     return np.concatenate(
         [np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1.0) for chunk in chunks_of(X, CHECKED_VALUES)]
     )
 
 
-def _group_labels(X, groups):
+def check_groups(X, groups):
     """Number the groups of the samples of X from zero."""
-    groups = column_or_1d(on_host(groups), warn=True)
+    groups = column_or_1d(to_numpy(groups), warn=True)
     if len(groups) != X.shape[0]:
         raise ValueError(
             f"groups has {len(groups)} labels, but X has {X.shape[0]} samples. Pass one label for each sample."
@@ -65,32 +74,32 @@ def _group_labels(X, groups):
     return labels
 
 
-def validated_rows(estimator, X, method):
-    """Rows for a method of a fitted estimator, dense or sparse, in floating point."""
-    rows = _validated(estimator, X, reset=False)
+def validated_samples(estimator, X, method):
+    """Samples for a method of a fitted estimator, dense or sparse, in floating point."""
+    rows = validate_samples(estimator, X, reset=False)
     check_kind(X, estimator, "mean_", method)
     return rows
 
 
-def _validated(estimator, X, **options):
-    """Rows in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
+def validate_samples(estimator, X, **options):
+    """Samples in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
     X = X.detach() if isinstance(X, torch.Tensor) else X
     checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
     if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
-        return as_rows(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
+        return as_samples(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
     validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
     for chunk in chunks_of(X, CHECKED_VALUES):
         check_array(X[chunk], estimator=estimator, input_name="X", **checks)
-    return StoredRows(X)
+    return StoredSamples(X)
 
 
-def _weights(X, sample_weight):
+def check_sample_weight(X, sample_weight):
     """Weights of rows as floating-point numbers; None where there are none."""
     if sample_weight is None:
         return None
     # Of X only the number of rows is asked for: it may be of another kind.
     weights = _check_sample_weight(
-        on_host(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
+        to_numpy(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
     )
     if not weights.any():  # scikit-learn refuses that itself from 1.9 on
         raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")

@@ -11,7 +11,7 @@ from sklearn.utils.validation import _num_features, check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._display.canvas import COLOURS, one_axes, pyplot
-from skae._display.fitted import autoencoder_of, linear_twin
+from skae._display.fitted import autoencoder_of, pca_baseline
 
 # Largest bottleneck that is tried unless told otherwise.
 LARGEST = 32
@@ -81,7 +81,7 @@ class BottleneckDisplay:
         estimator : AutoEncoderTransformer or Pipeline
             Need not be fitted; a pipeline ends with the autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows, of which each fold is held out in turn.
+            Samples, of which each fold is held out in turn.
         y : array-like of shape (n_samples,), default=None
             For splitters and scorers that ask for it.
         n_components : sequence of int, default=None
@@ -241,7 +241,7 @@ def _cross_validated(estimators, X, y, options):
 def _with_pca(estimator, param_name, size):
     """A copy of an estimator with PCA of this size in the place of the autoencoder."""
     step = param_name.removesuffix("n_components").removesuffix("__")
-    twin = linear_twin(autoencoder_of(estimator.get_params()[step] if step else estimator), int(size))
+    twin = pca_baseline(autoencoder_of(estimator.get_params()[step] if step else estimator), int(size))
     return clone(estimator).set_params(**{step: twin}) if step else twin
 
 

@@ -35,7 +35,7 @@ def one_axes(caller, ax, size=(6.4, 4.4)):
 
 
 def axes_grid(caller, ax, shape, size, layout="compressed"):
-    """Rows and columns of axes: new ones, those handed in, or a division of the one handed in.
+    """Samples and columns of axes: new ones, those handed in, or a division of the one handed in.
 
     Raises
     ------

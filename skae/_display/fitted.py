@@ -12,9 +12,9 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import on_host
-from skae._data.dataset import map_rows
-from skae._data.validation import validated_rows
+from skae._data.array_api import to_numpy
+from skae._data.dataset import apply_in_batches
+from skae._data.validation import validated_samples
 
 
 def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:
@@ -53,7 +53,7 @@ class Fitted:
         return hasattr(self.before, "inverse_transform") and dtype.kind in "biuf"
 
     def undone(self, rows: NDArray) -> NDArray:
-        """Rows of the autoencoder as rows of X."""
+        """Samples of the autoencoder as rows of X."""
         return rows if self.before is None else dense(self.before.inverse_transform(rows))
 
     def codes(self, X: Any) -> NDArray:
@@ -85,14 +85,14 @@ def fitted_parts(estimator: Any) -> Fitted:
 
 
 def dense(rows: Any) -> NDArray:
-    """Rows of whatever container as a dense array of floats."""
+    """Samples of whatever container as a dense array of floats."""
     array = np.asarray(rows.toarray() if scipy.sparse.issparse(rows) else rows)
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
-def first_rows(X: Any, n_rows: int) -> Any:
+def first_samples(X: Any, n_samples: int) -> Any:
     """The first rows of X, in its container."""
-    return _safe_indexing(X, np.arange(min(n_rows, _num_samples(X))))
+    return _safe_indexing(X, np.arange(min(n_samples, _num_samples(X))))
 
 
 def reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
@@ -100,7 +100,7 @@ def reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
     return np.asarray(autoencoder.inverse_transform(np.asarray(autoencoder.transform(X))))
 
 
-def linear_twin(autoencoder: AutoEncoderTransformer, n_components: int | None = None) -> AutoEncoderTransformer:
+def pca_baseline(autoencoder: AutoEncoderTransformer, n_components: int | None = None) -> AutoEncoderTransformer:
     """PCA by the same rules, for sparse and incomplete rows too, with as many codes unless told otherwise."""
     wanted = autoencoder.n_components if n_components is None else n_components
     return AutoEncoderTransformer(wanted, activation="identity", max_epochs=0, allow_nan=autoencoder.allow_nan)
@@ -113,24 +113,24 @@ def has_pca(autoencoder: AutoEncoderTransformer) -> bool:
 
 def pca_rows(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
     """Reconstructions of X by the PCA that the network started at and keeps."""
-    module, X = autoencoder.net_.module_, on_host(validated_rows(autoencoder, X, "transform"))
-    return map_rows(lambda x: _pca_pass(module, x), X, X.shape[1], module.mean, X.dtype)
+    module, X = autoencoder.net_.module_, to_numpy(validated_samples(autoencoder, X, "transform"))
+    return apply_in_batches(lambda x: _pca_pass(module, x), X, X.shape[1], module.mean, X.dtype)
 
 
 def pca_score(autoencoder: AutoEncoderTransformer, X: Any) -> float:
     """What `score` would be of that PCA."""
-    module, X = autoencoder.net_.module_, on_host(validated_rows(autoencoder, X, "transform"))
+    module, X = autoencoder.net_.module_, to_numpy(validated_samples(autoencoder, X, "transform"))
 
     def squares(x):
         differences = torch.stack([_pca_pass(module, x) - x, x - module.mean])
         return differences.masked_fill_(x.isnan(), 0.0).cpu().double().square().sum(dim=2).T
 
-    errors, offsets = map_rows(squares, X, 2, module.mean, np.float64).sum(axis=0)
+    errors, offsets = apply_in_batches(squares, X, 2, module.mean, np.float64).sum(axis=0)
     return float(1.0 - errors / offsets) if offsets > 0 else float(errors == 0)
 
 
 @torch.no_grad()
 def _pca_pass(module, x):
-    """Rows through the principal directions and back."""
-    codes = module.standardised(x) @ module.core.pca_encoding.T
-    return torch.addcmul(module.mean, codes @ module.core.pca_decoding, module.scale)
+    """Samples through the principal directions and back."""
+    codes = module.standardized(x) @ module.network.pca_encoding.T
+    return torch.addcmul(module.mean, codes @ module.network.pca_decoding, module.scale)

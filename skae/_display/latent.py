@@ -16,11 +16,11 @@ from skae._display.canvas import (
     resolved_image_shape,
     without_ticks,
 )
-from skae._display.fitted import dense, first_rows, fitted_parts
+from skae._display.fitted import dense, first_samples, fitted_parts
 
 # More numbers than this are values, fewer are names of classes.
 MOST_CLASSES = 20
-# Rows that say how dark and bright images are.
+# Samples that say how dark and bright images are.
 ROWS_FOR_LIMITS = 1000
 
 
@@ -61,7 +61,7 @@ class LatentDisplay:
 
     See Also
     --------
-    ReconstructionDisplay : Rows and what comes back of them.
+    ReconstructionDisplay : Samples and what comes back of them.
     LatentLoadingsDisplay : Which features drive which code.
 
     Examples
@@ -93,7 +93,7 @@ class LatentDisplay:
         estimator : AutoEncoderTransformer or Pipeline
             Fitted; a pipeline ends with the autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Samples in the units of the training rows.
         y : array-like of shape (n_samples,), default=None
             Labels. Words, booleans and up to twenty different whole numbers are classes and get a legend; other
             numbers are values and get a colour bar.
@@ -136,7 +136,7 @@ class LatentDisplay:
         sides = resolved_image_shape(image_shape, fitted.autoencoder.input_shape, example.shape[1])
         images = limits = None
         if sides is not None:
-            shown = dense(first_rows(X if fitted.undoes(X) else fitted.inputs(X), ROWS_FOR_LIMITS))
+            shown = dense(first_samples(X if fitted.undoes(X) else fitted.inputs(X), ROWS_FOR_LIMITS))
             limits = float(np.nanmin(shown)), float(np.nanmax(shown))
             grid, filled = _grid_of_codes(codes, components, n_images)
             rows = np.full((n_images**2, example.shape[1]), np.nan)
@@ -205,9 +205,9 @@ class LatentDisplay:
             style = {"color": CATEGORY_COLOURS[colour], "marker": CATEGORY_MARKERS[turn % len(CATEGORY_MARKERS)]}
             own = codes[labels == label]
             self.scatters_.append(self.ax_.scatter(*own.T, s=_area(codes), label=str(label), linewidths=0, **style))
-        n_columns = 1 + (len(self.scatters_) - 1) // 20
+        n_features = 1 + (len(self.scatters_) - 1) // 20
         outside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "handletextpad": 0.2}
-        self.ax_.legend(markerscale=2.0, ncols=n_columns, **outside)
+        self.ax_.legend(markerscale=2.0, ncols=n_features, **outside)
 
     def _plot_images(self, low, high, cmap):
         """All images side by side, each at the place of its codes."""
@@ -228,7 +228,7 @@ class LatentDisplay:
 
 
 def _decoded(fitted, X, codes):
-    """Rows of codes, in the units of X where the steps before can be undone."""
+    """Samples of codes, in the units of X where the steps before can be undone."""
     rows = np.asarray(fitted.autoencoder.inverse_transform(codes))
     return fitted.undone(rows) if fitted.undoes(X) else rows
 

@@ -7,10 +7,10 @@ import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from skae._data.validation import validated_rows
+from skae._data.validation import validated_samples
 from skae._display.canvas import as_images, axes_grid, label_row, pyplot, resolved_image_shape, without_ticks
 from skae._display.fitted import fitted_parts
-from skae._network.projection import average_jacobian, code_jacobians, row_jacobians
+from skae._network.projection import average_jacobian, decoder_jacobians, encoder_jacobians
 from skae._utils import aligned_tensor
 
 AVERAGES = ("mean", "rms")
@@ -102,7 +102,7 @@ class LatentLoadingsDisplay:
         components=None,
         image_shape="auto",
         feature_names=None,
-        n_rows=256,
+        n_samples=256,
         ax=None,
         cmap=None,
     ):
@@ -113,7 +113,7 @@ class LatentLoadingsDisplay:
         estimator : AutoEncoderTransformer or Pipeline
             Fitted; a pipeline ends with the autoencoder, and features are what the steps before hand to it.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows. Rows far beyond those do not count in the derivatives of the codes,
+            Samples in the units of the training rows. Samples far beyond those do not count in the derivatives of the codes,
             which are found by a search there.
         average : {"mean", "rms"}, default="mean"
             "mean" keeps signs, which may cancel; "rms", the root of the mean square, does neither.
@@ -126,8 +126,8 @@ class LatentLoadingsDisplay:
             the estimator's ``input_shape``.
         feature_names : sequence of str, default=None
             Names of the features. None takes those that the autoencoder or the step before it knows.
-        n_rows : int, default=256
-            Rows to average over at most, evenly spaced in X.
+        n_samples : int, default=256
+            Samples to average over at most, evenly spaced in X.
         ax : matplotlib Axes or array of Axes, default=None
             Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
         cmap : str or matplotlib Colormap, default=None
@@ -156,13 +156,13 @@ class LatentLoadingsDisplay:
             raise ValueError(f"average={average!r} must be 'mean' or 'rms'.")
         if step not in STEPS:
             raise ValueError(f"step={step!r} must be 'spread' or 'unit'.")
-        if not isinstance(n_rows, Integral) or n_rows < 1:
-            raise ValueError(f"n_rows={n_rows!r} must be an integer of at least 1.")
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         chosen = _codes_to_draw(components, n_codes)
         names = fitted.feature_names() if feature_names is None else feature_names
         if names is not None and len(names) != n_features:
             raise ValueError(f"feature_names holds {len(names)} names, but there are {n_features} features.")
-        rows = np.unique(np.linspace(0, _num_samples(X) - 1, n_rows).round().astype(int))
+        rows = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
         loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, rows)), average == "mean", step)
         return cls(
             encoder=loadings[0][:, chosen],
@@ -274,11 +274,11 @@ def _codes_to_draw(components, n_components):
 
 def _loadings(autoencoder, X, signed, step):
     """Average effects of encoder and decoder, of shape (2, n_features, n_components), in units of the data."""
-    module, rows = autoencoder.net_.module_, validated_rows(autoencoder, X, "transform")
-    core, n_features = module.core, autoencoder.n_features_in_
+    module, rows = autoencoder.net_.module_, validated_samples(autoencoder, X, "transform")
+    network, n_features = module.network, autoencoder.n_features_in_
     with torch.no_grad():
-        x = module.standardised(aligned_tensor(rows[:]).to(module.mean))
-        codes, smooth = core.encode(x), core.smooth_codes(x)
+        x = module.standardized(aligned_tensor(rows[:]).to(module.mean))
+        codes, smooth = network.encode(x), network.smooth_codes(x)
         near = (codes == smooth).all(dim=1)
         if step == "spread" and len(x) < 2:
             raise ValueError("step='spread' needs at least 2 rows, but X has 1. Pass more rows, or step='unit'.")
@@ -287,8 +287,8 @@ def _loadings(autoencoder, X, signed, step):
                 f"None of the {len(x)} rows is near the training rows: their codes are found by a search and have no "
                 "derivatives. Pass rows like the training rows."
             )
-        encoder = average_jacobian(code_jacobians, core.smooth_codes, x[near], codes.shape[1], signed)
-        decoder = average_jacobian(row_jacobians, core.decode, codes, n_features, signed)
+        encoder = average_jacobian(encoder_jacobians, network.smooth_codes, x[near], codes.shape[1], signed)
+        decoder = average_jacobian(decoder_jacobians, network.decode, codes, n_features, signed)
         unit = module.code_unit / module.scale
         if step == "unit":
             encoder, decoder = encoder * unit, decoder / unit

@@ -8,10 +8,10 @@ import numpy as np
 from skae._display.canvas import COLOURS, as_images, axes_grid, label_row, pyplot, resolved_image_shape, show_image
 from skae._display.fitted import (
     dense,
-    first_rows,
+    first_samples,
     fitted_parts,
     has_pca,
-    linear_twin,
+    pca_baseline,
     pca_rows,
     pca_score,
     reconstructed,
@@ -24,13 +24,13 @@ PROFILE_SIDES = (2.6, 1.8)
 
 
 class ReconstructionDisplay:
-    """Rows, and what comes back of them from an autoencoder and from PCA with as many numbers.
+    """Samples, and what comes back of them from an autoencoder and from PCA with as many numbers.
 
     It is recommended to create one by `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
-    rows : dict of str to ndarray of shape (n_rows, n_features)
+    rows : dict of str to ndarray of shape (n_samples, n_features)
         What to draw, by name, the originals first.
     image_shape : tuple of int or None, default=None
         Height and width of the images that rows are, behind a 3 for colours. None draws rows as lines over the
@@ -41,7 +41,7 @@ class ReconstructionDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        Of shape (n_kinds, n_rows) for images: originals above reconstructions. For profiles as many as there are
+        Of shape (n_kinds, n_samples) for images: originals above reconstructions. For profiles as many as there are
         rows, up to four beside each other.
     artists_ : dict of str to list
         The image or line of each row, by name.
@@ -59,7 +59,7 @@ class ReconstructionDisplay:
     >>> from skae import AutoEncoderTransformer, ReconstructionDisplay
     >>> X = load_digits().data
     >>> autoencoder = AutoEncoderTransformer(8, max_epochs=5, random_state=0).fit(X[:300])
-    >>> display = ReconstructionDisplay.from_estimator(autoencoder, X[300:], n_rows=5, image_shape=(8, 8))
+    >>> display = ReconstructionDisplay.from_estimator(autoencoder, X[300:], n_samples=5, image_shape=(8, 8))
     >>> display.axes_.shape
     (3, 5)
     """
@@ -70,7 +70,7 @@ class ReconstructionDisplay:
         self.scores = scores
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_rows=8, image_shape="auto", X_train=None, ax=None, cmap="gray"):
+    def from_estimator(cls, estimator, X, *, n_samples=8, image_shape="auto", X_train=None, ax=None, cmap="gray"):
         """Draw the first rows of X and their reconstructions.
 
         Parameters
@@ -79,14 +79,14 @@ class ReconstructionDisplay:
             Fitted; a pipeline ends with the autoencoder. Images are in the units of X if the steps before can be
             undone; otherwise everything is drawn as the autoencoder is handed it.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Rows in the units of the training rows; all of them count in the shares of variance.
-        n_rows : int, default=8
+            Samples in the units of the training rows; all of them count in the shares of variance.
+        n_samples : int, default=8
             How many rows to draw.
         image_shape : "auto", tuple of int or None, default="auto"
             Height and width of the images that rows are, behind a 1 or 3 for channels. None draws lines over the
             features. "auto" is the estimator's ``input_shape``.
         X_train : {array-like, sparse matrix or array} of shape (n_train, n_features), default=None
-            Rows to fit PCA on. None takes the PCA that the autoencoder started at; with ``linear_skip=False`` there
+            Samples to fit PCA on. None takes the PCA that the autoencoder started at; with ``linear_skip=False`` there
             is none, and it is left out.
         ax : matplotlib Axes or array of Axes, default=None
             Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
@@ -101,7 +101,7 @@ class ReconstructionDisplay:
         Raises
         ------
         ValueError
-            If ``n_rows``, ``image_shape`` or ``ax`` is not as described, or X does not have the estimator's features.
+            If ``n_samples``, ``image_shape`` or ``ax`` is not as described, or X does not have the estimator's features.
         TypeError
             If there is no autoencoder.
         ImportError
@@ -109,14 +109,14 @@ class ReconstructionDisplay:
         """
         pyplot(f"{cls.__name__}.from_estimator")
         fitted = fitted_parts(estimator)
-        if not isinstance(n_rows, Integral) or n_rows < 1:
-            raise ValueError(f"n_rows={n_rows!r} must be an integer of at least 1.")
-        autoencoder, inputs, some = fitted.autoencoder, fitted.inputs(X), first_rows(X, n_rows)
-        seen = first_rows(inputs, n_rows)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
+        autoencoder, inputs, some = fitted.autoencoder, fitted.inputs(X), first_samples(X, n_samples)
+        seen = first_samples(inputs, n_samples)
         rows = {"autoencoder": reconstructed(autoencoder, seen)}
         scores = {"autoencoder": autoencoder.score(inputs)}
         if X_train is not None:
-            pca = linear_twin(autoencoder).fit(fitted.inputs(X_train))
+            pca = pca_baseline(autoencoder).fit(fitted.inputs(X_train))
             rows["PCA"], scores["PCA"] = reconstructed(pca, seen), pca.score(inputs)
         elif has_pca(autoencoder):
             rows["PCA"], scores["PCA"] = pca_rows(autoencoder, seen), pca_score(autoencoder, inputs)
@@ -180,16 +180,16 @@ class ReconstructionDisplay:
 
     def _plot_profiles(self, ax):
         """One axes for each row, with a line for each kind."""
-        n_rows = len(next(iter(self.rows.values())))
-        n_columns = min(n_rows, PROFILE_COLUMNS)
-        shape = math.ceil(n_rows / n_columns), n_columns
+        n_samples = len(next(iter(self.rows.values())))
+        n_features = min(n_samples, PROFILE_COLUMNS)
+        shape = math.ceil(n_samples / n_features), n_features
         size = PROFILE_SIDES[0] * shape[1], PROFILE_SIDES[1] * shape[0] + 0.6
         self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size, layout="constrained")
         self.artists_ = {name: [] for name in self.rows}
         for index, one in enumerate(self.axes_.flat):
-            one.set_visible(index < n_rows)
+            one.set_visible(index < n_samples)
             for name, values in self.rows.items():
-                if index < n_rows:
+                if index < n_samples:
                     style = {"color": COLOURS[name], "linewidth": 2.5 if name == "original" else 1.2}
                     style["alpha"] = 0.3 if name == "original" else 1.0
                     self.artists_[name] += one.plot(values[index], label=self._label(name, ", "), **style)

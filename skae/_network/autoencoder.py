@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skae._network.architecture import Architecture
-from skae._network.custom import UsersStack
-from skae._network.inverse_link import Link
-from skae._network.layers import TiedDecoder, conv_stacks, dense_stack, draw_weights, fill_buffers, last_layer, weighty
-from skae._network.projection import all_within, nearness, refined_codes, rows_beyond
-from skae._pca.components import PrincipalDirections
+from skae._network.custom import CustomModuleHalf
+from skae._network.inverse_link import InverseLink
+from skae._network.layers import (
+    TiedDecoder,
+    conv_stacks,
+    dense_stack,
+    draw_weights,
+    fill_buffers,
+    last_layer,
+    weight_layers,
+)
+from skae._network.projection import all_within, nearness, refined_codes, samples_beyond
+from skae._pca.components import PrincipalComponents
 
 # Corrections fade out between once and twice this many times the reach of the training rows: a row that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
@@ -59,7 +67,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
     and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
-    and ``x_hat = g(z)``. Rows are centred and of unit scale, and so are the codes of PCA. What was learnt,
+    and ``x_hat = g(z)``. Samples are centred and of unit scale, and so are the codes of PCA. What was learnt,
     ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for rows that reach far
     beyond the training rows, where PCA remains. Such a row's code is then moved to where its reconstruction is
     better, because the decoder cannot know that an ordinary code belongs to a wild row.
@@ -73,7 +81,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     Notes
     -----
-    The weights are unset until `start_at` or `load_state_dict` fills them. The linear path is learnt in units
+    The weights are unset until `init_from_pca` or `load_state_dict` fills them. The linear path is learnt in units
     in which every column has a spread of about one, as the stacks are.
     """
 
@@ -94,8 +102,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
             shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
-        self.link = None if sizes.link == "identity" else Link(sizes.link, n_features, dtype)
-        self.encoder = self.decoder = self.encoding = self.decoding = self.log_variance_head = None
+        self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
+        self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = self.log_variance_head = None
         if sizes.variational:
             self.register_buffer("log_variance_at_start", torch.empty(n_components, dtype=dtype))
         if sizes.kind == "pca":
@@ -104,46 +112,46 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if sizes.gated:
             self.gates = nn.Parameter(torch.zeros(2, dtype=dtype))
         if sizes.linear_skip and sizes.kind != "tied":
-            self.encoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
-            self.decoding = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+            self.linear_encoder = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
+            self.linear_decoder = nn.Parameter(torch.empty((n_components, n_features), dtype=dtype))
         if sizes.variational:
             width = n_features if sizes.kind == "module" else last_layer(self.encoder).in_features
             self.log_variance_head = nn.utils.skip_init(nn.Linear, width, n_components, dtype=dtype)
 
     @torch.no_grad()
-    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+    def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
         """Take over spread and directions, and draw the first weights of the stacks."""
-        scale = directions.scale
-        spread = directions.column_scale / scale
+        scale = pca.scale
+        spread = pca.feature_std / scale
         spread = np.where(spread > 0, np.sqrt(np.square(spread) + SPREAD_FLOOR), 0.0)
         gain = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         values = {"input_gain": gain, "output_gain": spread}
         if self.architecture.linear_skip:
-            unit = code_unit(directions) / scale
-            values["pca_encoding"] = directions.components / unit[:, np.newaxis]
-            values["pca_decoding"] = directions.components * unit[:, np.newaxis]
-            reach = directions.column_reach / scale
+            unit = code_unit(pca) / scale
+            values["pca_encoding"] = pca.components / unit[:, np.newaxis]
+            values["pca_decoding"] = pca.components * unit[:, np.newaxis]
+            reach = pca.feature_max_abs / scale
             values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant columns limit nothing
-            values["code_limit"] = LEARNING_REACH * (directions.code_reach / scale / unit + 1.0)
+            values["code_limit"] = LEARNING_REACH * (pca.code_max_abs / scale / unit + 1.0)
         if self.architecture.variational:
             # Of a Gaussian with the principal directions as factors and PCA's error as noise.
-            variances = directions.explained_variance / scale**2
+            variances = pca.explained_variance / scale**2
             noise = max(1.0 - variances.sum() / len(spread), RELATIVE_NOISE_FLOOR)
             values["log_variance_at_start"] = -np.log1p(variances / noise)
         fill_buffers(self, values)
         if self.link is not None:
-            self.link.start_at(directions.mean, directions.column_reach, scale)
+            self.link.init_from_pca(pca.mean, pca.feature_max_abs, scale)
             self.link.on.fill_(not self.architecture.linear_skip)
         for stack in self._stacks():
-            self._draw(weighty(stack), generator)
+            self._draw(weight_layers(stack), generator)
             if self.architecture.linear_skip and not self.architecture.gated:
                 last_layer(stack).weight.zero_()
         if self.log_variance_head is not None:
             nn.init.zeros_(self.log_variance_head.weight)
             nn.init.zeros_(self.log_variance_head.bias)
-        if self.encoding is not None and self.decoding is not None:
-            self.encoding.copy_(self.pca_encoding * self.output_gain)
-            self.decoding.copy_(self.pca_decoding * self.input_gain)
+        if self.linear_encoder is not None and self.linear_decoder is not None:
+            self.linear_encoder.copy_(self.pca_encoding * self.output_gain)
+            self.linear_decoder.copy_(self.pca_decoding * self.input_gain)
 
     def _draw(self, layers: Iterable[nn.Module], generator: torch.Generator) -> None:
         """Draw weights, but for a user's own network, which brings its own."""
@@ -151,7 +159,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             draw_weights(layers, generator)
 
     @torch.no_grad()
-    def set_off(self, share: float, generator: torch.Generator) -> None:
+    def perturb_output_layers(self, share: float, generator: torch.Generator) -> None:
         """Draw the last layers, scaled by the root of a share: a little off PCA better optima are found than from it.
 
         Without a linear path they have been drawn already; gates open instead.
@@ -163,7 +171,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
                 draw_weights([last_layer(stack)], generator)
                 last_layer(stack).weight.mul_(math.sqrt(share))
 
-    def begin(self) -> None:
+    def enable_inverse_link(self) -> None:
         """Leave PCA's range for the link's, which is what will be trained."""
         if self.link is not None:
             self.link.on.fill_(True)
@@ -189,9 +197,9 @@ class FeedForwardAutoEncoder(AutoEncoder):
         correction = self._correction(0, inputs)
         if not self.architecture.linear_skip:
             return correction
-        if self.encoding is None:
+        if self.linear_encoder is None:
             return x @ self.pca_encoding.T + correction
-        return torch.addmm(correction, inputs, self.encoding.T)
+        return torch.addmm(correction, inputs, self.linear_encoder.T)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map centred rows to codes of unit scale."""
@@ -200,7 +208,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return z  # no training row is beyond the limits
         if all_within(self.input_limit, x) and all_within(self.code_limit / CODE_REACH, z):
             return z
-        far = rows_beyond(self.input_limit, x) | rows_beyond(self.code_limit / CODE_REACH, z)
+        far = samples_beyond(self.input_limit, x) | samples_beyond(self.code_limit / CODE_REACH, z)
         far = far.nonzero()[:, 0]
         return z.index_copy(0, far, self._encode_far(x[far]))
 
@@ -208,8 +216,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Map rows that no training row is like, or whose codes are like no other."""
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
         learnt = self._correction(0, inputs)
-        if self.encoding is not None:
-            learnt = inputs @ (self.encoding - self.pca_encoding * self.output_gain).T + learnt
+        if self.linear_encoder is not None:
+            learnt = inputs @ (self.linear_encoder - self.pca_encoding * self.output_gain).T + learnt
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
         exact = in_double(self)
@@ -235,32 +243,32 @@ class FeedForwardAutoEncoder(AutoEncoder):
         correction = self._correction(1, z)
         if not self.architecture.linear_skip:
             return correction * self.output_gain
-        if self.decoding is None:
+        if self.linear_decoder is None:
             x_hat = torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
         else:
-            x_hat = torch.addmm(correction, z, self.decoding) * self.output_gain
+            x_hat = torch.addmm(correction, z, self.linear_decoder) * self.output_gain
         if self.training or all_within(self.code_limit, z):
             return x_hat
-        far = rows_beyond(self.code_limit, z).nonzero()[:, 0]
+        far = samples_beyond(self.code_limit, z).nonzero()[:, 0]
         return x_hat.index_copy(0, far, self._predict_far(z[far]))
 
     def _predict_far(self, z: Tensor) -> Tensor:
         """The same for codes that are like none that were learnt from."""
         codes = z.clamp(-self.code_limit, self.code_limit)
         learnt = self._correction(1, codes)
-        if self.decoding is not None:
-            learnt = codes @ (self.decoding - self.pca_decoding * self.input_gain) + learnt
+        if self.linear_decoder is not None:
+            learnt = codes @ (self.linear_decoder - self.pca_decoding * self.input_gain) + learnt
         return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
 
 
 @torch.inference_mode(False)
-def in_double(core: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
+def in_double(network: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
     """The same in double precision, where the device has it; in single, rounding would decide about steps.
 
     A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
     """
-    known = core.pca_encoding.dtype == torch.float64 or core.pca_encoding.device.type == "mps"
-    return core if known else copy.deepcopy(core).double()
+    known = network.pca_encoding.dtype == torch.float64 or network.pca_encoding.device.type == "mps"
+    return network if known else copy.deepcopy(network).double()
 
 
 def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
@@ -268,7 +276,7 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
     sizes = architecture
     if sizes.kind == "module":
         module = copy.deepcopy(sizes.module).to(dtype)
-        return UsersStack(module, "encode"), UsersStack(module, "decode")
+        return CustomModuleHalf(module, "encode"), CustomModuleHalf(module, "decode")
     if sizes.kind == "conv":
         return conv_stacks(sizes, dtype)
     encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)
@@ -277,6 +285,6 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
     return encoder, dense_stack((sizes.n_components, *sizes.decoder_sizes, sizes.n_features), sizes, dtype)
 
 
-def code_unit(directions: PrincipalDirections) -> NDArray:
+def code_unit(pca: PrincipalComponents) -> NDArray:
     """Standard deviation along each direction, kept away from zero."""
-    return np.maximum(np.sqrt(directions.explained_variance), MIN_CODE_SCALE * directions.scale)
+    return np.maximum(np.sqrt(pca.explained_variance), MIN_CODE_SCALE * pca.scale)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 _CONSTRUCTION = threading.Lock()
 
 
-class UsersStack(nn.Module):
+class CustomModuleHalf(nn.Module):
     """One direction of a user's own network.
 
     Parameters
@@ -30,7 +30,7 @@ class UsersStack(nn.Module):
         return getattr(self.module, self.direction)(values)
 
 
-def users_module(module: "nn.Module | type[nn.Module]", n_features: int, n_components: int, seed: int) -> nn.Module:
+def custom_module(module: "nn.Module | type[nn.Module]", n_features: int, n_components: int, seed: int) -> nn.Module:
     """Make a network of a class, or take the instance, and check that it does what is asked of it.
 
     Parameters
@@ -69,11 +69,13 @@ def users_module(module: "nn.Module | type[nn.Module]", n_features: int, n_compo
 def _check_shapes(module, n_features, n_components):
     """Send two rows through and look at what comes out."""
     mode = module.training
-    like = next(module.parameters(), torch.empty(0))
+    asarray_like = next(module.parameters(), torch.empty(0))
     with torch.no_grad():
         module.eval()
         for name, width_in, width_out in (("encode", n_features, n_components), ("decode", n_components, n_features)):
-            result = getattr(module, name)(torch.zeros(2, width_in, dtype=like.dtype, device=like.device))
+            result = getattr(module, name)(
+                torch.zeros(2, width_in, dtype=asarray_like.dtype, device=asarray_like.device)
+            )
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             if shape != (2, width_out):
                 raise ValueError(

@@ -11,12 +11,12 @@ from skae._network.layers import fill_buffers
 NEAREST_TO_CERTAIN = 0.05
 
 
-class Link(nn.Module):
+class InverseLink(nn.Module):
     """Makes a mean within its range of what a decoder computes: a probability or a rate.
 
     The decoder's values are steps from the mean of the training rows; the link is the logistic function or the
     exponential, with offset and slope of a column such that small steps stay what they are. Before training it is
-    off: the values are PCA's, and end at the range. Rows and values are centred and of unit scale.
+    off: the values are PCA's, and end at the range. Samples and values are centred and of unit scale.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Link(nn.Module):
         for name in ("mean", "offset", "slope", "highest"):
             self.register_buffer(name, torch.empty(n_features, dtype=dtype))
 
-    def start_at(self, mean: NDArray, reach: NDArray, scale: float) -> None:
+    def init_from_pca(self, mean: NDArray, reach: NDArray, scale: float) -> None:
         """Take over location, largest distance from it, and overall scale, all in units of the data.
 
         A column that is nearly constant is treated as if it were less so.

@@ -49,12 +49,14 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
     for n_in, n_out in pairwise(sizes[:-1]):
         # An ordinary layer would draw its weights from torch's global generator.
         layers.append(nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype))
-        layers += between(n_out, architecture, dtype)
+        layers += activation_block(n_out, architecture, dtype)
     layers.append(nn.utils.skip_init(nn.Linear, *sizes[-2:], dtype=dtype))
     return nn.Sequential(*layers)
 
 
-def between(width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False) -> list[nn.Module]:
+def activation_block(
+    width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False
+) -> list[nn.Module]:
     """What stands between two layers: normalisation, the activation, dropout."""
     layers: list[nn.Module] = []
     if architecture.normalization == "batch":
@@ -86,23 +88,27 @@ class TiedDecoder(nn.Module):
         self._layers = [[layer for layer in encoder if isinstance(layer, nn.Linear)][::-1]]
         widths = [layer.in_features for layer in self._layers[0]]
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(width, dtype=dtype)) for width in widths)
-        self.between = nn.ModuleList(nn.Sequential(*between(width, architecture, dtype)) for width in widths[:-1])
+        self.activation_block = nn.ModuleList(
+            nn.Sequential(*activation_block(width, architecture, dtype)) for width in widths[:-1]
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes back."""
-        for layer, bias, *rest in zip(self._layers[0], self.biases, [*self.between, nn.Identity()], strict=True):
+        for layer, bias, *rest in zip(
+            self._layers[0], self.biases, [*self.activation_block, nn.Identity()], strict=True
+        ):
             z = rest[0](nn.functional.linear(z, layer.weight.T, bias))
         return z
 
 
-def weighty(stack: nn.Module) -> list[nn.Module]:
+def weight_layers(stack: nn.Module) -> list[nn.Module]:
     """The layers of a stack that have a matrix or filters as weights, in their order."""
     return [layer for layer in stack.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
 
 
 def last_layer(stack: nn.Module) -> Any:
     """The layer that makes the output."""
-    return weighty(stack)[-1]
+    return weight_layers(stack)[-1]
 
 
 @torch.no_grad()
@@ -120,7 +126,7 @@ def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> Non
                 nn.init.zeros_(layer.bias)
 
 
-def learnt_values(module: nn.Module) -> list[Tensor]:
+def trainable_state(module: nn.Module) -> list[Tensor]:
     """Everything that training changes: the parameters, and the running statistics of normalising layers."""
     running = [
         statistic
@@ -152,10 +158,10 @@ def _encoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Unflatten(1, (channels, height, width))]
     for n_out in widths:
         layers.append(nn.utils.skip_init(nn.Conv2d, channels, n_out, 3, stride=2, padding=1, dtype=dtype))
-        layers += between(n_out, architecture, dtype, images=True)
+        layers += activation_block(n_out, architecture, dtype, images=True)
         channels, height, width = n_out, math.ceil(height / 2), math.ceil(width / 2)
     layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, dense, dtype=dtype)]
-    layers += between(dense, architecture, dtype)
+    layers += activation_block(dense, architecture, dtype)
     return nn.Sequential(*layers, nn.utils.skip_init(nn.Linear, dense, architecture.n_components, dtype=dtype))
 
 
@@ -167,8 +173,8 @@ def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
         shapes.append(tuple(math.ceil(side / 2) for side in shapes[-1]))
     small = math.prod(shapes[-1]) * widths[0]
     layers: list[nn.Module] = [nn.utils.skip_init(nn.Linear, architecture.n_components, dense, dtype=dtype)]
-    layers += [*between(dense, architecture, dtype), nn.utils.skip_init(nn.Linear, dense, small, dtype=dtype)]
-    layers += [*between(small, architecture, dtype), nn.Unflatten(1, (widths[0], *shapes[-1]))]
+    layers += [*activation_block(dense, architecture, dtype), nn.utils.skip_init(nn.Linear, dense, small, dtype=dtype)]
+    layers += [*activation_block(small, architecture, dtype), nn.Unflatten(1, (widths[0], *shapes[-1]))]
     for index, n_in in enumerate(widths):
         before, after = shapes[-1 - index], shapes[-2 - index]
         last = index == len(widths) - 1
@@ -176,7 +182,7 @@ def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
         missing = tuple(large - (2 * small - 1) for small, large in zip(before, after, strict=True))
         options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": missing, "dtype": dtype}
         layers.append(nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, **options))
-        layers += [] if last else between(n_out, architecture, dtype, images=True)
+        layers += [] if last else activation_block(n_out, architecture, dtype, images=True)
     return nn.Sequential(*layers, nn.Flatten())
 
 

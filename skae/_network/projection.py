@@ -16,9 +16,9 @@ def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, *starts: Tensor
 
     A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
     """
-    n_rows = max(JACOBIAN_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
+    n_samples = max(JACOBIAN_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
     with torch.inference_mode(False), torch.no_grad():
-        parts = zip(*(rows.clone().split(n_rows) for rows in (x, *starts)), strict=True)
+        parts = zip(*(rows.clone().split(n_samples) for rows in (x, *starts)), strict=True)
         return torch.cat([_refined_part(decode, *part) for part in parts])
 
 
@@ -29,9 +29,9 @@ def _refined_part(decode, x, z, other):
     errors = torch.minimum(errors, other_errors)
     damping = torch.ones_like(errors)
     for _ in range(REFINEMENT_STEPS):
-        slopes = row_jacobians(decode, z)
-        gradient = torch.einsum("rdk,rd->rk", slopes, x - decode(z))
-        curvature = slopes.mT @ slopes
+        jacobian_rms = decoder_jacobians(decode, z)
+        gradient = torch.einsum("rdk,rd->rk", jacobian_rms, x - decode(z))
+        curvature = jacobian_rms.mT @ jacobian_rms
         diagonal = curvature.diagonal(dim1=1, dim2=2)
         floor = torch.finfo(z.dtype).eps * diagonal.amax(dim=1, keepdim=True)
         damped = curvature + torch.diag_embed(damping[:, None] * diagonal + floor)
@@ -44,16 +44,16 @@ def _refined_part(decode, x, z, other):
     return z
 
 
-def slopes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def jacobian_rms(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """How far a reconstruction moves for a small step in each code: root mean square over the codes z."""
     with torch.no_grad():
         n_values = decode(z[:1]).shape[1] * z.shape[1]
         parts = z.split(max(JACOBIAN_VALUES // n_values, 1))
-        return torch.cat([row_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
+        return torch.cat([decoder_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
 
 
 @torch.enable_grad()
-def row_jacobians(decode, z):
+def decoder_jacobians(decode, z):
     """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
 
     They come out of two backward passes, which every layer has; forward derivatives lack some.
@@ -83,7 +83,7 @@ def average_jacobian(
 
 
 @torch.enable_grad()
-def code_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def encoder_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Derivatives of the codes of each row by its features, of shape (n, n_features, n_components)."""
     x = x.detach().requires_grad_()
     columns = encode(x).unbind(dim=1)
@@ -96,7 +96,7 @@ def all_within(limit: Tensor, values: Tensor) -> bool:
     return torch.equal(values.clamp(-limit, limit), values)
 
 
-def rows_beyond(limit: Tensor, values: Tensor) -> Tensor:
+def samples_beyond(limit: Tensor, values: Tensor) -> Tensor:
     """Whether each row exceeds a limit in any column, of shape (n,)."""
     return values.abs().sub_(limit).amax(dim=1) > 0  # several times as fast as any() over comparisons
 

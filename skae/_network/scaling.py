@@ -8,12 +8,12 @@ from torch import Tensor
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import slopes
-from skae._pca.components import PrincipalDirections
-from skae._pca.missing import Filling
+from skae._network.projection import jacobian_rms
+from skae._pca.components import PrincipalComponents
+from skae._pca.missing import PPCAImputer
 
 
-class DataUnits(AutoEncoder):
+class ScaledAutoEncoder(AutoEncoder):
     """Puts a network for centred rows of unit scale into the units of the data and of PCA's codes.
 
     Parameters
@@ -29,38 +29,38 @@ class DataUnits(AutoEncoder):
     pca_unit: Tensor
     code_unit: Tensor
 
-    def __init__(self, core: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
+    def __init__(self, network: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
-        self.core = core
-        self.architecture = sizes = core.architecture
+        self.network = network
+        self.architecture = sizes = network.architecture
         self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
         self.register_buffer("scale", torch.empty((), dtype=dtype))
         self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
-        self.filling = Filling(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+        self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
 
     @torch.no_grad()
-    def start_at(self, directions: PrincipalDirections, generator: torch.Generator) -> None:
+    def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
         """Take over location, spread and directions, and draw the first weights."""
         linear = self.architecture.linear_skip
-        unit = code_unit(directions) if linear else np.ones(self.architecture.n_components)
-        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale), "pca_unit": unit})
+        unit = code_unit(pca) if linear else np.ones(self.architecture.n_components)
+        fill_buffers(self, {"mean": pca.mean, "scale": np.array(pca.scale), "pca_unit": unit})
         self.code_unit.copy_(self.pca_unit)
         if self.filling is not None:
-            self.filling.start_at(directions)
-        self.core.start_at(directions, generator)
+            self.filling.init_from_pca(pca)
+        self.network.init_from_pca(pca, generator)
 
     @torch.no_grad()
-    def move_to(self, directions: PrincipalDirections) -> None:
+    def rescale(self, pca: PrincipalComponents) -> None:
         """Take over location and spread of other samples; what was learned in these units stays."""
-        scale = torch.as_tensor(directions.scale).to(self.scale)
+        scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
-        fill_buffers(self, {"mean": directions.mean, "scale": np.array(directions.scale)})
+        fill_buffers(self, {"mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
-            self.filling.start_at(directions)
-        if self.core.link is not None:
-            self.core.link.start_at(directions.mean, directions.column_reach, directions.scale)
+            self.filling.init_from_pca(pca)
+        if self.network.link is not None:
+            self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
     def set_code_unit(self, spread: NDArray | None) -> None:
         """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
@@ -73,17 +73,17 @@ class DataUnits(AutoEncoder):
 
         Distances between codes then weigh each code by what it does to the data.
         """
-        slope = slopes(self.core.decode, self.core.encode(self.standardised(x.to(self.mean))))
+        slope = jacobian_rms(self.network.decode, self.network.encode(self.standardized(x.to(self.mean))))
         self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
 
-    def standardised(self, x: Tensor) -> Tensor:
+    def standardized(self, x: Tensor) -> Tensor:
         """Centre rows, give them unit scale, and fill in what is missing."""
-        centred = (x - self.mean).div_(self.scale)
-        return centred if self.filling is None else self.filling(centred)
+        centered = (x - self.mean).div_(self.scale)
+        return centered if self.filling is None else self.filling(centered)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map rows to codes, whose units are those of the data."""
-        return self.core.encode(self.standardised(x)) * self.code_unit
+        return self.network.encode(self.standardized(x)) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to rows in data units."""
@@ -91,7 +91,7 @@ class DataUnits(AutoEncoder):
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code, in the units of the codes."""
-        return self.core.log_variance(self.standardised(x)) + 2.0 * self.code_unit.log()
+        return self.network.log_variance(self.standardized(x)) + 2.0 * self.code_unit.log()
 
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map back codes of unit scale, as the network itself has them."""
@@ -99,8 +99,8 @@ class DataUnits(AutoEncoder):
         return self._in_data_units(own)
 
     def _in_data_units(self, z: Tensor) -> Tensor:
-        x_hat = torch.addcmul(self.mean, self.core.decode(z), self.scale)
-        return x_hat if self.core.link is None else self.core.link.within_range(x_hat)
+        x_hat = torch.addcmul(self.mean, self.network.decode(z), self.scale)
+        return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
@@ -116,6 +116,6 @@ def _squared_norms(rows: Tensor, missing: Tensor | None) -> Tensor:
     return rows.cpu().double().square_().sum(dim=1)
 
 
-def build(architecture: Architecture, dtype: torch.dtype) -> DataUnits:
+def build(architecture: Architecture, dtype: torch.dtype) -> ScaledAutoEncoder:
     """Build the network for an architecture, its weights unset."""
-    return DataUnits(FeedForwardAutoEncoder(architecture, dtype), dtype)
+    return ScaledAutoEncoder(FeedForwardAutoEncoder(architecture, dtype), dtype)

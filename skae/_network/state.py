@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from skae._network.architecture import ACTIVATIONS, Architecture
 from skae._network.layers import check_images
-from skae._network.scaling import DataUnits, build
+from skae._network.scaling import ScaledAutoEncoder, build
 
 ALLOWED: dict[str, tuple] = {
     "activation": tuple(ACTIVATIONS),
@@ -29,8 +29,8 @@ STACKS = ("encoder_sizes", "decoder_sizes")
 NO_NETWORK = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 
-def check_frozen(frozen: Any) -> Architecture:
-    """Refuse what `freeze` would not have made; nothing is allocated that the arrays do not already take.
+def check_network_dict(frozen: Any) -> Architecture:
+    """Refuse what `net_to_dict` would not have made; nothing is allocated that the arrays do not already take.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> Non
         )
 
 
-def check_runs(module: DataUnits) -> None:
+def check_runs(module: ScaledAutoEncoder) -> None:
     """Send one row through a network.
 
     Raises

@@ -33,21 +33,21 @@ class Criterion(nn.Module):
         self.register_buffer("scale", scale.to(some))
         self.unit = 1.0
         with torch.no_grad():
-            reference = float(self.per_row(torch.zeros_like(some), some).mean())
+            reference = float(self.per_sample(torch.zeros_like(some), some).mean())
         self.unit = reference if np.isfinite(reference) and reference > 0 else 1.0
 
-    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
         if self.loss.in_data_units:
             x_hat, x = torch.addcmul(self.mean, x_hat, self.scale), torch.addcmul(self.mean, x, self.scale)
             if self.loss.link != "identity":  # rounding must not carry counts below zero
                 x = x.clamp(0.0, 1.0) if self.loss.link == "sigmoid" else x.clamp(min=0.0)
-        losses = self.loss.per_element(x_hat, x)
+        losses = self.loss.elementwise(x_hat, x)
         return (losses if losses.dim() == 1 else losses.mean(dim=1)) / self.unit
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Mean loss of a batch."""
-        return self.per_row(x_hat, x).mean()
+        return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, share: float) -> float:
         """What one nat of a row's likelihood is worth, in the unit of this loss.
@@ -69,7 +69,7 @@ class PooledSquaredError(nn.Module):
     is_squared_error = True
     unit = 1.0
 
-    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
         return (x_hat - x).square().mean(dim=1)
 
@@ -85,7 +85,7 @@ class PooledSquaredError(nn.Module):
 class OfPresent(nn.Module):
     """A criterion that counts the values that are there: where the target is NaN, the reconstruction is its own target.
 
-    Every loss is least, and flat, where a reconstruction is right, so such a value neither costs nor pulls. Rows are
+    Every loss is least, and flat, where a reconstruction is right, so such a value neither costs nor pulls. Samples are
     divided by the number of all columns, so each value weighs the same, whatever else its row lacks.
 
     Parameters
@@ -108,13 +108,13 @@ class OfPresent(nn.Module):
     def unit(self, unit: float) -> None:
         self.criterion.unit = unit
 
-    def per_row(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row, of shape (n,)."""
-        return self.criterion.per_row(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
+        return self.criterion.per_sample(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Mean loss of a batch."""
-        return self.per_row(x_hat, x).mean()
+        return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, share: float) -> float:
         """What one nat of a row's likelihood is worth, in the unit of this loss."""

@@ -16,7 +16,7 @@ CERTAIN = 1e-5
 class Loss(Documented, BaseEstimator):
     """Base class of losses.
 
-    A subclass defines `per_element`, and may set ``link`` and ``in_data_units`` and refuse data in `check`. Its
+    A subclass defines `elementwise`, and may set ``link`` and ``in_data_units`` and refuse data in `check`. Its
     parameters can be searched, as ``loss__delta`` can.
 
     Attributes
@@ -35,7 +35,7 @@ class Loss(Documented, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from skae import AutoEncoderTransformer, Loss
     >>> class LogCosh(Loss):
-    ...     def per_element(self, x_hat, x):
+    ...     def elementwise(self, x_hat, x):
     ...         return (x_hat - x).cosh().log()
     >>> X = load_digits().data[:200]
     >>> AutoEncoderTransformer(4, loss=LogCosh(), max_epochs=2, random_state=0).fit_transform(X).shape
@@ -45,7 +45,7 @@ class Loss(Documented, BaseEstimator):
     link = "identity"
     in_data_units = False
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Return the loss of each value or row.
 
         Parameters
@@ -60,11 +60,11 @@ class Loss(Documented, BaseEstimator):
         Tensor of shape (n, n_features) or (n,)
             The losses.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define per_element(x_hat, x).")
+        raise NotImplementedError(f"{type(self).__name__} must define elementwise(x_hat, x).")
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each value or row."""
-        return self.per_element(x_hat, x)
+        return self.elementwise(x_hat, x)
 
     def check(self, X: NDArray) -> None:
         """Refuse data that the loss is not for; any will do unless a subclass says otherwise.
@@ -94,7 +94,7 @@ class SquaredError(Loss):
     (200, 4)
     """
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Square of each difference."""
         return (x_hat - x).square()
 
@@ -117,7 +117,7 @@ class AbsoluteError(Loss):
     (200, 4)
     """
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Size of each difference."""
         return (x_hat - x).abs()
 
@@ -154,7 +154,7 @@ class Huber(Loss):
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = delta
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Huber's function of each difference."""
         return nn.functional.huber_loss(x_hat, x, reduction="none", delta=self.delta)
 
@@ -186,7 +186,7 @@ class BinaryCrossEntropy(Loss):
     link = "sigmoid"
     in_data_units = True
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Deviance of each value, in nats."""
         p = x_hat.clamp(CERTAIN, 1.0 - CERTAIN)
         entropy = torch.special.xlogy(x, x) + torch.special.xlogy(1.0 - x, 1.0 - x)
@@ -223,7 +223,7 @@ class Poisson(Loss):
     link = "exp"
     in_data_units = True
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Half the deviance of each count."""
         rate = x_hat.clamp(min=CERTAIN)
         return torch.special.xlogy(x, x) - torch.special.xlogy(x, rate) - x + rate
@@ -267,7 +267,7 @@ class Cosine(Loss):
     def __init__(self, length_weight: float = 0.1) -> None:
         self.length_weight = length_weight
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Loss of each row."""
         lengths = x.norm(dim=1)
         differences = (x_hat.norm(dim=1) - lengths).square() / lengths.square().mean().clamp(min=1e-12)
@@ -289,7 +289,7 @@ LOSSES: dict[str, type[Loss]] = {
 }
 
 
-class UsersLoss(Loss):
+class CallableLoss(Loss):
     """A callable or module of the user's, called with values in units of the data.
 
     Parameters
@@ -303,7 +303,7 @@ class UsersLoss(Loss):
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function = function
 
-    def per_element(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Call it and look at what it returns."""
         losses = self.function(x_hat, x)
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -329,4 +329,4 @@ def as_loss(loss: "str | Loss | Callable") -> Loss:
         return loss
     if isinstance(loss, type):
         raise TypeError(f"loss must be a name, an instance or a function, got the class {loss.__name__}: call it.")
-    return UsersLoss(loss)
+    return CallableLoss(loss)

@@ -25,7 +25,7 @@ class Core(Protocol):
     def log_variance(self, x: Tensor) -> Tensor: ...
 
 
-class Situation(Protocol):
+class Context(Protocol):
     """What a regularizer may know of the training besides."""
 
     generator: torch.Generator
@@ -36,7 +36,7 @@ class Situation(Protocol):
 class Regularizer(Documented, BaseEstimator):
     """Base class of regularizers.
 
-    A subclass overrides `corrupt`, `penalty` or both. Rows are centred and divided by their overall scale, codes
+    A subclass overrides `corrupt`, `penalty` or both. Samples are centred and divided by their overall scale, codes
     have about unit scale, and a penalty counts in parts of the loss of reconstructing every row as the mean.
     Parameters can be searched, as ``regularizer__noise`` can.
 
@@ -66,7 +66,7 @@ class Regularizer(Documented, BaseEstimator):
     variational = False
     corrupts = False
 
-    def corrupt(self, x: Tensor, core: Core, situation: Situation) -> Tensor:
+    def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
         """Return the rows that are encoded; the target stays x.
 
         Parameters
@@ -86,7 +86,7 @@ class Regularizer(Documented, BaseEstimator):
         """
         return x
 
-    def penalty(self, x: Tensor, z: Tensor, core: Core, situation: Situation) -> Tensor | None:
+    def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor | None:
         """Return what each row adds to the loss.
 
         Parameters
@@ -115,7 +115,7 @@ class Regularizer(Documented, BaseEstimator):
 
 
 class Denoising(Regularizer):
-    """Rows are disturbed and must be reconstructed as they were.
+    """Samples are disturbed and must be reconstructed as they were.
 
     The regularizer of ``regularizer="denoising"``. The noise takes the place of the one that training uses anyway,
     and held-out rows are disturbed as well, the same way each time.
@@ -154,18 +154,18 @@ class Denoising(Regularizer):
         self.noise = noise
         self.kind = kind
 
-    def corrupt(self, x: Tensor, core: Core, situation: Situation) -> Tensor:
+    def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
         """Return disturbed rows."""
-        generator = situation.generator
+        generator = context.generator
         if self.kind == "gaussian":
             noise = torch.empty_like(x).normal_(generator=generator)
-            return torch.addcmul(x, noise, core.output_gain, value=self.noise)
+            return torch.addcmul(x, noise, network.output_gain, value=self.noise)
         chosen = torch.empty_like(x).bernoulli_(self.noise, generator=generator).bool()
         if self.kind == "masking":
             return x.masked_fill(chosen, 0.0)
         # Each value has another row of its own to come from, lest whole rows be swapped.
-        others = torch.empty_like(x).uniform_(generator=generator).mul_(len(x)).long().clamp_(max=len(x) - 1)
-        return torch.where(chosen, x.gather(0, others), x)
+        complement = torch.empty_like(x).uniform_(generator=generator).mul_(len(x)).long().clamp_(max=len(x) - 1)
+        return torch.where(chosen, x.gather(0, complement), x)
 
     def check(self) -> None:
         """Refuse an unknown kind, and shares above one."""
@@ -218,7 +218,7 @@ class Sparse(Regularizer):
         self.kind = kind
         self.target = target
 
-    def penalty(self, x: Tensor, z: Tensor, core: Core, situation: Situation) -> Tensor:
+    def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Weighted size of each row's codes, or the divergence of the batch's activations, the same for each row."""
         sizes = z.abs() / (z.square().mean(dim=0) + TINY).sqrt()
         sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
@@ -275,18 +275,18 @@ class Contractive(Regularizer):
         self.n_probes = n_probes
 
     @torch.enable_grad()
-    def penalty(self, x: Tensor, z: Tensor, core: Core, situation: Situation) -> Tensor:
+    def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Weighted squared norm of each row's derivatives."""
         x = x.detach().requires_grad_()
-        codes = core.smooth_codes(x)
+        codes = network.smooth_codes(x)
         spread = (codes.var(dim=0, correction=0) + TINY).sqrt()
-        slopes = [
-            torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * core.output_gain
-            for probe in self._probes(codes, situation.generator)
+        jacobian_rms = [
+            torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
+            for probe in self._probes(codes, context.generator)
         ]
         # The spread is outside the derivative but inside the penalty: shrinking the codes must gain nothing.
         growth = (spread.detach() / spread).square().mean()
-        squares = torch.stack([slope.square().sum(dim=1) for slope in slopes])
+        squares = torch.stack([slope.square().sum(dim=1) for slope in jacobian_rms])
         exact = self._n_probes(codes) == 0
         total = squares.sum(dim=0) if exact else squares.mean(dim=0)
         return self.weight * growth * total / codes.shape[1]
@@ -348,12 +348,12 @@ class Variational(Regularizer):
         self.weight = weight
         self.warmup = warmup
 
-    def penalty(self, x: Tensor, z: Tensor, core: Core, situation: Situation) -> Tensor:
+    def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Weighted divergence of each row."""
-        log_variance = core.log_variance(x)
+        log_variance = network.log_variance(x)
         divergence = 0.5 * (z.square() + log_variance.exp() - log_variance - 1.0).sum(dim=1)
-        warm = 1.0 if situation.epoch is None else min(1.0, (situation.epoch + 1) / (self.warmup + 1))
-        return self.weight * warm * situation.nat * divergence
+        warm = 1.0 if context.epoch is None else min(1.0, (context.epoch + 1) / (self.warmup + 1))
+        return self.weight * warm * context.nat * divergence
 
 
 REGULARIZERS: dict[str, type[Regularizer]] = {

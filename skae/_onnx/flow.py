@@ -145,17 +145,17 @@ def clipped(graph: Graph, flow: Flow, limit: NDArray) -> Flow:
 
 def nearness(graph: Graph, flow: Flow, limit: NDArray) -> tuple[Flow, str]:
     """1 for rows within limits, falling to 0 at twice a limit; and the largest share of a limit; of shape (n, 1)."""
-    shares = graph.op("Div", graph.op("Abs", flow.value), limit)
-    largest = graph.op("ReduceMax", shares, [1], keepdims=1)
+    fractions = graph.op("Div", graph.op("Abs", flow.value), limit)
+    largest = graph.op("ReduceMax", fractions, [1], keepdims=1)
     value = graph.op("Min", graph.op("Max", graph.op("Sub", 2.0, largest), 0.0), 1.0)
     if flow.tangents is None:
         return Flow(value), largest
-    at_largest = _where(graph, "Equal", shares, largest)
+    at_largest = _where(graph, "Equal", fractions, largest)
     fading = graph.op("Mul", _where(graph, "GreaterOrEqual", largest, 1.0), _where(graph, "LessOrEqual", largest, 2.0))
     share_of_each = graph.op("Div", fading, graph.op("ReduceSum", at_largest, [1], keepdims=1))
-    slopes = graph.op("Mul", graph.op("Div", graph.op("Sign", flow.value), -limit), at_largest)
-    slopes = graph.op("Unsqueeze", graph.op("Mul", slopes, share_of_each), [2])
-    return Flow(value, graph.op("MatMul", flow.tangents, slopes)), largest
+    jacobian_rms = graph.op("Mul", graph.op("Div", graph.op("Sign", flow.value), -limit), at_largest)
+    jacobian_rms = graph.op("Unsqueeze", graph.op("Mul", jacobian_rms, share_of_each), [2])
+    return Flow(value, graph.op("MatMul", flow.tangents, jacobian_rms)), largest
 
 
 def relu(graph: Graph, value: str, with_slope: bool, least: Any = 0.0) -> tuple[str, str]:
@@ -215,7 +215,9 @@ def exponential(graph: Graph, value: str, with_slope: bool) -> tuple[str, str]:
     return result, result
 
 
-def between(graph: Graph, value: str, with_slope: bool, lowest: Any = None, highest: Any = None) -> tuple[str, str]:
+def activation_block(
+    graph: Graph, value: str, with_slope: bool, lowest: Any = None, highest: Any = None
+) -> tuple[str, str]:
     """Cut off below and above limits; None is no limit."""
     result, inside = value, []
     for kind, compare, limit in (("Max", "GreaterOrEqual", lowest), ("Min", "LessOrEqual", highest)):

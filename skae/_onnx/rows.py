@@ -8,11 +8,17 @@ import numpy as np
 from skae._network.projection import JACOBIAN_VALUES, REFINEMENT_STEPS
 from skae._onnx.flow import Flow
 from skae._onnx.graph import Graph, Port, tensor_type
-from skae._pca.missing import Filling
+from skae._pca.missing import PPCAImputer
 
 
-def for_rows(
-    graph: Graph, chosen: str, rows: str, others: Sequence[str], change: Callable[..., str], n_values: int, dtype: Any
+def for_samples(
+    graph: Graph,
+    chosen: str,
+    rows: str,
+    complement: Sequence[str],
+    change: Callable[..., str],
+    n_values: int,
+    dtype: Any,
 ) -> str:
     """Replace some rows by what is made of them, a bounded number of rows at a time.
 
@@ -38,18 +44,20 @@ def for_rows(
     str
         All rows, the chosen ones changed.
     """
-    n_rows = max(JACOBIAN_VALUES // n_values, 1)
+    n_samples = max(JACOBIAN_VALUES // n_values, 1)
     where = graph.op("Reshape", graph.op("NonZero", graph.op("Reshape", chosen, [-1])), [-1])
     n_chosen = graph.op("Shape", where)
-    n_turns = graph.op("Reshape", graph.op("Div", graph.op("Add", n_chosen, [n_rows - 1]), [n_rows]), np.array([], int))
+    n_turns = graph.op(
+        "Reshape", graph.op("Div", graph.op("Add", n_chosen, [n_samples - 1]), [n_samples]), np.array([], int)
+    )
 
-    def turn(body, number, where, rows, *others):
-        start = body.op("Mul", body.op("Reshape", number, [1]), [n_rows])
-        some = body.op("Slice", where, start, body.op("Add", start, [n_rows]))
-        changed = change(body, *(body.op("Gather", values, some) for values in (rows, *others)))
-        return where, body.op("ScatterND", rows, body.op("Unsqueeze", some, [1]), changed), *others
+    def turn(body, number, where, rows, *complement):
+        start = body.op("Mul", body.op("Reshape", number, [1]), [n_samples])
+        some = body.op("Slice", where, start, body.op("Add", start, [n_samples]))
+        changed = change(body, *(body.op("Gather", values, some) for values in (rows, *complement)))
+        return where, body.op("ScatterND", rows, body.op("Unsqueeze", some, [1]), changed), *complement
 
-    cast = [graph.op("Cast", values, to=tensor_type(dtype)) for values in (rows, *others)]
+    cast = [graph.op("Cast", values, to=tensor_type(dtype)) for values in (rows, *complement)]
     carried = [Port(where, np.int64, (None,)), *(Port(name, dtype, (None, None)) for name in cast)]
     changed = graph.loop(n_turns, carried, turn, alone=True, dtype=dtype)[1]
     return graph.op("Cast", changed, to=tensor_type(graph.dtype))
@@ -111,8 +119,8 @@ def solution(graph: Graph, matrices: str, vectors: str, size: int) -> str:
     return graph.op("Gather", solved, np.array(size), axis=2)
 
 
-def without_missing(graph: Graph, filling: Filling, x: str) -> str:
-    """Fill in missing values of standardised rows, as `Filling` does."""
+def without_missing(graph: Graph, filling: PPCAImputer, x: str) -> str:
+    """Fill in missing values of standardised rows, as `PPCAImputer` does."""
     components, ridge = filling.components.numpy(), filling.ridge.numpy()
     size = len(components)
 
@@ -129,4 +137,4 @@ def without_missing(graph: Graph, filling: Filling, x: str) -> str:
 
     missing = graph.op("CastLike", graph.op("IsNaN", x), x)
     incomplete = graph.op("Greater", graph.op("ReduceMax", missing, [1], keepdims=1), 0.0)
-    return for_rows(graph, incomplete, x, (), filled, max(filling.components.numel(), size * size), graph.dtype)
+    return for_samples(graph, incomplete, x, (), filled, max(filling.components.numel(), size * size), graph.dtype)

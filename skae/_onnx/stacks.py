@@ -11,8 +11,8 @@ from skae._network.layers import SeededDropout, TiedDecoder
 from skae._onnx.flow import (
     Flow,
     Untranslated,
+    activation_block,
     added,
-    between,
     celu,
     each,
     elementwise,
@@ -58,10 +58,10 @@ def _sequential(graph, flow, layers):
 
 
 def _tied(graph, flow, decoder: TiedDecoder):
-    layers, n_between = decoder._layers[0], len(decoder.between)
+    layers, n_between = decoder._layers[0], len(decoder.activation_block)
     for index, (layer, bias) in enumerate(zip(layers, decoder.biases, strict=True)):
         flow = linear(graph, flow, array(layer.weight), array(bias))
-        flow = through(graph, flow, decoder.between[index]) if index < n_between else flow
+        flow = through(graph, flow, decoder.activation_block[index]) if index < n_between else flow
     return flow
 
 
@@ -99,10 +99,10 @@ def _group_norm(graph, flow, layer: nn.GroupNorm):
 def _normalised(graph, flow, axes, layer):
     """Mean zero and variance one over some axes, then a factor and an offset."""
 
-    def centred(value):
+    def centered(value):
         return graph.op("Sub", value, graph.op("ReduceMean", value, axes, keepdims=1))
 
-    flow = each(flow, centred)
+    flow = each(flow, centered)
     variance = graph.op("ReduceMean", graph.op("Mul", flow.value, flow.value), axes, keepdims=1)
     spread = graph.op("Sqrt", graph.op("Add", variance, layer.eps))
     value, tangents = graph.op("Div", flow.value, spread), flow.tangents
@@ -151,9 +151,9 @@ def _softmax(graph, flow, layer: nn.Softmax):
     value = graph.op("Softmax", flow.value, axis=-1)
     if flow.tangents is None:
         return Flow(value)
-    shares = graph.op("Unsqueeze", value, [1])
-    mean = graph.op("ReduceSum", graph.op("Mul", flow.tangents, shares), [-1], keepdims=1)
-    return Flow(value, graph.op("Mul", shares, graph.op("Sub", flow.tangents, mean)))
+    fractions = graph.op("Unsqueeze", value, [1])
+    mean = graph.op("ReduceSum", graph.op("Mul", flow.tangents, fractions), [-1], keepdims=1)
+    return Flow(value, graph.op("Mul", fractions, graph.op("Sub", flow.tangents, mean)))
 
 
 LAYERS: dict[type[nn.Module], Layer] = {
@@ -162,8 +162,8 @@ LAYERS: dict[type[nn.Module], Layer] = {
     **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, SeededDropout), _same),
     nn.Linear: _linear,
     nn.ReLU: _curve(relu),
-    nn.ReLU6: _curve(between, lowest="min_val", highest="max_val"),
-    nn.Hardtanh: _curve(between, lowest="min_val", highest="max_val"),
+    nn.ReLU6: _curve(activation_block, lowest="min_val", highest="max_val"),
+    nn.Hardtanh: _curve(activation_block, lowest="min_val", highest="max_val"),
     nn.LeakyReLU: _curve(relu, least="negative_slope"),
     nn.PReLU: _prelu,
     nn.GELU: _gelu,

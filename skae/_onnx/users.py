@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from skae._network.custom import UsersStack
+from skae._network.custom import CustomModuleHalf
 from skae._onnx.flow import (
     Curve,
     Flow,
     Untranslated,
+    activation_block,
     added,
-    between,
     each,
     elementwise,
     elu,
@@ -74,7 +74,7 @@ class _Tracer(fx.Tracer):
         return type(m) in LAYERS and not isinstance(m, nn.Sequential)
 
 
-def users_stack(graph: Graph, flow: Flow, stack: UsersStack, width: int) -> Flow:
+def users_stack(graph: Graph, flow: Flow, stack: CustomModuleHalf, width: int) -> Flow:
     """Send a flow of some width through one direction of a user's own network.
 
     Raises
@@ -254,7 +254,7 @@ def _without_place(curve):
 def _clamp(graph, flow, min=None, max=None):
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         raise TypeError
-    return elementwise(graph, flow, between, lowest=min, highest=max)
+    return elementwise(graph, flow, activation_block, lowest=min, highest=max)
 
 
 def _power(graph, flow, exponent):
@@ -285,10 +285,10 @@ def _columns(graph, flow, chosen):
 
 
 def _reshaped(graph, flow, *shape):
-    """Rows made images or the other way round; the number of rows stays."""
+    """Samples made images or the other way round; the number of rows stays."""
     shape = tuple(shape[0]) if isinstance(shape[0], tuple | list) else shape
-    n_rows, *rest = shape
-    if n_rows is not N_ROWS and n_rows != -1:
+    n_samples, *rest = shape
+    if n_samples is not N_ROWS and n_samples != -1:
         raise TypeError
     if flow.sides is None and rest == [-1]:
         return flow

@@ -7,60 +7,60 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class PrincipalDirections:
+class PrincipalComponents:
     """Location, spread and principal directions of some rows.
 
     Attributes
     ----------
     mean : ndarray of shape (n_features,)
         Mean of each column.
-    column_scale : ndarray of shape (n_features,)
+    feature_std : ndarray of shape (n_features,)
         Standard deviation of each column (divisor n).
     components : ndarray of shape (n_components, n_features)
         Orthonormal principal directions, the most important first, signs as in scikit-learn's PCA.
     explained_variance : ndarray of shape (n_components,)
         Variance along each direction (divisor n - 1).
-    column_reach : ndarray of shape (n_features,)
+    feature_max_abs : ndarray of shape (n_features,)
         Largest distance from the mean in each column.
-    code_reach : ndarray of shape (n_components,)
+    code_max_abs : ndarray of shape (n_components,)
         Largest distance from the mean along each direction.
-    effective_rows : float
+    effective_sample_size : float
         How many rows of equal weight would share the variance as evenly as these do; rows of a group count as one.
-    share_present : float
+    present_fraction : float
         Share of the values that were not missing.
     """
 
     mean: NDArray
-    column_scale: NDArray
+    feature_std: NDArray
     components: NDArray
     explained_variance: NDArray
-    column_reach: NDArray
-    code_reach: NDArray
-    effective_rows: float
-    share_present: float = 1.0
+    feature_max_abs: NDArray
+    code_max_abs: NDArray
+    effective_sample_size: float
+    present_fraction: float = 1.0
 
-    def padded(self, n_components: int) -> "PrincipalDirections":
+    def padded(self, n_components: int) -> "PrincipalComponents":
         """The same with directions of zeros and of no variance up to a number."""
         missing = n_components - len(self.components)
         return replace(
             self,
             components=np.pad(self.components, ((0, missing), (0, 0))),
             explained_variance=np.pad(self.explained_variance, (0, missing)),
-            code_reach=np.pad(self.code_reach, (0, missing)),
+            code_max_abs=np.pad(self.code_max_abs, (0, missing)),
         )
 
     @property
     def scale(self) -> float:
         """Root mean square of the columns' standard deviations; 1 where nothing varies."""
-        scale = float(np.sqrt(np.mean(np.square(self.column_scale / self._largest)))) * self._largest
+        scale = float(np.sqrt(np.mean(np.square(self.feature_std / self._largest)))) * self._largest
         return scale if scale > 0 else 1.0
 
     @property
     def _largest(self) -> float:
-        return float(self.column_scale.max()) or 1.0
+        return float(self.feature_std.max()) or 1.0
 
-    def residual_share(self, total: float) -> float:
+    def unexplained_variance_ratio(self, total: float) -> float:
         """Share of the variance of rows that the directions leave unexplained; they count as ``total`` rows."""
-        whole = np.mean(np.square(self.column_scale / self.scale)) * len(self.mean)
+        whole = np.mean(np.square(self.feature_std / self.scale)) * len(self.mean)
         explained = np.sum(self.explained_variance / self.scale**2) * (total - 1) / total
         return float(max(1.0 - explained / whole, 0.0)) if whole > 0 else 0.0

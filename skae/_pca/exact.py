@@ -10,9 +10,9 @@ from sklearn.utils import gen_batches
 from sklearn.utils.extmath import svd_flip
 from torch import Tensor
 
-from skae._data.containers import SparseRows
+from skae._data.containers import SparseSamples
 from skae._data.sample import Sample
-from skae._pca.components import PrincipalDirections
+from skae._pca.components import PrincipalComponents
 from skae._utils import aligned_tensor, threads_for, torch_dtype
 
 # Up to this many values X is decomposed itself, to full precision. Above, the Gram matrix of its
@@ -33,30 +33,30 @@ ITERATED_SIDE = 2000
 ITERATED_SHARE = 0.1
 
 
-def _row_chunks(n_rows: int, n_columns: int, values: int = PASS_VALUES):
-    return gen_batches(n_rows, max(values // max(n_columns, 1), 1))
+def _sample_chunks(n_samples: int, n_features: int, values: int = PASS_VALUES):
+    return gen_batches(n_samples, max(values // max(n_features, 1), 1))
 
 
 @dataclass(frozen=True)
-class ColumnMoments:
+class FeatureMoments:
     """Location, spread and reach of the columns of some rows, in float64."""
 
     mean: NDArray
     scale: NDArray
     reach: NDArray
-    effective_rows: float
+    effective_sample_size: float
 
 
-def column_mean(sample: Sample) -> NDArray:
+def feature_mean(sample: Sample) -> NDArray:
     """Mean of each column, in float64."""
     mean, total = np.zeros(sample.shape[1]), sample.total
     with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in _row_chunks(*sample.shape):
+        for chunk in _sample_chunks(*sample.shape):
             mean += sample.weighted_sum(sample[chunk], chunk) / total
     return mean
 
 
-def column_moments(sample: Sample) -> ColumnMoments:
+def feature_moments(sample: Sample) -> FeatureMoments:
     """Measure each column in two passes, without copying X whole.
 
     Raises
@@ -64,20 +64,20 @@ def column_moments(sample: Sample) -> ColumnMoments:
     ValueError
         If the variance is too large for a floating-point number.
     """
-    n_columns, total = sample.shape[1], sample.total
-    chunks = list(_row_chunks(*sample.shape))
-    drift, squares, reach = np.zeros((3, n_columns))
+    n_features, total = sample.shape[1], sample.total
+    chunks = list(_sample_chunks(*sample.shape))
+    drift, squares, reach = np.zeros((3, n_features))
     fourth = 0.0  # sum of the squares of the rows' squared distances
     in_groups = np.zeros(0 if sample.groups is None else int(sample.groups.max()) + 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = column_mean(sample)
+        mean = feature_mean(sample)
         for chunk in chunks:
-            centred = sample[chunk] - mean
-            drift += sample.weighted_sum(centred, chunk)
-            np.maximum(reach, np.abs(centred).max(axis=0), out=reach)
-            np.square(centred, out=centred)
-            squares += sample.weighted_sum(centred, chunk)
-            distances = centred.sum(axis=1)
+            centered = sample[chunk] - mean
+            drift += sample.weighted_sum(centered, chunk)
+            np.maximum(reach, np.abs(centered).max(axis=0), out=reach)
+            np.square(centered, out=centered)
+            squares += sample.weighted_sum(centered, chunk)
+            distances = centered.sum(axis=1)
             if sample.weights is not None:
                 distances *= sample.weights[chunk]
             if sample.groups is None:
@@ -98,29 +98,29 @@ def column_moments(sample: Sample) -> ColumnMoments:
     # What is left of a constant column after rounding is no spread, nor is what cannot be divided by.
     constant = (variance <= np.square(numbers.eps * np.abs(mean))) | (np.sqrt(variance) < numbers.tiny)
     scale = np.where(constant, 0.0, np.sqrt(variance))
-    effective_rows = whole / fourth * whole if np.isfinite(fourth) and fourth > 0 and whole > 0 else 1.0
-    return ColumnMoments(mean, scale, np.where(constant, 0.0, reach), effective_rows)
+    effective_sample_size = whole / fourth * whole if np.isfinite(fourth) and fourth > 0 and whole > 0 else 1.0
+    return FeatureMoments(mean, scale, np.where(constant, 0.0, reach), effective_sample_size)
 
 
 def squared_distances(sample: Sample, mean: NDArray) -> NDArray:
     """Squared distance of each row from the mean, in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _row_chunks(*sample.shape)])
+        return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _sample_chunks(*sample.shape)])
 
 
-def principal_directions(sample: Sample, n_components: int) -> PrincipalDirections:
+def principal_components(sample: Sample, n_components: int) -> PrincipalComponents:
     """Find the leading principal directions of some rows.
 
     Parameters
     ----------
-    sample : Sample of shape (n_rows, n_features)
+    sample : Sample of shape (n_samples, n_features)
         Finite floating-point data, left as it is.
     n_components : int
-        Number of directions, at most ``min(n_rows, n_features)``.
+        Number of directions, at most ``min(n_samples, n_features)``.
 
     Returns
     -------
-    PrincipalDirections
+    PrincipalComponents
         In float64 whatever the dtype of X.
 
     Raises
@@ -128,28 +128,31 @@ def principal_directions(sample: Sample, n_components: int) -> PrincipalDirectio
     ValueError
         If the variance of a column overflows.
     """
-    moments = column_moments(sample)
-    mean, (n_rows, n_columns) = moments.mean, sample.shape
+    moments = feature_moments(sample)
+    mean, (n_samples, n_features) = moments.mean, sample.shape
     largest = float(moments.scale.max()) or 1.0  # unit scale: squares of tiny and huge values stay numbers
-    shorter = min(n_rows, n_columns)
+    shorter = min(n_samples, n_features)
     # Torch decomposes, not numpy, because its thread count can be held: the last bits depend on it.
-    with threads_for(n_rows * n_columns * shorter // WORK_PER_BATCH):
-        if n_rows * n_columns <= EXACT_SIZE:
-            centred = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
-            _, singular, directions = torch.linalg.svd(_rooted(sample, centred), full_matrices=False)
+    with threads_for(n_samples * n_features * shorter // WORK_PER_BATCH):
+        if n_samples * n_features <= EXACT_SIZE:
+            centered = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
+            _, singular, directions = torch.linalg.svd(_rooted(sample, centered), full_matrices=False)
             variances = singular.square()
-        elif isinstance(sample.X, SparseRows) and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components:
+        elif (
+            isinstance(sample.X, SparseSamples)
+            and min(shorter * ITERATED_SHARE, shorter - ITERATED_SIDE) > n_components
+        ):
             variances, directions = _iterated(sample, mean, largest, n_components)
-        elif n_columns <= n_rows:
-            variances, directions = _from_columns(sample, mean, largest)
+        elif n_features <= n_samples:
+            variances, directions = _from_features(sample, mean, largest)
         else:
-            variances, directions = _from_rows(sample, mean, largest)
+            variances, directions = _from_samples(sample, mean, largest)
         _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
         components = np.ascontiguousarray(components)
-        code_reach = _code_reach(sample, mean, components)
+        code_max_abs = _code_max_abs(sample, mean, components)
     explained = variances[:n_components].numpy() / max(sample.total - 1, 1) * largest**2
-    return PrincipalDirections(
-        mean, moments.scale, components, explained, moments.reach, code_reach, moments.effective_rows
+    return PrincipalComponents(
+        mean, moments.scale, components, explained, moments.reach, code_max_abs, moments.effective_sample_size
     )
 
 
@@ -160,29 +163,29 @@ def _rooted(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tenso
     return values
 
 
-def _code_reach(sample, mean, components):
+def _code_max_abs(sample, mean, components):
     """Largest distance from the mean along each direction."""
     centre, directions = mean.astype(sample.dtype), aligned_tensor(components.astype(sample.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
-    for chunk in _row_chunks(*sample.shape):
-        codes = _centred_tensor(sample[chunk], centre) @ directions
+    for chunk in _sample_chunks(*sample.shape):
+        codes = _centered_tensor(sample[chunk], centre) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
     return reach.numpy()
 
 
-def _from_columns(sample, mean, largest):
+def _from_features(sample, mean, largest):
     """Variances and directions out of the n_features x n_features Gram matrix."""
     gram = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
     centre = mean.astype(sample.dtype)
-    for chunk in _row_chunks(*sample.shape, CHUNK_VALUES):
-        _add_lower_triangle(gram, _rooted(sample, _centred_tensor(sample[chunk], centre).div_(largest), chunk))
+    for chunk in _sample_chunks(*sample.shape, CHUNK_VALUES):
+        _add_lower_triangle(gram, _rooted(sample, _centered_tensor(sample[chunk], centre).div_(largest), chunk))
     offset = aligned_tensor((mean - centre) / largest)  # the mean itself rounds in float32
     gram -= sample.total * torch.outer(offset, offset)
     return _descending(gram)
 
 
-def _centred_tensor(X, centre):
-    """Rows less their centre, in memory of torch's own."""
+def _centered_tensor(X, centre):
+    """Samples less their centre, in memory of torch's own."""
     rows = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
     np.subtract(X, centre, out=rows.numpy())
     return rows
@@ -194,22 +197,22 @@ def _add_lower_triangle(gram, rows):
         gram[start:, start : start + GRAM_BLOCK] += rows[:, start:].T @ rows[:, start : start + GRAM_BLOCK]
 
 
-def _from_rows(sample, mean, largest):
-    """Variances and directions out of the n_rows x n_rows Gram matrix, for more columns than rows."""
-    n_rows, n_columns = sample.shape
-    gram = torch.zeros((n_rows, n_rows), dtype=torch.float64)
-    column_chunks = list(_row_chunks(n_columns, n_rows, CHUNK_VALUES))
-    rows = slice(None) if sample.rows is None else sample.rows
+def _from_samples(sample, mean, largest):
+    """Variances and directions out of the n_samples x n_samples Gram matrix, for more columns than rows."""
+    n_samples, n_features = sample.shape
+    gram = torch.zeros((n_samples, n_samples), dtype=torch.float64)
+    feature_chunks = list(_sample_chunks(n_features, n_samples, CHUNK_VALUES))
+    rows = slice(None) if sample.indices is None else sample.indices
 
-    def centred(columns):
+    def centered(columns):
         values = np.asarray(sample.X[rows, columns], dtype=np.float64)
         return _rooted(sample, aligned_tensor((values - mean[columns]) / largest))
 
-    for columns in column_chunks:
-        block = centred(columns)
+    for columns in feature_chunks:
+        block = centered(columns)
         gram += block @ block.T
     variances, vectors = _descending(gram)
-    directions = torch.cat([vectors @ centred(columns) for columns in column_chunks], dim=1)
+    directions = torch.cat([vectors @ centered(columns) for columns in feature_chunks], dim=1)
     # Dividing by the singular values would blow up rounding errors of the directions of no variance.
     orthonormal, triangle = torch.linalg.qr(directions.T)
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
@@ -217,12 +220,12 @@ def _from_rows(sample, mean, largest):
 
 def _iterated(sample, mean, largest, n_components):
     """Variances and directions out of products with a sparse matrix, which is centred in thought only."""
-    matrix = sample.X.matrix if sample.rows is None else sample.X.matrix[sample.rows]
+    matrix = sample.X.matrix if sample.indices is None else sample.X.matrix[sample.indices]
     matrix = matrix.astype(np.float64, copy=False)
     roots = 1.0 if sample.weights is None else np.sqrt(sample.weights)
-    n_rows, n_columns = matrix.shape
+    n_samples, n_features = matrix.shape
     if not mean.any() and matrix.count_nonzero() == 0:
-        return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_columns, dtype=torch.float64)
+        return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_features, dtype=torch.float64)
 
     def codes_of(direction):
         return roots * (matrix @ direction.ravel() - mean @ direction.ravel()) / largest
@@ -231,8 +234,8 @@ def _iterated(sample, mean, largest, n_components):
         weighted = roots * codes.ravel()
         return (matrix.T @ weighted - mean * weighted.sum()) / largest
 
-    operator = LinearOperator((n_rows, n_columns), matvec=codes_of, rmatvec=sums_over, dtype=np.float64)
-    start = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_rows, n_columns))
+    operator = LinearOperator((n_samples, n_features), matvec=codes_of, rmatvec=sums_over, dtype=np.float64)
+    start = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_samples, n_features))
     _, singular, directions = svds(operator, n_components, v0=start)
     order = np.argsort(-singular)
     return torch.from_numpy(singular[order]).square(), torch.from_numpy(directions[order])

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.utils.extmath import svd_flip
 
 from skae._data.sample import Sample
-from skae._pca.components import PrincipalDirections
+from skae._pca.components import PrincipalComponents
 from skae._pca.exact import WORK_PER_BATCH
 from skae._utils import aligned_tensor, threads_for
 
@@ -14,11 +14,11 @@ from skae._utils import aligned_tensor, threads_for
 # columns nothing is lost.
 LEAST_KEPT = 64
 KEPT_PER_COMPONENT = 4
-# Rows that are merged at a time.
+# Samples that are merged at a time.
 MERGED_VALUES = 1_000_000
 
 
-class RunningDirections:
+class IncrementalPrincipalComponents:
     """Mean, spread and principal directions of all rows seen so far.
 
     Parameters
@@ -37,7 +37,7 @@ class RunningDirections:
     def __init__(self, n_components: int, n_features: int) -> None:
         self.n_components = n_components
         self.rank = min(max(LEAST_KEPT, KEPT_PER_COMPONENT * n_components), n_features)
-        self.n_rows = 0
+        self.n_samples = 0
         self.total = 0.0
         self.uneven = 0.0
         self.repetitions = True
@@ -84,14 +84,14 @@ class RunningDirections:
         total = self.total + more
         mean = weights @ rows / more
         shift = mean - self.mean
-        centred = rows - mean
+        centered = rows - mean
         moved = self.total * more / total  # of the squared distance between the two means
-        self.squares += weights @ np.square(centred) + moved * np.square(shift)
+        self.squares += weights @ np.square(centered) + moved * np.square(shift)
         new_mean = self.mean + shift * (more / total)
         self.reach = np.maximum(self.reach + np.abs(new_mean - self.mean), np.abs(rows - new_mean).max(axis=0))
-        stacked = [self.factor, centred * np.sqrt(weights)[:, None], np.sqrt(moved) * shift[None]]
+        stacked = [self.factor, centered * np.sqrt(weights)[:, None], np.sqrt(moved) * shift[None]]
         self.factor = _compressed(np.vstack(stacked), self.rank)
-        self.mean, self.total, self.n_rows = new_mean, total, self.n_rows + len(rows)
+        self.mean, self.total, self.n_samples = new_mean, total, self.n_samples + len(rows)
         # In units of the total: squares of huge weights are no numbers.
         self.uneven = (self.uneven * ((total - more) / total) ** 2) + float(np.square(weights / total).sum())
         self.repetitions &= bool(np.all(weights == np.rint(weights)))
@@ -99,9 +99,9 @@ class RunningDirections:
     @property
     def count(self) -> float:
         """Number of rows; whole weights are repetitions."""
-        return self.total if self.repetitions else float(self.n_rows)
+        return self.total if self.repetitions else float(self.n_samples)
 
-    def directions(self, some: NDArray) -> PrincipalDirections:
+    def principal_components(self, some: NDArray) -> PrincipalComponents:
         """The leading directions, signs as in scikit-learn's PCA; how far codes reach is measured at some rows."""
         variance = self.squares / self.total
         constant = variance <= np.square(np.finfo(np.float64).eps * np.abs(self.mean))
@@ -110,7 +110,7 @@ class RunningDirections:
         if len(components) > 0:
             _, components = svd_flip(None, components, u_based_decision=False)
         codes = (some - self.mean) @ components.T
-        return PrincipalDirections(
+        return PrincipalComponents(
             self.mean.copy(),
             np.where(constant, 0.0, np.sqrt(variance)),
             components,

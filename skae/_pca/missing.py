@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skae._data.containers import Rows, chunks_of
+from skae._data.containers import Samples, chunks_of
 from skae._data.sample import Sample
 from skae._data.validation import CHECKED_VALUES
-from skae._pca.components import PrincipalDirections
-from skae._pca.exact import principal_directions
+from skae._pca.components import PrincipalComponents
+from skae._pca.exact import principal_components
 
 # What the directions leave counts as at least this share of the variance, in parts of the share that is missing: rows
 # with half of their values show too little of it.
@@ -22,7 +22,7 @@ MOST_PASSES = 30
 STILL = 1e-4
 
 
-class Filling(nn.Module):
+class PPCAImputer(nn.Module):
     """Replaces NaN in centred rows of unit scale by what probabilistic PCA expects, given the values that are there.
 
     A row without any value becomes the mean.
@@ -49,14 +49,14 @@ class Filling(nn.Module):
         self.register_buffer("ridge", torch.ones(n_components, dtype=dtype))
 
     @torch.no_grad()
-    def start_at(self, directions: PrincipalDirections) -> None:
+    def init_from_pca(self, directions: PrincipalComponents) -> None:
         """Take over the directions, and how far each is to be trusted."""
         n_components, n_features = self.components.shape
         variances = directions.explained_variance / directions.scale**2
-        left = np.square(directions.column_scale / directions.scale).sum() - variances.sum()
+        left = np.square(directions.feature_std / directions.scale).sum() - variances.sum()
         # Filled-in values have no noise of their own.
-        noise = left / max(n_features - n_components, 1) / directions.share_present
-        noise = max(noise, LEAST_NOISE * (1.0 - directions.share_present), np.finfo(np.float32).eps)
+        noise = left / max(n_features - n_components, 1) / directions.present_fraction
+        noise = max(noise, LEAST_NOISE * (1.0 - directions.present_fraction), np.finfo(np.float32).eps)
         self.components.copy_(torch.as_tensor(directions.components))
         self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
 
@@ -74,22 +74,22 @@ class Filling(nn.Module):
         return x.index_copy(0, chosen, torch.where(missing[chosen], codes @ self.components, rows))
 
 
-class FilledRows:
-    """Rows whose missing values are filled in when they are asked for.
+class ImputedRows:
+    """Samples whose missing values are filled in when they are asked for.
 
     Parameters
     ----------
-    X : Rows of shape (n_samples, n_features)
+    X : Samples of shape (n_samples, n_features)
         NaN where a value is missing.
     mean : ndarray of shape (n_features,)
         Expected of a value where nothing else is known.
     scale : float, default=1.0
         Unit in which the values are filled in.
-    filling : Filling or None, default=None
+    filling : PPCAImputer or None, default=None
         What is expected, given the other values of the row; the mean if None.
     """
 
-    def __init__(self, X: Rows, mean: NDArray, scale: float = 1.0, filling: Filling | None = None) -> None:
+    def __init__(self, X: Samples, mean: NDArray, scale: float = 1.0, filling: PPCAImputer | None = None) -> None:
         self.X = X
         self.mean = mean
         self.scale = scale
@@ -118,42 +118,42 @@ class FilledRows:
             return rows
         if self.filling is None:
             return np.where(missing, self.mean.astype(rows.dtype), rows)
-        centred = torch.from_numpy((rows.astype(np.float64) - self.mean) / self.scale)
-        expected = self.filling(centred).numpy() * self.scale + self.mean
+        centered = torch.from_numpy((rows.astype(np.float64) - self.mean) / self.scale)
+        expected = self.filling(centered).numpy() * self.scale + self.mean
         return np.where(missing, expected.astype(rows.dtype), rows)
 
 
-def directions_of_incomplete(sample: Sample, n_components: int) -> PrincipalDirections:
+def principal_components_of_incomplete(sample: Sample, n_components: int) -> PrincipalComponents:
     """Find the principal directions of rows with missing values, by filling in and looking again in turn.
 
     Parameters
     ----------
-    sample : Sample of shape (n_rows, n_features)
+    sample : Sample of shape (n_samples, n_features)
         NaN where a value is missing.
     n_components : int
-        Number of directions, at most ``min(n_rows, n_features)``.
+        Number of directions, at most ``min(n_samples, n_features)``.
 
     Returns
     -------
-    PrincipalDirections
+    PrincipalComponents
         Of the rows as they are filled in along these directions.
     """
     mean, share = mean_of_present(sample)
-    n_columns = sample.shape[1]
-    directions = principal_directions(sample.of(FilledRows(sample.X, mean)), n_components)
+    n_features = sample.shape[1]
+    directions = principal_components(sample.of(ImputedRows(sample.X, mean)), n_components)
     explained = np.zeros(n_components)
     for _ in range(MOST_PASSES):
-        directions = replace(directions, share_present=share)
+        directions = replace(directions, present_fraction=share)
         scale = directions.scale
-        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_columns
+        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_features
         if change < STILL:
             break
         explained = directions.explained_variance / scale**2
-        filling = Filling(n_components, n_columns, torch.float64)
-        filling.start_at(directions)
-        filled = FilledRows(sample.X, directions.mean, scale, filling)
-        directions = principal_directions(sample.of(filled), n_components)
-    return replace(directions, share_present=share)
+        filling = PPCAImputer(n_components, n_features, torch.float64)
+        filling.init_from_pca(directions)
+        filled = ImputedRows(sample.X, directions.mean, scale, filling)
+        directions = principal_components(sample.of(filled), n_components)
+    return replace(directions, present_fraction=share)
 
 
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:

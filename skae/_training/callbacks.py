@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from skae._network.layers import learnt_values
+from skae._network.layers import trainable_state
 
 
 class StopTraining(Exception):
     """Ends training early and on purpose, unlike a keyboard interrupt, which ends the program's work."""
 
 
-class WeightAveraging(Callback):
+class ExponentialMovingAverage(Callback):
     """Exponential average of the weights over the steps; it is evaluated instead of the last step.
 
     Parameters
@@ -24,7 +24,7 @@ class WeightAveraging(Callback):
         self.decay = decay
 
     def on_train_begin(self, net, **kwargs) -> None:
-        self.parameters_ = learnt_values(net.module_)
+        self.parameters_ = trainable_state(net.module_)
         self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
         self.n_steps_ = 0
 
@@ -42,7 +42,7 @@ class WeightAveraging(Callback):
             parameter.data, average.data = average.data, parameter.data
 
 
-class Shrinkage(Callback):
+class DecoupledWeightDecay(Callback):
     """Takes a share of each weight after every step, whatever the optimizer.
 
     Attributes

@@ -11,35 +11,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._data.containers import is_large
-from skae._data.dataset import map_rows
+from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
 from skae._network.architecture import Architecture
-from skae._network.scaling import DataUnits, build
-from skae._pca.components import PrincipalDirections
-from skae._pca.exact import EXACT_SIZE, column_mean, principal_directions, squared_distances
-from skae._pca.missing import FilledRows, directions_of_incomplete, mean_of_present
-from skae._training.net import ReconstructionNet, TrainingSettings, epochs_of, predicting_net, schedulers
+from skae._network.scaling import ScaledAutoEncoder, build
+from skae._pca.components import PrincipalComponents
+from skae._pca.exact import EXACT_SIZE, feature_mean, principal_components, squared_distances
+from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
+from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, predicting_net, schedulers
 from skae._training.progress import EpochReport
-from skae._training.schedule import STAGES, Regularisation
-from skae._training.selection import EpochChoice, ValidationSplit
-from skae._training.trainer import Training
+from skae._training.schedule import STAGES, RegularizationStage
+from skae._training.selection import EpochSelector, ValidationSplit
+from skae._training.trainer import Trainer
 from skae._utils import aligned_tensor, seeded_generator, threads_for, torch_dtype
 
 # Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
-MIN_EFFECTIVE_ROWS = 30
+MIN_EFFECTIVE_SAMPLE_SIZE = 30
 # Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
-MANY_EFFECTIVE_ROWS = 300
+LARGE_EFFECTIVE_SAMPLE_SIZE = 300
 # With more rows than this one set is enough, and a tenth more rows would teach too little for a second training.
-MANY_ROWS = 20_000
+LARGE_SAMPLE_SIZE = 20_000
 # Training rows at which the slope of the decoder is measured.
-UNIT_ROWS = 256
+UNIT_SAMPLES = 256
 # A stage before the last takes at most this many steps: many rows have most to learn in the last.
 EARLY_STEPS = 4500
 
 
 @dataclass(frozen=True)
-class TrainingRecord:
+class TrainingResult:
     """What a training leaves behind besides the weights.
 
     Attributes
@@ -61,12 +61,12 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
-class Start:
+class NetworkInitializer:
     """Makes the network that training begins with: for the same seed the same weights, whatever the rows.
 
     Attributes
     ----------
-    sample : Sample of shape (n_rows, n_features)
+    sample : Sample of shape (n_samples, n_features)
         The rows to train on.
     architecture : Architecture
         What to build.
@@ -74,7 +74,7 @@ class Start:
         Where to put it.
     seed : int
         Draws the weights.
-    before : DataUnits or None
+    before : ScaledAutoEncoder or None
         A trained network to begin with instead, whatever the rows.
     incomplete : bool
         Whether X has NaN for missing values.
@@ -84,28 +84,28 @@ class Start:
     architecture: Architecture
     device: torch.device
     seed: int
-    before: DataUnits | None = None
+    before: ScaledAutoEncoder | None = None
     incomplete: bool = False
 
-    def directions(self, sample: Sample) -> PrincipalDirections:
+    def principal_components(self, sample: Sample) -> PrincipalComponents:
         """Mean, spread and principal directions of some of the rows."""
         n_components = min(self.architecture.n_components, *sample.shape)
-        find = directions_of_incomplete if self.incomplete else principal_directions
+        find = principal_components_of_incomplete if self.incomplete else principal_components
         return find(sample, n_components).padded(self.architecture.n_components)
 
-    def by_distance(self) -> "Start":
+    def by_distance(self) -> "NetworkInitializer":
         """The same with the rows in the order of their distance from the mean, whatever order they came in.
 
-        Rows of many values stay where they are.
+        Samples of many values stay where they are.
         """
         sample = self.sample
         if is_large(sample.X):  # read as they lie
             return self
-        mean = mean_of_present(sample)[0] if self.incomplete else column_mean(sample)
+        mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
         values = self._filled(sample)
         return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
 
-    def grouped(self) -> "Start":
+    def grouped(self) -> "NetworkInitializer":
         """The same with labels of the samples that say the same; unless there are some, those of copies."""
         sample = self.sample
         if sample.groups is not None:
@@ -116,50 +116,50 @@ class Start:
 
     def _filled(self, sample: Sample) -> Sample:
         """The samples with means in place of missing values."""
-        return sample.of(FilledRows(sample.X, mean_of_present(sample)[0])) if self.incomplete else sample
+        return sample.of(ImputedRows(sample.X, mean_of_present(sample)[0])) if self.incomplete else sample
 
-    def continued(self, directions: PrincipalDirections) -> "Start":
+    def continued(self, pca: PrincipalComponents) -> "NetworkInitializer":
         """The same with the trained network moved to the mean and the scale of the samples.
 
         Where PCA reconstructs the samples better than that, nothing is continued.
         """
         if self.before is None:
             return self
-        before = self.on(directions)
-        before.move_to(directions)
+        before = self.on(pca)
+        before.rescale(pca)
         fresh = replace(self, before=None)
         if self.architecture.linear_skip and not self.architecture.variational:
             errors = squares(before, self.sample)[0]
-            if errors > squares(fresh.on(directions), self.sample)[0]:
+            if errors > squares(fresh.on(pca), self.sample)[0]:
                 return fresh
         return replace(self, before=before)
 
-    def error_share(self, directions: PrincipalDirections) -> float:
+    def unexplained_fraction(self, pca: PrincipalComponents) -> float:
         """Share of the variance of all rows that the start leaves unexplained."""
         if self.before is None:
-            return directions.residual_share(self.sample.total)
-        errors, offsets = squares(self.on(directions), self.sample)
+            return pca.unexplained_variance_ratio(self.sample.total)
+        errors, offsets = squares(self.on(pca), self.sample)
         return float(min(errors / offsets, 1.0)) if offsets > 0 else 0.0
 
-    def on(self, directions: PrincipalDirections) -> DataUnits:
+    def on(self, pca: PrincipalComponents) -> ScaledAutoEncoder:
         """Build the network at these directions, unless there is one to go on with."""
         if self.before is not None:
             return copy.deepcopy(self.before).to(self.device)
         module = build(self.architecture, torch_dtype(self.sample.dtype))
-        module.start_at(directions, seeded_generator(self.seed))
+        module.init_from_pca(pca, seeded_generator(self.seed))
         return module.to(self.device).eval()
 
 
 def fit_network(
-    start: Start, settings: TrainingSettings, validation: ValidationSplit | None, refit: bool | str
-) -> tuple[ReconstructionNet, TrainingRecord]:
+    start: NetworkInitializer, config: TrainingConfig, validation: ValidationSplit | None, refit: bool | str
+) -> tuple[ReconstructionNet, TrainingResult]:
     """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
 
     Parameters
     ----------
-    start : Start
+    start : NetworkInitializer
         The data, and where training begins.
-    settings : TrainingSettings
+    settings : TrainingConfig
         How to train.
     validation : ValidationSplit or None
         Which samples are held out; None trains on all of them.
@@ -168,7 +168,7 @@ def fit_network(
 
     Returns
     -------
-    ReconstructionNet, TrainingRecord
+    ReconstructionNet, TrainingResult
         A net for predictions, and how it came about.
 
     Raises
@@ -176,130 +176,130 @@ def fit_network(
     ValueError
         If a loss is not finite.
     """
-    with threads_for(settings.batch_size * start.architecture.n_weights):
+    with threads_for(config.batch_size * start.architecture.n_weights):
         as_they_lie, start = start.sample, start.by_distance()
-        if validation is not None and settings.max_epochs > 0 and start.architecture.kind != "pca":
+        if validation is not None and config.max_epochs > 0 and start.architecture.kind != "pca":
             start = start.grouped()
             if start.sample.groups is not None:
-                of_row = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
-                of_row[start.sample.numbers] = start.sample.groups
-                as_they_lie = replace(as_they_lie, groups=of_row[as_they_lie.numbers])
+                of_sample = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
+                of_sample[start.sample.numbers] = start.sample.groups
+                as_they_lie = replace(as_they_lie, groups=of_sample[as_they_lie.numbers])
         # In an order of their own rows give the same to the last bit; many are read faster as they lie.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
-        directions = start.directions(start.sample if few else as_they_lie)
-        start = start.continued(directions)
-        share = start.error_share(directions)
-        settings = replace(settings, residual_share=share)
-        if not _something_to_learn(start, settings, directions):
-            model, record = start.on(directions), TrainingRecord()
+        pca = start.principal_components(start.sample if few else as_they_lie)
+        start = start.continued(pca)
+        share = start.unexplained_fraction(pca)
+        config = replace(config, unexplained_variance_ratio=share)
+        if not _something_to_learn(start, config, pca):
+            model, record = start.on(pca), TrainingResult()
         elif validation is None:
-            model, record = _train_on_all(start, settings, directions)
+            model, record = _train_on_all(start, config, pca)
         else:
-            model, record = _search(start, settings, directions, validation, refit)
-        return _finished(model, record, start, settings)
+            model, record = _search(start, config, pca, validation, refit)
+        return _finished(model, record, start, config)
 
 
 def _finished(
-    model: DataUnits, record: TrainingRecord, start: Start, settings: TrainingSettings
-) -> tuple[ReconstructionNet, TrainingRecord]:
+    model: ScaledAutoEncoder, record: TrainingResult, start: NetworkInitializer, config: TrainingConfig
+) -> tuple[ReconstructionNet, TrainingResult]:
     """Give the codes their units, and wrap the network for predictions."""
     model.set_code_unit(None)
     learnt = record.best_epoch > 0 or start.before is not None
-    if learnt and not settings.whiten:
-        model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_ROWS)))
-    elif settings.whiten:
+    if learnt and not config.whiten:
+        model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_SAMPLES)))
+    elif config.whiten:
         model.set_code_unit(code_spread(model, start.sample))
     return predicting_net(model, record.history), record
 
 
-def squares(model: DataUnits, sample: Sample) -> NDArray:
+def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Sums over the rows of the squared norms of their reconstruction error and of their offset from the mean."""
-    return sample.weighted_sum(map_rows(model.squares, sample, 2, model.mean, np.float64))
+    return sample.weighted_sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
 
 
-def code_spread(model: DataUnits, sample: Sample) -> NDArray:
+def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Standard deviation of each code (divisor n - 1); zero for a single row."""
-    codes = map_rows(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
+    codes = apply_in_batches(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
     variance = sample.mean(np.square(codes - sample.mean(codes)))
     count = max(sample.total, len(sample))
     return np.sqrt(variance * (count / max(count - 1, 1)))
 
 
-def _something_to_learn(start: Start, settings: TrainingSettings, directions: PrincipalDirections) -> bool:
+def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents) -> bool:
     """Whether training could change anything: not so where PCA is perfect, or the best by proof."""
-    if settings.max_epochs == 0:
+    if config.max_epochs == 0:
         return False
     if not start.architecture.linear_skip:
         return True
     rounding = 10 * np.finfo(start.sample.dtype).eps
-    if settings.regularizers:
+    if config.regularizers:
         return True
-    return start.architecture.kind != "pca" and directions.residual_share(start.sample.total) > rounding
+    return start.architecture.kind != "pca" and pca.unexplained_variance_ratio(start.sample.total) > rounding
 
 
-def _n_sets(directions: PrincipalDirections, n_rows: int) -> int:
+def _n_folds_used(pca: PrincipalComponents, n_samples: int) -> int:
     """In how many sets to hold rows out: the fewer rows carry the variance, the more."""
-    wanted = math.ceil(MANY_EFFECTIVE_ROWS / directions.effective_rows)
-    return max(1, min(wanted, MANY_ROWS // n_rows))
+    wanted = math.ceil(LARGE_EFFECTIVE_SAMPLE_SIZE / pca.effective_sample_size)
+    return max(1, min(wanted, LARGE_SAMPLE_SIZE // n_samples))
 
 
 def _search(
-    start: Start,
-    settings: TrainingSettings,
-    directions: PrincipalDirections,
+    start: NetworkInitializer,
+    config: TrainingConfig,
+    pca: PrincipalComponents,
     validation: ValidationSplit,
     refit: bool | str,
-) -> tuple[DataUnits, TrainingRecord]:
+) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Find the epoch on held-out rows, and give the network of all rows as much training, or keep the one found."""
-    model = start.on(directions)
+    model = start.on(pca)
     sample = start.sample
-    many = refit == "auto" and len(sample) > MANY_ROWS
+    many = refit == "auto" and len(sample) > LARGE_SAMPLE_SIZE
     linear_skip = start.architecture.linear_skip
-    n_sets = _n_sets(directions, len(sample)) if refit and linear_skip else 1
-    parts = validation.parts(sample, settings.seed, n_sets)
+    n_folds_used = _n_folds_used(pca, len(sample)) if refit and linear_skip else 1
+    parts = validation.parts(sample, config.seed, n_folds_used)
     if validation.sample is not None:
         refit = False
     too_few = min((len(train) for train, _ in parts), default=0) <= start.architecture.n_components
-    if linear_skip and not settings.regularizers and (too_few or directions.effective_rows < MIN_EFFECTIVE_ROWS):
-        return model, TrainingRecord()
-    if start.before is None and settings.optimizer != "lbfgs":
-        settings = replace(settings, stages=STAGES, departs=True)
+    if linear_skip and not config.regularizers and (too_few or pca.effective_sample_size < MIN_EFFECTIVE_SAMPLE_SIZE):
+        return model, TrainingResult()
+    if start.before is None and config.optimizer != "lbfgs":
+        config = replace(config, stages=STAGES, departs=True)
     if not parts:
         raise ValueError(
             f"No samples can be held out: all {len(sample)} are copies of each other, or on one side of "
             "validation_split. Pass other samples, or early_stopping=False."
         )
-    at = directions if many else None
-    trainings = [_training_on(index, start, settings, *part, at) for index, part in enumerate(parts)]
-    choice, weights = _run_side_by_side(trainings, settings, start)
+    at = pca if many else None
+    trainings = [_training_on(index, start, config, *part, at) for index, part in enumerate(parts)]
+    choice, weights = _run_side_by_side(trainings, config, start)
     first = trainings[0]
     scores = _valid_scores(choice, trainings)
-    record = TrainingRecord(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
+    record = TrainingResult(choice.best_epoch, first.train_losses, scores, epochs_of(first.net))
     if choice.best_epoch == 0:
         return model, record
     fixed = validation.sample is not None and linear_skip
-    if (not refit and not fixed) or (many or fixed) and settings.regularizers:
+    if (not refit and not fixed) or (many or fixed) and config.regularizers:
         return first.finish(weights), record
     if many or fixed:
-        return _better_on_all_rows(first.finish(weights), model, sample, record)
-    again = Training(model, replace(settings, verbose=0), sample, callbacks=schedulers(settings.callbacks))
+        return _better_on_all_samples(first.finish(weights), model, sample, record)
+    again = Trainer(model, replace(config, verbose=0), sample, callbacks=schedulers(config.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
     lengths = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
-    stages = [stage for stage, length in zip(settings.stages, lengths, strict=False) for _ in range(length)]
-    _train_again(again, stages, lambda: _finished(again.snapshot(), record, start, settings))
+    stages = [stage for stage, length in zip(config.stages, lengths, strict=False) for _ in range(length)]
+    _train_again(again, stages, lambda: _finished(again.snapshot(), record, start, config))
     if again.improves():
         return again.finish(), record
     return model, replace(record, best_epoch=0)
 
 
-def _train_again(training: Training, stages: Sequence[Regularisation], result: Callable[[], tuple]) -> None:
+def _train_again(training: Trainer, stages: Sequence[RegularizationStage], result: Callable[[], tuple]) -> None:
     """Train an epoch in each of these stages and look at nothing; tell what a stop would result in."""
-    progress = training.settings.progress
+    progress = training.config.progress
     with progress.part("refit", len(stages)):
         for stage in stages:
             progress.epoch_begins()
-            training.regularise(stage)
+            training.set_stage(stage)
             training.epoch()
             progress.epoch_ends(EpochReport(training.train_losses[-1], None, None, result))
             if progress.stopped:
@@ -307,83 +307,87 @@ def _train_again(training: Training, stages: Sequence[Regularisation], result: C
     training.end()
 
 
-def _training_on(index, start, settings, rows, valid, directions=None) -> Training:
+def _training_on(index, start, config, rows, valid, pca=None) -> Trainer:
     """Prepare the training of this index, with the samples it holds out; only the first one is heard and seen."""
     _check_normalisation(start.architecture, len(rows))
-    callbacks = settings.callbacks if index == 0 else schedulers(settings.callbacks)
-    own = replace(settings, seed=settings.seed + index, verbose=settings.verbose if index == 0 else 0)
-    model = start.on(start.directions(rows) if directions is None else directions)
-    return Training(model, own, rows, valid, callbacks)
+    callbacks = config.callbacks if index == 0 else schedulers(config.callbacks)
+    own = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
+    model = start.on(start.principal_components(rows) if pca is None else pca)
+    return Trainer(model, own, rows, valid, callbacks)
 
 
-def _check_normalisation(architecture: Architecture, n_rows: int) -> None:
+def _check_normalisation(architecture: Architecture, n_samples: int) -> None:
     """Refuse to normalise over batches where there is but one row to train on."""
-    if n_rows == 1 and architecture.normalization == "batch":
+    if n_samples == 1 and architecture.normalization == "batch":
         raise ValueError(
             "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows and "
             "those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass more rows."
         )
 
 
-def _better_on_all_rows(
-    found: DataUnits, model: DataUnits, sample: Sample, record: TrainingRecord
-) -> tuple[DataUnits, TrainingRecord]:
+def _better_on_all_samples(
+    found: ScaledAutoEncoder, model: ScaledAutoEncoder, sample: Sample, record: TrainingResult
+) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Keep the network that was found if it reconstructs all rows better than the start does."""
     better = squares(found, sample)[0] < squares(model, sample)[0]
     return (found, record) if better else (model, replace(record, best_epoch=0))
 
 
 def _run_side_by_side(
-    trainings: list[Training], settings: TrainingSettings, start: Start
-) -> tuple[EpochChoice, list[Tensor]]:
+    trainings: list[Trainer], config: TrainingConfig, start: NetworkInitializer
+) -> tuple[EpochSelector, list[Tensor]]:
     """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
     start_losses = np.concatenate([training.start_losses for training in trainings])
-    cautious = trainings[0].core.architecture.linear_skip
-    patience, stage_epochs = settings.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
+    use_standard_error = trainings[0].network.architecture.linear_skip
+    patience, stage_epochs = config.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
     samples = [training.sample for training in trainings]
-    of_rows = {"weights": weights_over(samples), "groups": groups_over(samples)}
-    choice = EpochChoice(start_losses, settings.tol, patience, cautious, len(settings.stages), stage_epochs, **of_rows)
+    of_samples = {"weights": weights_over(samples), "groups": groups_over(samples)}
+    choice = EpochSelector(
+        start_losses, config.tol, patience, use_standard_error, len(config.stages), stage_epochs, **of_samples
+    )
     weights = trainings[0].weights()
-    progress = settings.progress
-    with progress.part("search", settings.max_epochs):
-        while choice.n_epochs < settings.max_epochs and not (
+    progress = config.progress
+    with progress.part("search", config.max_epochs):
+        while choice.n_epochs < config.max_epochs and not (
             choice.exhausted or trainings[0].stopped or progress.stopped
         ):
             progress.epoch_begins()
             for training in trainings:
-                training.regularise(settings.stages[choice.stage])
+                training.set_stage(config.stages[choice.stage])
                 training.epoch()
             losses = np.concatenate([training.valid_losses for training in trainings])
-            if choice.consider(losses, _above_floor(trainings)):
+            if choice.update(losses, _above_floor(trainings)):
                 weights = trainings[0].weights()
-            progress.epoch_ends(_report(choice, trainings, settings, start))
+            progress.epoch_ends(_report(choice, trainings, config, start))
     for training in trainings:
         training.end()
     return choice, weights
 
 
-def _report(choice: EpochChoice, trainings: list[Training], settings: TrainingSettings, start: Start) -> EpochReport:
+def _report(
+    choice: EpochSelector, trainings: list[Trainer], config: TrainingConfig, start: NetworkInitializer
+) -> EpochReport:
     """What there is to tell after an epoch of a search."""
     first = trainings[0]
 
     def result() -> tuple:
         scores = _valid_scores(choice, trainings)
-        record = TrainingRecord(choice.n_epochs, first.train_losses, scores, epochs_of(first.net))
-        return _finished(first.snapshot(), record, start, settings)
+        record = TrainingResult(choice.n_epochs, first.train_losses, scores, epochs_of(first.net))
+        return _finished(first.snapshot(), record, start, config)
 
     return EpochReport(first.train_losses[-1], choice.mean_losses[-1], choice.best_epoch, result)
 
 
-def _above_floor(trainings: list[Training]) -> bool:
+def _above_floor(trainings: list[Trainer]) -> bool:
     """Whether the held-out rows have no larger squared error than PCA's, where another loss is minimised."""
-    if not trainings[0].guarded:
+    if not trainings[0].enforce_pca_floor:
         return True
     samples = [training.sample for training in trainings]
     at_start = mean_over(samples, [training.start_squares for training in trainings])
     return mean_over(samples, [training.valid_squares for training in trainings]) <= at_start
 
 
-def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]:
+def _valid_scores(choice: EpochSelector, trainings: list[Trainer]) -> list[float]:
     """Mean losses of the held-out rows as shares of what the mean alone would lose."""
     samples = [training.sample for training in trainings]
     reference = mean_over(samples, [training.measures.losses_of_mean() for training in trainings])
@@ -391,28 +395,28 @@ def _valid_scores(choice: EpochChoice, trainings: list[Training]) -> list[float]
 
 
 def _train_on_all(
-    start: Start, settings: TrainingSettings, directions: PrincipalDirections
-) -> tuple[DataUnits, TrainingRecord]:
+    start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents
+) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
     _check_normalisation(start.architecture, len(start.sample))
-    model = start.on(directions)
-    training = Training(model, settings, start.sample, callbacks=settings.callbacks)
+    model = start.on(pca)
+    training = Trainer(model, config, start.sample, callbacks=config.callbacks)
     start_loss = np.array([start.sample.mean(training.start_losses)])
-    choice = EpochChoice(start_loss, settings.tol, settings.n_iter_no_change, cautious=False)
-    progress = settings.progress
+    choice = EpochSelector(start_loss, config.tol, config.n_iter_no_change, use_standard_error=False)
+    progress = config.progress
 
     def result() -> tuple:
-        record = TrainingRecord(choice.n_epochs, training.train_losses, None, epochs_of(training.net))
-        return _finished(training.snapshot(), record, start, settings)
+        record = TrainingResult(choice.n_epochs, training.train_losses, None, epochs_of(training.net))
+        return _finished(training.snapshot(), record, start, config)
 
-    with progress.part("training", settings.max_epochs):
-        while choice.n_epochs < settings.max_epochs and not (choice.exhausted or training.stopped or progress.stopped):
+    with progress.part("training", config.max_epochs):
+        while choice.n_epochs < config.max_epochs and not (choice.exhausted or training.stopped or progress.stopped):
             progress.epoch_begins()
             training.epoch()
-            choice.consider(np.array(training.train_losses[-1:]))
+            choice.update(np.array(training.train_losses[-1:]))
             progress.epoch_ends(EpochReport(training.train_losses[-1], None, None, result))
     training.end()
     better = training.improves()
     best_epoch = choice.n_epochs if better else 0
-    record = TrainingRecord(best_epoch, training.train_losses, None, epochs_of(training.net))
+    record = TrainingResult(best_epoch, training.train_losses, None, epochs_of(training.net))
     return (training.finish() if better else model), record

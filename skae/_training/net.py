@@ -23,18 +23,18 @@ from skorch.history import History
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 
-from skae._data.dataset import RowBatches, RowDataset, RowValues
+from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
-from skae._network.scaling import DataUnits, build
+from skae._network.scaling import ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError, squares_of_present
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._objectives.regularizers import Regularizer
-from skae._training.callbacks import FiniteLoss, StopTraining, WeightAveraging
+from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
 from skae._training.progress import Progress
-from skae._training.schedule import STAGES, Displacement, Regularisation
-from skae._utils import available_devices, normalised, seeded_generator
+from skae._training.schedule import STAGES, DifferenceAugmentation, RegularizationStage
+from skae._utils import available_devices, canonical_device, seeded_generator
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "adam": (torch.optim.Adam, {"fused": True}),
@@ -48,11 +48,11 @@ LARGEST_GRADIENT = 0.1
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingConfig:
     """Everything about a training that is neither data nor network.
 
     The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
-    Rows are incomplete where they have NaN for missing values. Codes are whitened after training.
+    Samples are incomplete where they have NaN for missing values. Codes are whitened after training.
     """
 
     loss: Loss = field(default_factory=SquaredError)
@@ -67,8 +67,8 @@ class TrainingSettings:
     callbacks: Sequence = ()
     verbose: int = 0
     seed: int = 0
-    residual_share: float = 1.0
-    stages: Sequence[Regularisation] = STAGES[-1:]
+    unexplained_variance_ratio: float = 1.0
+    stages: Sequence[RegularizationStage] = STAGES[-1:]
     departs: bool = False
     incomplete: bool = False
     whiten: bool = False
@@ -78,14 +78,14 @@ class TrainingSettings:
 class ReconstructionNet(NeuralNet):
     """A skorch net whose batches are rows and whose targets are the same rows.
 
-    A thin layer: it feeds `RowBatches`, evaluates averaged weights, penalises where the optimizer
+    A thin layer: it feeds `SampleBatches`, evaluates averaged weights, penalises where the optimizer
     cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
     """
 
     def __init__(
         self,
         *args,
-        dataset=RowDataset,
+        dataset=SampleDataset,
         shuffler=None,
         augment=None,
         averaging=None,
@@ -110,9 +110,9 @@ class ReconstructionNet(NeuralNet):
         log = [("print_log", PrintLog())] if self.verbose else []
         return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
 
-    def get_iterator(self, dataset, training=False) -> RowBatches:
+    def get_iterator(self, dataset, training=False) -> SampleBatches:
         """Batches of rows, shuffled while training."""
-        return RowBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
+        return SampleBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
         """One pass over a set, with averaged weights where it is held out."""
@@ -141,26 +141,26 @@ class ReconstructionNet(NeuralNet):
         """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
-        losses = self.criterion_.per_row(x_hat, batch[1]) + penalty
+        losses = self.criterion_.per_sample(x_hat, batch[1]) + penalty
         if self.valid_weights_ is not None:
             step["loss"] = self._weighted(losses, self.valid_weights_)
-        self.row_losses_.append(losses)
+        self.sample_losses_.append(losses)
         if not self.criterion_.is_squared_error:
-            self.row_squares_.append(squares_of_present(x_hat, batch[1]))
+            self.sample_squares_.append(squares_of_present(x_hat, batch[1]))
         return step
 
     def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
         """Mean of held-out rows' losses that makes the mean over all batches the weighted one."""
-        start = self.row_losses_.n_written
+        start = self.sample_losses_.n_written
         relative = weights[start : start + len(losses)] / weights.mean()
         return (losses * torch.from_numpy(relative).to(losses)).mean()
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
         """Forget the rows' losses of the epoch before."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
-        n_rows = 0 if dataset_valid is None else len(dataset_valid)
+        n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
-        self.row_losses_, self.row_squares_ = RowValues(n_rows), RowValues(n_rows)
+        self.sample_losses_, self.sample_squares_ = PerSampleBuffer(n_samples), PerSampleBuffer(n_samples)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """The loss, with the L2 penalty while training if the optimizer does not apply it."""
@@ -211,37 +211,37 @@ class ReconstructionNet(NeuralNet):
 
 def build_net(
     module: AutoEncoder,
-    settings: TrainingSettings,
+    config: TrainingConfig,
     callbacks: Sequence[Callback] = (),
-    valid: RowDataset | None = None,
-    averaging: WeightAveraging | None = None,
-    augment: Displacement | None = None,
+    valid: SampleDataset | None = None,
+    averaging: ExponentialMovingAverage | None = None,
+    augment: DifferenceAugmentation | None = None,
     criterion: nn.Module | None = None,
     objective: Objective | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
-    chosen = settings.optimizer
+    chosen = config.optimizer
     optimizer, options = OPTIMIZERS[chosen] if isinstance(chosen, str) else (chosen, {})
     decays = "weight_decay" in inspect.signature(optimizer).parameters
     if decays:
-        options = {**options, "weight_decay": settings.alpha}
+        options = {**options, "weight_decay": config.alpha}
     clipping = [] if objective is None or chosen == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
     net = ReconstructionNet(
         module,
         PooledSquaredError() if criterion is None else criterion,
         optimizer=optimizer,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        max_epochs=settings.max_epochs,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        max_epochs=config.max_epochs,
         train_split=None if valid is None else predefined_split(valid),
         callbacks=[*clipping, *callbacks],
-        verbose=settings.verbose,
-        device=normalised(next(module.buffers()).device),
-        shuffler=seeded_generator(settings.seed),
+        verbose=config.verbose,
+        device=canonical_device(next(module.buffers()).device),
+        shuffler=seeded_generator(config.seed),
         augment=augment,
         averaging=averaging,
         objective=objective,
-        penalty=0.0 if decays else settings.alpha,
+        penalty=0.0 if decays else config.alpha,
         **{f"optimizer__{name}": value for name, value in options.items()},
     )
     return net.initialize()
@@ -254,9 +254,9 @@ class _NoOptimizer:
         self.lr = lr
 
 
-def predicting_net(module: DataUnits, history: Sequence[dict] = ()) -> ReconstructionNet:
+def predicting_net(module: ScaledAutoEncoder, history: Sequence[dict] = ()) -> ReconstructionNet:
     """Wrap a finished network: nothing of the training hangs on to it but the record of the epochs."""
-    net = build_net(module.eval(), TrainingSettings(optimizer=_NoOptimizer))
+    net = build_net(module.eval(), TrainingConfig(optimizer=_NoOptimizer))
     net.history_ = History(dict(epoch) for epoch in history)
     return net
 
@@ -314,7 +314,7 @@ def _instance(entry):
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 
 
-def freeze(net: ReconstructionNet) -> dict:
+def net_to_dict(net: ReconstructionNet) -> dict:
     """Reduce a net to plain values and numpy arrays, free of any device."""
     module = net.module_
     return {
@@ -324,13 +324,13 @@ def freeze(net: ReconstructionNet) -> dict:
     }
 
 
-def thaw(frozen: dict, device: str) -> ReconstructionNet:
+def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
-    module = thawed_module(frozen)
+    module = network_from_dict(frozen)
     return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
 
 
-def thawed_module(frozen: dict) -> DataUnits:
+def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
     module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)

@@ -11,28 +11,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.dataset import map_rows
+from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import content_draws
 from skae._data.sample import Reservoir, Sample
 from skae._network.layers import SeededDropout
-from skae._network.scaling import DataUnits
+from skae._network.scaling import ScaledAutoEncoder
 from skae._objectives.criterion import squares_of_present
-from skae._pca.components import PrincipalDirections
-from skae._pca.incremental import RunningDirections
-from skae._pca.missing import FilledRows, Filling, directions_of_incomplete
-from skae._training.fit import UNIT_ROWS, Start, TrainingRecord, code_spread
-from skae._training.net import ReconstructionNet, TrainingSettings, epochs_of, freeze, predicting_net, thawed_module
+from skae._pca.components import PrincipalComponents
+from skae._pca.incremental import IncrementalPrincipalComponents
+from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
+from skae._training.fit import UNIT_SAMPLES, NetworkInitializer, TrainingResult, code_spread
+from skae._training.net import (
+    ReconstructionNet,
+    TrainingConfig,
+    epochs_of,
+    net_to_dict,
+    network_from_dict,
+    predicting_net,
+)
 from skae._training.schedule import STAGES
-from skae._training.selection import EpochChoice
-from skae._training.trainer import Training
+from skae._training.selection import EpochSelector
+from skae._training.trainer import Trainer
 from skae._utils import aligned_tensor, as_tensor, threads_for
 
-# Rows a step, where that is left to us; half of them are new.
+# Samples a step, where that is left to us; half of them are new.
 STREAM_BATCH = 64
-# Rows that are held out, and rows that are met again: at most so many, and so many values.
-KEPT_ROWS = 2000
+# Samples that are held out, and rows that are met again: at most so many, and so many values.
+MEMORY_SAMPLES = 2000
 KEPT_VALUES = 4_000_000
-# Rows that are taken in together.
+# Samples that are taken in together.
 CHUNK_VALUES = 1_000_000
 TINY = 1e-30
 # What a stream is made of, beside its training.
@@ -51,7 +58,7 @@ class Stream:
     ----------
     start : Start
         What to build; its sample is empty, and says what the rows are like.
-    settings : TrainingSettings
+    settings : TrainingConfig
         How to train.
     fraction : float or None
         Share of the rows held out; None holds none out, and compares on rows that have been learnt from.
@@ -59,26 +66,26 @@ class Stream:
         State of the generator that all seeds were drawn from, for one who makes the same stream anew.
     """
 
-    def __init__(self, start: Start, settings: TrainingSettings, fraction: float | None, seeds: tuple) -> None:
+    def __init__(self, start: NetworkInitializer, config: TrainingConfig, fraction: float | None, seeds: tuple) -> None:
         n_features, dtype = start.sample.shape[1], start.sample.dtype
-        n_rows = min(KEPT_ROWS, max(KEPT_VALUES // n_features, settings.batch_size))
+        n_samples = min(MEMORY_SAMPLES, max(KEPT_VALUES // n_features, config.batch_size))
         self.start = start
-        self.settings = replace(settings, stages=STAGES[-1:], departs=start.before is None)
+        self.config = replace(config, stages=STAGES[-1:], departs=start.before is None)
         self.fraction = fraction
         self.seeds = seeds
         self.n_seen = 0
-        self.running = RunningDirections(start.architecture.n_components, n_features)
-        self.memory = Reservoir(n_rows, n_features, dtype)
-        self.held_out = Reservoir(n_rows, n_features, dtype)
+        self.running = IncrementalPrincipalComponents(start.architecture.n_components, n_features)
+        self.memory = Reservoir(n_samples, n_features, dtype)
+        self.held_out = Reservoir(n_samples, n_features, dtype)
         self.waiting, self.their_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
-        self.random = np.random.RandomState(settings.seed)
-        self.training: Training | None = None
-        self.preferred: DataUnits | None = None
+        self.random = np.random.RandomState(config.seed)
+        self.training: Trainer | None = None
+        self.preferred: ScaledAutoEncoder | None = None
         self.judged_at = 0
         self.began_with = 0.0
         self.n_values = 0.0
         self.n_present = 0.0
-        self.record = TrainingRecord(valid_scores=None if fraction is None else [])
+        self.record = TrainingResult(valid_scores=None if fraction is None else [])
 
     def take(self, sample: Sample) -> None:
         """Learn from more rows."""
@@ -92,7 +99,7 @@ class Stream:
     def _take(self, rows: NDArray, weights: NDArray) -> None:
         self.running.check(rows.astype(np.float64), weights)
         # Copies of a sample are on one side, whichever chunks they come in.
-        held = content_draws(Sample(rows), self.settings.seed) < (self.fraction or 0.0)
+        held = content_draws(Sample(rows), self.config.seed) < (self.fraction or 0.0)
         held[: self.running.total == 0] = False
         self.held_out.offer(rows[held], weights[held], self.random)
         rows, weights = rows[~held], weights[~held]
@@ -105,7 +112,7 @@ class Stream:
         self._learn()
 
     def _filled(self, rows: NDArray) -> NDArray:
-        """Rows with what is expected, by what has been seen, in place of missing values."""
+        """Samples with what is expected, by what has been seen, in place of missing values."""
         missing = np.isnan(rows)
         self.n_values += rows.size
         self.n_present += rows.size - missing.sum()
@@ -113,53 +120,53 @@ class Stream:
             return rows
         if self.running.total == 0:
             n_components = min(self.running.n_components, *rows.shape)
-            directions = directions_of_incomplete(Sample(rows), n_components).padded(self.running.n_components)
+            pca = principal_components_of_incomplete(Sample(rows), n_components).padded(self.running.n_components)
         else:
-            directions = self.directions()
-        filling = Filling(len(directions.components), rows.shape[1], as_tensor(directions.mean).dtype)
-        filling.start_at(directions)
-        return FilledRows(rows, directions.mean, directions.scale, filling)[:]
+            pca = self.principal_components()
+        filling = PPCAImputer(len(pca.components), rows.shape[1], as_tensor(pca.mean).dtype)
+        filling.init_from_pca(pca)
+        return ImputedRows(rows, pca.mean, pca.scale, filling)[:]
 
-    def directions(self) -> PrincipalDirections:
+    def principal_components(self) -> PrincipalComponents:
         """Mean, spread and principal directions of all rows but the held-out ones."""
         some = np.where(np.isnan(self.memory.rows), self.running.mean, self.memory.rows)
-        return replace(self.running.directions(some), share_present=self.n_present / self.n_values)
+        return replace(self.running.principal_components(some), present_fraction=self.n_present / self.n_values)
 
     def _learn(self) -> None:
         """Take as many steps as there are half batches of new rows."""
-        architecture, half = self.start.architecture, max(self.settings.batch_size // 2, 1)
-        n_rows = len(self.waiting) // half * half
-        if architecture.kind == "pca" or self.settings.max_epochs == 0:
+        architecture, half = self.start.architecture, max(self.config.batch_size // 2, 1)
+        n_samples = len(self.waiting) // half * half
+        if architecture.kind == "pca" or self.config.max_epochs == 0:
             self.waiting, self.their_weights = self.waiting[:0], self.their_weights[:0]
             return
-        if n_rows == 0:
+        if n_samples == 0:
             return
-        new, weights = self.waiting[:n_rows], self.their_weights[:n_rows]
-        self.waiting, self.their_weights = self.waiting[n_rows:], self.their_weights[n_rows:]
+        new, weights = self.waiting[:n_samples], self.their_weights[:n_samples]
+        self.waiting, self.their_weights = self.waiting[n_samples:], self.their_weights[n_samples:]
         if self.training is None or (self.running.total >= 2 * self.began_with and self.preferred is None):
-            self.training = self._begun(self.directions())
+            self.training = self._begun(self.principal_components())
             self.began_with = self.running.total
-        again = self.random.randint(len(self.memory), size=n_rows)
+        again = self.random.randint(len(self.memory), size=n_samples)
         rows = np.concatenate([new, self.memory.rows[again]])
         self.training.learn_from(Sample(rows, weights=np.concatenate([weights, self.memory.weights[again]])))
-        with threads_for(self.settings.batch_size * architecture.n_weights):
+        with threads_for(self.config.batch_size * architecture.n_weights):
             self.training.epoch()
         self.record.train_losses.append(self.training.train_losses[-1])
         self.record.history.append(epochs_of(self.training.net)[-1])
         self.training.net.history.clear()
 
-    def _begun(self, directions: PrincipalDirections) -> Training:
+    def _begun(self, pca: PrincipalComponents) -> Trainer:
         """A training that begins at these directions."""
-        share = directions.residual_share(self.running.count)
-        settings = replace(self.settings, residual_share=share)
-        return Training(self.start.on(directions), settings, self.memory.sample, callbacks=settings.callbacks)
+        share = pca.unexplained_variance_ratio(self.running.count)
+        config = replace(self.config, unexplained_variance_ratio=share)
+        return Trainer(self.start.on(pca), config, self.memory.sample, callbacks=config.callbacks)
 
-    def _learnt(self, training: Training) -> DataUnits:
+    def _learnt(self, training: Trainer) -> ScaledAutoEncoder:
         """The network as it is now."""
         training.learn_from(self.memory.sample)
         return copy.deepcopy(training.finish())
 
-    def _judge(self) -> None:
+    def _select_model(self) -> None:
         """After new steps, let rows not learnt from choose between the network and PCA; all rows if none are held out.
 
         The shares of the loss saved are noted, those of PCA in the first place.
@@ -170,36 +177,36 @@ class Stream:
         self.judged_at = n_epochs
         model = self._learnt(self.training)
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
-        start = self.start.on(self.directions())
-        (losses, reference, floor), (others, _, squares) = (
-            _row_losses(self.training, one, sample) for one in (start, model)
+        start = self.start.on(self.principal_components())
+        (losses, reference, floor), (complement, _, squares) = (
+            _sample_losses(self.training, one, sample) for one in (start, model)
         )
-        choice = EpochChoice(losses, tol=0.0, n_iter_no_change=1, cautious=True, weights=sample.weights)
-        guarded = not self.settings.regularizers and self.start.architecture.linear_skip
-        allowed = not guarded or bool(sample.mean(squares) <= sample.mean(floor))
-        preferred = choice.consider(others, allowed) or not guarded
+        choice = EpochSelector(losses, tol=0.0, n_iter_no_change=1, use_standard_error=True, weights=sample.weights)
+        enforce_pca_floor = not self.config.regularizers and self.start.architecture.linear_skip
+        allowed = not enforce_pca_floor or bool(sample.mean(squares) <= sample.mean(floor))
+        preferred = choice.update(complement, allowed) or not enforce_pca_floor
         self.preferred = self._in_units(model) if preferred else None
         if self.record.valid_scores is not None:
-            shares = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
-            known = [*self.record.valid_scores[1:], *shares[1:]]
-            self.record.valid_scores[:] = [shares[0], *known]
+            fractions = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
+            known = [*self.record.valid_scores[1:], *fractions[1:]]
+            self.record.valid_scores[:] = [fractions[0], *known]
 
-    def _in_units(self, model: DataUnits) -> DataUnits:
+    def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
         """Give the codes of a network their units, by rows that are kept."""
         model.set_code_unit(None)
-        if self.settings.whiten:
+        if self.config.whiten:
             model.set_code_unit(code_spread(model, self.memory.sample))
         else:
-            model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_ROWS)))
+            model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_SAMPLES)))
         return model
 
-    def network(self) -> tuple[ReconstructionNet, TrainingRecord]:
+    def network(self) -> tuple[ReconstructionNet, TrainingResult]:
         """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
-        self._judge()
+        self._select_model()
         model = self.preferred
         if model is None:
-            model = self.start.on(self.directions())
-            if self.settings.whiten:
+            model = self.start.on(self.principal_components())
+            if self.config.whiten:
                 model = self._in_units(model)
         best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
         return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)
@@ -210,7 +217,7 @@ class Stream:
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
         record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
-        frozen = {"before": _frozen(self.start.before), "preferred": _frozen(self.preferred)}
+        frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
         return {
             **kept,
             **numbers,
@@ -238,47 +245,51 @@ class Stream:
             setattr(self, name, state[name])
         self.random.set_state(state["random"])
         record = copy.deepcopy(state["record"])
-        self.record = TrainingRecord(
+        self.record = TrainingResult(
             **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
         )
-        preferred = thawed(state["preferred"])
+        preferred = model_from_dict(state["preferred"])
         self.preferred = None if preferred is None else preferred.to(self.start.device)
         self.training = None
         if state["training"] is not None:
-            model = self.start.on(self.directions())
-            self.training = restored_training(state["training"], model, self.settings, self.memory.sample)
+            model = self.start.on(self.principal_components())
+            self.training = restored_training(state["training"], model, self.config, self.memory.sample)
 
 
-def _frozen(model: DataUnits | None) -> dict | None:
-    return None if model is None else freeze(predicting_net(model))
+def _to_dict(model: ScaledAutoEncoder | None) -> dict | None:
+    return None if model is None else net_to_dict(predicting_net(model))
 
 
-def thawed(frozen: dict | None) -> DataUnits | None:
+def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
     """A network of a stream's state."""
-    return None if frozen is None else thawed_module(frozen)
+    return None if frozen is None else network_from_dict(frozen)
 
 
-def _row_losses(training: Training, model: DataUnits, sample: Sample) -> NDArray:
+def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Loss of each row, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
 
     def measured(x: Tensor) -> Tensor:
-        target, x_hat = training.standardise(x.clone()), training.standardise(model(x))
-        per_row = training.criterion.per_row
-        rows = [per_row(x_hat, target), per_row(torch.zeros_like(x_hat), target), squares_of_present(x_hat, target)]
+        target, x_hat = training.standardize(x.clone()), training.standardize(model(x))
+        per_sample = training.criterion.per_sample
+        rows = [
+            per_sample(x_hat, target),
+            per_sample(torch.zeros_like(x_hat), target),
+            squares_of_present(x_hat, target),
+        ]
         return torch.stack(rows, dim=1)
 
-    return map_rows(measured, sample, 3, model.mean, np.float64).T
+    return apply_in_batches(measured, sample, 3, model.mean, np.float64).T
 
 
-def training_state(training: Training) -> dict:
+def training_state(training: Trainer) -> dict:
     """What it began with, and what changes while a network is trained: weights, averages, memories, generators."""
     averaging, objective = training.net.averaging, training.objective
     return plain(
         {
             "model": dict(training.model.state_dict()),
-            "residual_share": training.settings.residual_share,
+            "unexplained_variance_ratio": training.config.unexplained_variance_ratio,
             "unit": training.criterion.unit,
-            "core": dict(training.core.state_dict()),
+            "core": dict(training.network.state_dict()),
             "average": [] if averaging is None else averaging.average_,
             "n_steps": 0 if averaging is None else averaging.n_steps_,
             "optimizer": training.net.optimizer_.state_dict(),
@@ -290,26 +301,29 @@ def training_state(training: Training) -> dict:
 
 
 @torch.no_grad()
-def restored_training(state: dict, model: DataUnits, settings: TrainingSettings, sample: Sample) -> Training:
+def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingConfig, sample: Sample) -> Trainer:
     """Make a training that goes on where another one was.
 
     Parameters
     ----------
     state : dict
         Of the other one.
-    model : DataUnits
+    model : ScaledAutoEncoder
         Of the same architecture, whatever its weights.
-    settings : TrainingSettings
+    settings : TrainingConfig
         As for the other one, but for the residual share.
     sample : Sample
         Any rows.
     """
     state = tensors(state)
     model.load_state_dict(state["model"])
-    training = Training(
-        model, replace(settings, residual_share=state["residual_share"]), sample, callbacks=settings.callbacks
+    training = Trainer(
+        model,
+        replace(config, unexplained_variance_ratio=state["unexplained_variance_ratio"]),
+        sample,
+        callbacks=config.callbacks,
     )
-    training.core.load_state_dict(state["core"])
+    training.network.load_state_dict(state["core"])
     training.criterion.unit = state["unit"]
     averaging = training.net.averaging
     if averaging is not None:
@@ -324,13 +338,13 @@ def restored_training(state: dict, model: DataUnits, settings: TrainingSettings,
     return training
 
 
-def _generators(training: Training) -> Iterator[torch.Generator]:
+def _generators(training: Trainer) -> Iterator[torch.Generator]:
     """All that a training draws from."""
     yield training.net.shuffler
     yield training.noise.generator
     if training.objective is not None:
         yield from training.objective.generators
-    for layer in training.core.modules():
+    for layer in training.network.modules():
         if isinstance(layer, SeededDropout) and layer.generator is not None:
             yield layer.generator
 

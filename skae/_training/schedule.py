@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Regularisation:
+class RegularizationStage:
     """How hard it is made for a network to learn single rows by heart.
 
     Attributes
@@ -21,13 +21,13 @@ class Regularisation:
     """
 
     noise: float
-    displacement: float = 0.0
-    shrinkage: float = 0.0
+    difference: float = 0.0
+    weight_decay: float = 0.0
 
 
 # The stages of a training, from coarse to fine. Strong ones find the better optimum, above all for a small
 # bottleneck, and are where few rows of many columns end; the last is where a table of many rows ends.
-STAGES = (Regularisation(1.2, 0.2, 0.02), Regularisation(0.5, 0.1, 0.005), Regularisation(0.5))
+STAGES = (RegularizationStage(1.2, 0.2, 0.02), RegularizationStage(0.5, 0.1, 0.005), RegularizationStage(0.5))
 
 
 class GaussianNoise:
@@ -59,7 +59,7 @@ class GaussianNoise:
         return torch.addcmul(x, noise, self.std, value=self.amount)
 
 
-class Displacement:
+class DifferenceAugmentation:
     """Moves each row of a batch along the difference of two others: to where a row might as well have been.
 
     Parameters

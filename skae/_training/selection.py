@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skae._data.sample import Sample
 
 
-class EpochChoice:
+class EpochSelector:
     """Decides which epoch to keep, when to go on to the next stage, and when to stop, from the held-out rows' losses.
 
     An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
@@ -21,7 +21,7 @@ class EpochChoice:
 
     Parameters
     ----------
-    start_losses : ndarray of shape (n_rows,)
+    start_losses : ndarray of shape (n_samples,)
         Loss of each held-out row at the start, as a share of the variance.
     tol : float
         Smallest progress that counts.
@@ -33,9 +33,9 @@ class EpochChoice:
         Number of stages.
     stage_epochs : int, default=0
         Largest number of epochs of a stage that is not the last; 0 sets no limit.
-    weights : ndarray of shape (n_rows,), default=None
+    weights : ndarray of shape (n_samples,), default=None
         How much each held-out row counts; None is equally.
-    groups : ndarray of int of shape (n_rows,), default=None
+    groups : ndarray of int of shape (n_samples,), default=None
         Labels of rows that depend on each other, such as copies: standard errors are those of sums over groups.
 
     Attributes
@@ -53,7 +53,7 @@ class EpochChoice:
         start_losses: NDArray,
         tol: float,
         n_iter_no_change: int,
-        cautious: bool,
+        use_standard_error: bool,
         n_stages: int = 1,
         stage_epochs: int = 0,
         weights: NDArray | None = None,
@@ -63,22 +63,24 @@ class EpochChoice:
         self.start_losses = start_losses
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
-        self.cautious = cautious
+        self.use_standard_error = use_standard_error
         self.n_stages = n_stages
         self.stage_epochs = stage_epochs
-        self.shares = np.full(len(start_losses), 1 / len(start_losses)) if weights is None else weights / weights.sum()
+        self.fractions = (
+            np.full(len(start_losses), 1 / len(start_losses)) if weights is None else weights / weights.sum()
+        )
         self.mean_losses = [self._mean(start_losses)]
         self.best_epoch = 0
         self.stage_starts = [0]
         self._best, self._reference = 0.0, -math.inf
         self._last_progress = 0
 
-    def consider(self, losses: NDArray, allowed: bool = True) -> bool:
+    def update(self, losses: NDArray, allowed: bool = True) -> bool:
         """Note the losses after one more epoch, and say whether it is the best so far, if it is allowed to be."""
         self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
         mean = self._mean(gains)
-        error = self._standard_error(gains - mean) if self.cautious else 0.0
+        error = self._standard_error(gains - mean) if self.use_standard_error else 0.0
         if mean > self._reference + self.tol:
             self._reference, self._last_progress = mean, self.n_epochs
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
@@ -91,11 +93,11 @@ class EpochChoice:
 
     def _standard_error(self, deviations: NDArray) -> float:
         """Standard error of a mean, from the deviations from it."""
-        parts = self.shares * deviations
+        parts = self.fractions * deviations
         return float(np.linalg.norm(parts if self.groups is None else np.bincount(self.groups, parts)))
 
     def _mean(self, values: NDArray) -> float:
-        return float(np.average(values, weights=self.shares))
+        return float(np.average(values, weights=self.fractions))
 
     @property
     def n_epochs(self) -> int:
@@ -144,7 +146,7 @@ class ValidationSplit:
     splits: Sequence[tuple[NDArray, NDArray]] | None = None
     sample: Sample | None = None
 
-    def parts(self, sample: Sample, seed: int, n_sets: int) -> list[tuple[Sample, Sample]]:
+    def parts(self, sample: Sample, seed: int, n_folds_used: int) -> list[tuple[Sample, Sample]]:
         """Return, for each training, the samples that train and those that are held out."""
         if self.sample is not None:
             return [(sample, self.sample)]
@@ -152,12 +154,14 @@ class ValidationSplit:
             chosen = (map(partial(np.isin, sample.numbers), split) for split in self.splits)
             parts = [tuple(sample.take(np.flatnonzero(mask)) for mask in masks) for masks in chosen]
         else:
-            held_out = hold_out(len(sample), self.fraction, seed, n_sets, sample.groups)
-            parts = [(sample.take(others(len(sample), one)), sample.take(one)) for one in held_out]
+            held_out = validation_folds(len(sample), self.fraction, seed, n_folds_used, sample.groups)
+            parts = [(sample.take(complement(len(sample), one)), sample.take(one)) for one in held_out]
         return [(train, valid) for train, valid in parts if len(train) > 0 and len(valid) > 0]
 
 
-def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int, groups: NDArray | None = None) -> list[NDArray]:
+def validation_folds(
+    n_samples: int, fraction: float, seed: int, n_folds_used: int, groups: NDArray | None = None
+) -> list[NDArray]:
     """Choose the rows to hold out, one set for each training.
 
     Neighbours are dealt out to different sets, so that of rows in the order of their distance from the mean each set
@@ -165,15 +169,15 @@ def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int, groups: NDArr
 
     Parameters
     ----------
-    n_rows : int
+    n_samples : int
         Number of rows.
     fraction : float
         Share of the rows in each set.
     seed : int
         Deals.
-    n_sets : int
+    n_folds_used : int
         Number of sets wanted; there are at most as many as fractions in the whole.
-    groups : ndarray of int of shape (n_rows,), default=None
+    groups : ndarray of int of shape (n_samples,), default=None
         Labels from zero of rows that stay in one set; None is one for each row. Neighboring labels are dealt out to
         different sets.
 
@@ -182,36 +186,36 @@ def hold_out(n_rows: int, fraction: float, seed: int, n_sets: int, groups: NDArr
     list of ndarray of int
         Positions, ascending; empty where all rows are in one group.
     """
-    n_hands = max(round(1 / min(fraction, 1 - fraction)), 2)
+    n_folds = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
-    n_groups = n_rows if groups is None else int(groups.max()) + 1
-    hands = np.empty(n_groups, dtype=np.min_scalar_type(n_hands))  # small: there may be rows in their millions
-    for first in range(0, n_groups, n_hands):
-        hands[first : first + n_hands] = random.permutation(n_hands)[: n_groups - first]
-    numbers: list[int] = list(range(n_hands))
+    n_groups = n_samples if groups is None else int(groups.max()) + 1
+    fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # small: there may be rows in their millions
+    for first in range(0, n_groups, n_folds):
+        fold_of[first : first + n_folds] = random.permutation(n_folds)[: n_groups - first]
+    numbers: list[int] = list(range(n_folds))
     if groups is not None:
-        hands = hands[groups]
-        sizes = np.bincount(hands, minlength=n_hands)
+        fold_of = fold_of[groups]
+        sizes = np.bincount(fold_of, minlength=n_folds)
         # A group as large as several sets would leave too little to train on; if all are, the smallest set will do.
-        most = max(2 * n_rows / n_hands, sizes[sizes > 0].min())
-        numbers = [hand for hand in numbers if sizes[hand] <= most]
-    dealt = (np.flatnonzero(hands == hand) for hand in numbers)
-    sets = itertools.islice((positions for positions in dealt if 0 < len(positions) < n_rows), n_sets)
+        most = max(2 * n_samples / n_folds, sizes[sizes > 0].min())
+        numbers = [fold for fold in numbers if sizes[fold] <= most]
+    dealt = (np.flatnonzero(fold_of == fold) for fold in numbers)
+    sets = itertools.islice((positions for positions in dealt if 0 < len(positions) < n_samples), n_folds_used)
     if fraction > 0.5:
-        return [others(n_rows, positions) for positions in itertools.islice(sets, 1)]
+        return [complement(n_samples, positions) for positions in itertools.islice(sets, 1)]
     return list(sets)
 
 
-def others(n_rows: int, positions: NDArray) -> NDArray:
+def complement(n_samples: int, positions: NDArray) -> NDArray:
     """Return all positions but these, ascending."""
-    mask = np.ones(n_rows, dtype=bool)
+    mask = np.ones(n_samples, dtype=bool)
     mask[positions] = False
     return np.flatnonzero(mask)
 
 
-def automatic_batch_size(n_rows: int) -> int:
+def automatic_batch_size(n_samples: int) -> int:
     """About twenty steps an epoch, with batches between 32 and 256 rows, a power of two."""
-    return int(np.clip(2 ** round(np.log2(n_rows / 20)), 32, 256))
+    return int(np.clip(2 ** round(np.log2(n_samples / 20)), 32, 256))
 
 
 def automatic_patience(n_batches: int) -> int:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/files/make.py
 
-Never write those of an earlier protocol again. Rows and expected results are in the .npz.
+Never write those of an earlier protocol again. Samples and expected results are in the .npz.
 """
 
 import pickle
