@@ -51,10 +51,10 @@ from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_de
 
 
 def _takes_steps(estimator):
-    """Whether an estimator can learn from some of the rows."""
+    """Whether an estimator can learn from some of the samples."""
     if isinstance(estimator.optimizer, str) and estimator.optimizer == "lbfgs":
         raise AttributeError(
-            "partial_fit is not there with optimizer='lbfgs', which takes all rows in each step: call fit, or choose "
+            "partial_fit is not there with optimizer='lbfgs', which takes all samples in each step: call fit, or choose "
             "another optimizer."
         )
     return True
@@ -66,13 +66,13 @@ class AutoEncoderTransformer(
     """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
 
     The codes are the principal components plus what a network adds to them, and the reconstruction is
-    PCA's plus what a second network adds. PCA is the first candidate; rows held out from training decide
+    PCA's plus what a second network adds. PCA is the first candidate; samples held out from training decide
     whether and how far training goes on from there.
 
     Parameters
     ----------
     n_components : int, default=2
-        Size of the bottleneck: numbers kept a row, at most ``min(n_samples, n_features)``.
+        Size of the bottleneck: numbers kept a sample, at most ``min(n_samples, n_features)``.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
         Widths of the encoder's hidden layers, from the input to the bottleneck. "auto" chooses two from the
         numbers of features and components.
@@ -85,53 +85,53 @@ class AutoEncoderTransformer(
         Whether PCA runs beside the networks. False gives the plain autoencoder, which starts anywhere and
         may end below PCA.
     loss : str, Loss or callable, default="squared_error"
-        What training minimises, pooled over all columns: "squared_error", "absolute_error", "huber",
+        What training minimizes, pooled over all features: "squared_error", "absolute_error", "huber",
         "binary_cross_entropy", "poisson" or "cosine". "binary_cross_entropy" is for values between 0 and 1,
         "poisson" for counts, "cosine" for embeddings. A callable ``loss(x_hat, x)``, such as a torch loss with
-        ``reduction="none"``, takes rows in units of the data and returns the loss of each value or row.
+        ``reduction="none"``, takes samples in units of the data and returns the loss of each value or sample.
         Reconstructions are means: probabilities with "binary_cross_entropy", rates with "poisson". Whatever the
-        loss, an epoch whose squared error on held-out rows is above PCA's is not kept, with ``linear_skip=True``.
+        loss, an epoch whose squared error on held-out samples is above PCA's is not kept, with ``linear_skip=True``.
     regularizer : str, Regularizer, list of these or None, default=None
         What the network is asked for besides: "denoising", "sparse", "contractive" or "variational"; see
         `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Epochs are then compared by the
         loss with what the regularizer adds, so the reconstruction may be worse than PCA's.
     architecture : {"dense", "tied", "conv"}, default="dense"
-        How the networks are built. "tied" has the encoder's weights transposed in the decoder. "conv" is for rows
+        How the networks are built. "tied" has the encoder's weights transposed in the decoder. "conv" is for samples
         that are images: strided convolutions and one dense layer, and the other way round.
         ``hidden_layer_sizes`` are then the channels, and last the width of the dense layer, (32, 64, 256) by
         default.
     input_shape : tuple of int or None, default=None
         Channels, height and width of the images, for "conv".
     allow_nan : bool, default=False
-        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the row
+        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the sample
         that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for them. A
-        row of nothing but NaN is taken for the mean; a column of nothing but NaN is refused.
+        sample of nothing but NaN is taken for the mean; a feature of nothing but NaN is refused.
     normalization : {"batch", "layer"} or None, default=None
-        Normalises hidden values before each activation, over a batch or over a row.
+        Normalizes hidden values before each activation, over a batch or over a sample.
     dropout : float, default=0.0
-        Share of the hidden values that is dropped at each step of training.
+        Fraction of the hidden values that is dropped at each step of training.
     module : torch.nn.Module class or instance or None, default=None
         A network of your own in place of these, with ``encode`` from (n, n_features) to (n, n_components) and
-        ``decode`` back; rows are centred and of unit spread. A class is called with the two numbers; of an
+        ``decode`` back; samples are centered and of unit spread. A class is called with the two numbers; of an
         instance a copy is trained. With ``linear_skip=True`` it learns what PCA leaves.
     alpha : float, default=0.0
         Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
     whiten : bool, default=False
         False gives codes in units of the data, as PCA's are: a step of one moves the reconstruction by one, by root
-        mean square over training rows. True gives codes of unit variance on the training rows.
+        mean square over training samples. True gives codes of unit variance on the training samples.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
-        Finds the weights. "lbfgs" takes all rows in each step.
+        Finds the weights. "lbfgs" takes all samples in each step.
     lr : "auto" or float, default="auto"
         Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
     max_epochs : int, default=300
-        Largest number of passes over the training rows; 0 is PCA.
+        Largest number of passes over the training samples; 0 is PCA.
     batch_size : "auto" or int, default="auto"
-        Samples a step. "auto" is a twentieth of the rows, between 32 and 256.
+        Samples a step. "auto" is a twentieth of the samples, between 32 and 256.
     early_stopping : bool, default=True
-        Whether rows are set aside that choose the best epoch and say when to stop. Without them the last
-        epoch is kept, unless PCA reconstructs the training rows better.
+        Whether samples are set aside that choose the best epoch and say when to stop. Without them the last
+        epoch is kept, unless PCA reconstructs the training samples better.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, chosen at random. Few rows are set aside in several parts in turn, each
+        Fraction of the samples set aside, chosen at random. Few samples are set aside in several parts in turn, each
         with a training of its own, and refit on together. Identical samples, near copies (nearer to each other than
         a tenth of the usual distance to the nearest other sample) and samples of a group are on one side.
     validation_split : cross-validation splitter, {array-like, sparse matrix} of shape (n_validation, n_features) or \
@@ -143,10 +143,10 @@ class AutoEncoderTransformer(
         Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
         fewer where an epoch has more than twenty batches: 3 for two hundred.
     tol : float, default=5e-4
-        Smallest progress that counts, as a share of the variance.
+        Smallest progress that counts, as a fraction of the variance.
     refit : bool or "auto", default="auto"
-        Whether to train again on all rows for the chosen number of epochs after early stopping has found it.
-        "auto" does so up to 20,000 rows; with more, the tenth held out is not worth a second training.
+        Whether to train again on all samples for the chosen number of epochs after early stopping has found it.
+        "auto" does so up to 20,000 samples; with more, the tenth held out is not worth a second training.
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the fit before, on the linear path of the fit before.
     callbacks : list of skorch callbacks, default=None
@@ -154,7 +154,7 @@ class AutoEncoderTransformer(
     device : str or torch.device, default="cpu"
         "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
     random_state : int, RandomState instance or None, default=None
-        Draws the held-out rows, the first weights and the order of the rows. An int gives the same
+        Draws the held-out samples, the first weights and the order of the samples. An int gives the same
         result each time, to the last bit on the processor.
     verbose : int, default=0
         0 is silent. 1 shows a bar with the epoch, the losses as shares of the variance, the best epoch so far and the
@@ -165,17 +165,17 @@ class AutoEncoderTransformer(
     n_components_ : int
         Size of the bottleneck.
     mean_ : ndarray of shape (n_features,)
-        Mean of each column of the training rows.
+        Mean of each feature of the training samples.
     n_iter_ : int
         Epochs run.
     best_epoch_ : int
         The epoch that was kept; 0 is the start, which is PCA with ``linear_skip=True``.
     loss_curve_ : list of float
-        Training loss of each epoch, regularizers included, as a share of what the mean of the rows would lose.
+        Training loss of each epoch, regularizers included, as a fraction of what the mean of the samples would lose.
     validation_scores_ : list of float or None
-        Share of the held-out rows' variance explained, of another loss the share saved, regularizers included, the
+        Fraction of the held-out samples' variance explained, of another loss the fraction saved, regularizers included, the
         start first, then after each epoch:
-        ``validation_scores_[best_epoch_]`` is what was kept. None where no rows were held out.
+        ``validation_scores_[best_epoch_]`` is what was kept. None where no samples were held out.
     device_ : str
         Where the network is.
     net_ : skorch.NeuralNet
@@ -193,13 +193,13 @@ class AutoEncoderTransformer(
 
     Notes
     -----
-    Inside, X is centred and scaled, so neither units nor offsets matter. Training has three stages, from strong
-    regularisation (noise, rows moved along differences of rows, shrinking weights) to light; the epoch that is
-    kept may lie in any. What is learnt fades out for rows that reach far beyond the training rows, where PCA
-    remains; the code of such a row is then moved to where its reconstruction is better. Where so few rows carry
-    the variance that held-out rows could say nothing about others, and where no epoch improves on PCA by more
-    than two standard errors, the result is PCA on all rows. It is PCA too where the network that was trained on
-    all rows reconstructs these worse.
+    Inside, X is centered and scaled, so neither units nor offsets matter. Training has three stages, from strong
+    regularization (noise, samples moved along differences of samples, shrinking weights) to light; the epoch that is
+    kept may lie in any. What is learned fades out for samples that reach far beyond the training samples, where PCA
+    remains; the code of such a sample is then moved to where its reconstruction is better. Where so few samples carry
+    the variance that held-out samples could say nothing about others, and where no epoch improves on PCA by more
+    than two standard errors, the result is PCA on all samples. It is PCA too where the network that was trained on
+    all samples reconstructs these worse.
 
     References
     ----------
@@ -328,12 +328,12 @@ class AutoEncoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Training rows, at least two; float32 and float64 are kept, everything else becomes float64.
+            Training samples, at least two; float32 and float64 are kept, everything else becomes float64.
         y : Ignored
-            Not used, present for scikit-learn's sake: the rows are their own targets.
+            Not used, present for scikit-learn's sake: the samples are their own targets.
         sample_weight : array-like of shape (n_samples,), default=None
-            How much each row counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
-            repetitions of a row, up to ten a row on average, other weights relative to their mean. Samples of weight zero
+            How much each sample counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
+            repetitions of a sample, up to ten a sample on average, other weights relative to their mean. Samples of weight zero
             are ignored.
         groups : array-like of shape (n_samples,), default=None
             Labels of samples that depend on each other, such as measurements of one patient or windows of one
@@ -381,11 +381,11 @@ class AutoEncoderTransformer(
     @available_if(_takes_steps)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Learn from some more rows, in one pass over them.
+        """Learn from some more samples, in one pass over them.
 
-        For rows that come in chunks, of any size from one row. The running mean and principal directions are those of
-        all rows so far. The network takes a step for every half batch of new rows, together with as many out of a
-        memory of 2000; rows that do not fill a half batch wait for the next call. A share of the rows, as many at most,
+        For samples that come in chunks, of any size from one sample. The running mean and principal directions are those of
+        all samples so far. The network takes a step for every half batch of new samples, together with as many out of a
+        memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the samples, as many at most,
         is held out; by these it is decided after each call whether the codes are the network's or PCA's. Go over the
         data several times for a better network. After `fit`, the network of that fit is gone on with. All parameters
         keep the values that they have at the first call.
@@ -410,7 +410,7 @@ class AutoEncoderTransformer(
             If a parameter, the device, X or a weight is not as described, or if the loss becomes infinite or no
             number.
         AttributeError
-            If ``optimizer="lbfgs"``, which takes all rows in each step.
+            If ``optimizer="lbfgs"``, which takes all samples in each step.
         """
         with _unchanged_on_failure(self):
             X = validate_samples(self, X, reset=not hasattr(self, "net_"))
@@ -423,12 +423,12 @@ class AutoEncoderTransformer(
         return self
 
     def transform(self, X):
-        """Map rows to codes.
+        """Map samples to codes.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
 
         Returns
         -------
@@ -445,7 +445,7 @@ class AutoEncoderTransformer(
         return self._map(X, "encode", self.n_components_)
 
     def inverse_transform(self, X):
-        """Map codes back to rows.
+        """Map codes back to samples.
 
         Parameters
         ----------
@@ -455,43 +455,43 @@ class AutoEncoderTransformer(
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Reconstructed rows in the units of the training rows, in the dtype of the codes.
+            Reconstructed samples in the units of the training samples, in the dtype of the codes.
 
         Raises
         ------
         ValueError
-            If the number of columns is not ``n_components_``.
+            If the number of features is not ``n_components_``.
         """
         check_is_fitted(self)
         X = X.detach() if isinstance(X, torch.Tensor) else X
         Z = check_array(X, dtype=float_dtypes(X), estimator=self, input_name="X")
         if Z.shape[1] != self.n_components_:
             raise ValueError(
-                f"X has {Z.shape[1]} columns, but {type(self).__name__} has codes of "
+                f"X has {Z.shape[1]} features, but {type(self).__name__} has codes of "
                 f"n_components={self.n_components_}. Pass codes as transform returns them."
             )
         check_kind(Z, self, "mean_", "inverse_transform")
         return self._map(Z, "decode", self.n_features_in_)
 
     def score(self, X, y=None, sample_weight=None):
-        """Return the share of the variance of X that its reconstruction explains, all columns pooled.
+        """Return the fraction of the variance of X that its reconstruction explains, all features pooled.
 
-        ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training rows of a linear autoencoder it is
-        the sum of PCA's ``explained_variance_ratio_``; on other rows it is comparable between the two.
+        ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training samples of a linear autoencoder it is
+        the sum of PCA's ``explained_variance_ratio_``; on other samples it is comparable between the two.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
         y : Ignored
             Not used.
         sample_weight : array-like of shape (n_samples,), default=None
-            How much each row's squares count; equally if None.
+            How much each sample's squares count; equally if None.
 
         Returns
         -------
         float
-            Over values that are there. 1 is perfect, 0 is as good as the mean of the training rows, below 0 is worse.
+            Over values that are there. 1 is perfect, 0 is as good as the mean of the training samples, below 0 is worse.
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "score")
@@ -502,19 +502,19 @@ class AutoEncoderTransformer(
         return float(1.0 - errors / offsets)
 
     def score_samples(self, X):
-        """Return minus the mean squared reconstruction error of each row.
+        """Return minus the mean squared reconstruction error of each sample.
 
-        It is low where a row is unlike the training rows.
+        It is low where a sample is unlike the training samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X, the mean over the columns that the row has values in; 0 is a perfect reconstruction.
+            In squared units of X, the mean over the features that the sample has values in; 0 is a perfect reconstruction.
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "score_samples")
@@ -552,7 +552,7 @@ class AutoEncoderTransformer(
             self.device_ = str(self.net_.device)
 
     def _map(self, X, direction, n_features, dtype=None):
-        """Send rows or codes through the network, at least in its precision and at least in theirs."""
+        """Send samples or codes through the network, at least in its precision and at least in theirs."""
         if is_foreign(X):
             return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
         module = self.net_.module_
@@ -565,8 +565,8 @@ class AutoEncoderTransformer(
         if direction != "decode" and not finite.all():
             worst = int(finite.all(dim=1).byte().argmin())
             raise ValueError(
-                f"X is too large: codes or squared errors of row {worst} overflow {result.dtype}. Rescale X, for "
-                "example with StandardScaler before fit, or drop such rows."
+                f"X is too large: codes or squared errors of sample {worst} overflow {result.dtype}. Rescale X, for "
+                "example with StandardScaler before fit, or drop such samples."
             )
         return result
 
@@ -643,7 +643,7 @@ class AutoEncoderTransformer(
 
 
 def _fraction(estimator):
-    """Share of the rows to hold out."""
+    """Fraction of the samples to hold out."""
     return estimator.validation_fraction if estimator.early_stopping else None
 
 
@@ -708,8 +708,8 @@ def _check(estimator, sample, device, whole=True):
     if whole and estimator.linear_skip and estimator.n_components > n_samples:
         raise ValueError(
             f"n_components={estimator.n_components} must be between 1 and min(n_samples, n_features)="
-            f"{min(n_samples, n_features)}: {n_samples} rows have no more principal directions. "
-            "Choose fewer components or pass more rows."
+            f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
+            "Choose fewer components or pass more samples."
         )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)

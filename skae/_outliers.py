@@ -1,4 +1,4 @@
-"""The outlier detector: rows that an autoencoder cannot reconstruct."""
+"""The outlier detector: samples that an autoencoder cannot reconstruct."""
 
 from numbers import Integral, Real
 
@@ -12,12 +12,12 @@ from skae._autoencoder import AutoEncoderTransformer
 from skae._data.array_api import FLOAT_DTYPES
 from skae._utils import Documented
 
-# One row in so many is not seen by the autoencoder that the threshold is found with.
+# One sample in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5
 
 
 class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
-    """Tell rows that are like the training rows from those that are not, by their reconstruction error.
+    """Tell samples that are like the training samples from those that are not, by their reconstruction error.
 
     An autoencoder knows only the kind of data that it was trained on: it reconstructs that, and other data badly.
 
@@ -28,18 +28,18 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
     n_components : "auto" or int, default="auto"
         Size of the bottleneck where ``estimator`` is None. "auto" is a quarter of the features, from 1 to 16.
     contamination : "auto" or float, default="auto"
-        Share of outliers among the training rows, at most a half, which sets the threshold. "auto" sets it by rows
+        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by samples
         that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above their
         upper quartile by more than three times the distance of the quartiles. That takes a second fit.
     random_state : int, RandomState instance or None, default=None
-        Chooses the fifth of the rows, and is handed to the autoencoder where ``estimator`` is None.
+        Chooses the fifth of the samples, and is handed to the autoencoder where ``estimator`` is None.
 
     Attributes
     ----------
     estimator_ : AutoEncoderTransformer
         The fitted autoencoder.
     offset_ : float
-        Threshold: rows whose `score_samples` is below are outliers.
+        Threshold: samples whose `score_samples` is below are outliers.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -52,7 +52,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    Errors are pooled over the columns in units of the data: standardise columns of different units first.
+    Errors are pooled over the features in units of the data: standardize features of different units first.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Training rows, at least two.
+            Training samples, at least two.
         y : Ignored
             Not used, present for scikit-learn's sake.
 
@@ -113,12 +113,12 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X):
-        """Return minus the mean squared reconstruction error of each row: the lower, the more of an outlier.
+        """Return minus the mean squared reconstruction error of each sample: the lower, the more of an outlier.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
 
         Returns
         -------
@@ -135,7 +135,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
 
         Returns
         -------
@@ -145,12 +145,12 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         return self.score_samples(X) - self.offset_
 
     def predict(self, X):
-        """Say which rows are outliers.
+        """Say which samples are outliers.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
 
         Returns
         -------
@@ -174,10 +174,10 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         return validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
 
     def _threshold(self, estimator, fitted, X):
-        """Below which score a row is an outlier."""
+        """Below which score a sample is an outlier."""
         if self.contamination != "auto":
             return float(np.percentile(fitted.score_samples(X), 100.0 * self.contamination))
-        # A network reconstructs the rows that it was trained on better than others like them.
+        # A network reconstructs the samples that it was trained on better than others like them.
         order = check_random_state(self.random_state).permutation(X.shape[0])
         unseen, seen = np.split(order, [len(order) // UNSEEN_PART])
         if len(seen) <= fitted.n_components_ or len(unseen) < 2:

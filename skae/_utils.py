@@ -88,7 +88,7 @@ def aligned_tensor(values: np.ndarray) -> torch.Tensor:
 
 def as_tensor(values: np.ndarray) -> torch.Tensor:
     """View an array as a tensor where torch allows it, copy it elsewhere; to be read only."""
-    # An array of one row or column may be contiguous and have negative strides all the same.
+    # An array of one sample or feature may be contiguous and have negative strides all the same.
     shared = values.flags.c_contiguous and values.flags.writeable and min(values.strides) >= 0
     return torch.from_numpy(values) if shared else aligned_tensor(values)
 

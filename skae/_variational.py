@@ -12,7 +12,7 @@ from skae._data.validation import validated_samples
 
 
 def sample(estimator, n_samples=1, random_state=None):
-    """Draw new rows from a variational autoencoder.
+    """Draw new samples from a variational autoencoder.
 
     Codes are drawn from the standard normal distribution, which training has made them look like, and decoded.
 
@@ -21,14 +21,14 @@ def sample(estimator, n_samples=1, random_state=None):
     estimator : AutoEncoderTransformer
         Fitted with ``regularizer="variational"``.
     n_samples : int, default=1
-        Number of rows.
+        Number of samples.
     random_state : int, RandomState instance or None, default=None
         Draws the codes.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        Means of new rows, in the units and the dtype of the training rows.
+        Means of new samples, in the units and the dtype of the training samples.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def sample(estimator, n_samples=1, random_state=None):
 
 
 def transform_std(estimator, X):
-    """Return the standard deviation of each code of each row.
+    """Return the standard deviation of each code of each sample.
 
     `AutoEncoderTransformer.transform` returns the mean.
 
@@ -69,7 +69,7 @@ def transform_std(estimator, X):
     estimator : AutoEncoderTransformer
         Fitted with ``regularizer="variational"``.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-        Samples in the units of the training rows.
+        Samples in the units of the training samples.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def transform_std(estimator, X):
     See Also
     --------
     Variational : The regularizer.
-    sample : New rows.
+    sample : New samples.
 
     Examples
     --------

@@ -15,8 +15,8 @@ __all__ = ["export_decoder", "register"]
 def register():
     """Teach skl2onnx to convert autoencoders, wherever they stand in a pipeline, and outlier detectors.
 
-    After this ``skl2onnx.to_onnx`` takes pipelines, column transformers and unions with fitted autoencoders in them.
-    The result computes what `AutoEncoderTransformer.transform` does, for any number of rows, in the precision that it
+    After this ``skl2onnx.to_onnx`` takes pipelines, feature transformers and unions with fitted autoencoders in them.
+    The result computes what `AutoEncoderTransformer.transform` does, for any number of samples, in the precision that it
     would have: of the network or of the input, whichever is higher. Codes have the precision of the input. Calling it
     again changes nothing.
 
@@ -27,14 +27,14 @@ def register():
 
     See Also
     --------
-    export_decoder : The way back from codes to rows.
+    export_decoder : The way back from codes to samples.
 
     Notes
     -----
     Where `transform` raises an error, on missing values that were not allowed, on infinity and on codes that overflow,
     a model returns NaN or infinity. The operator set must be 18 or higher; a conversion to a lower one raises a
     ValueError. A ``module`` of your own must consist of layers and steps that have a translation, with which it is
-    compared on a few rows; a NotImplementedError names the one that has none.
+    compared on a few samples; a NotImplementedError names the one that has none.
 
     An `AutoEncoderOutlierDetector` becomes two outputs of shape (n_samples, 1): "label", as `predict` returns it, and
     "scores", which is `decision_function`. Samples that it would refuse are outliers.
@@ -82,7 +82,7 @@ def export_decoder(estimator, path):
 
     See Also
     --------
-    register : The way from rows to codes, in pipelines.
+    register : The way from samples to codes, in pipelines.
 
     Examples
     --------

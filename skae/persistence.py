@@ -41,7 +41,7 @@ def save(estimator, path):
     """Write an estimator to a file that holds no code: a zip of one JSON document and the arrays.
 
     The file appears complete or not at all, and takes the place of one that is there. Its size does not depend on the
-    number of training rows.
+    number of training samples.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def save(estimator, path):
 
     Notes
     -----
-    What `fit` has learnt, the parameters and the choice of `set_output` are kept, other attributes are not.
+    What `fit` has learned, the parameters and the choice of `set_output` are kept, other attributes are not.
     Code of your own goes through pickle or joblib: what they load must come from somebody you trust.
 
     Examples
@@ -181,7 +181,7 @@ def _check_protocol(document: dict) -> None:
 
 
 def _described(value: Any, name: str, writer: Writer) -> dict:
-    """An object of one of the known classes: its parameters, and what it has learnt."""
+    """An object of one of the known classes: its parameters, and what it has learned."""
     cls = type(value)
     if CLASSES.get(cls.__name__) is not cls:
         raise TypeError(
@@ -202,7 +202,7 @@ def _described(value: Any, name: str, writer: Writer) -> dict:
 
 
 def _state(estimator: Any, parameters: dict) -> dict:
-    """What an estimator has learnt, and the output that was chosen."""
+    """What an estimator has learned, and the output that was chosen."""
     estimator._validate_params()
     cls, everything = type(estimator), estimator.__getstate__()
     fitted = REQUIRED[cls][0] in everything

@@ -9,8 +9,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-# Above so many values X is never held whole: what lies in a file stays there, and rows are shuffled within windows of
-# blocks that lie together. Whatever holds the rows, the same ones follow each other.
+# Above so many values X is never held whole: what lies in a file stays there, and samples are shuffled within windows of
+# blocks that lie together. Whatever holds the samples, the same ones follow each other.
 LARGE_SIZE = 2**26
 BLOCK_VALUES = 2**17
 WINDOW_BLOCKS = 64
@@ -31,7 +31,7 @@ class Samples(Protocol):
 
 
 class SparseSamples:
-    """A sparse matrix whose rows come out dense.
+    """A sparse matrix whose samples come out dense.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class SparseSamples:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
+        """Numbers of samples and features."""
         return self.matrix.shape
 
     @property
@@ -56,14 +56,14 @@ class SparseSamples:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray:
-        """Return the chosen rows, of a pair of choices some columns of theirs, as a dense array."""
-        rows, columns = key if isinstance(key, tuple) else (key, None)
-        chosen = self.matrix[rows]
-        return (chosen if columns is None else chosen[:, columns]).toarray()
+        """Return the chosen samples, of a pair of choices some features of theirs, as a dense array."""
+        samples, features = key if isinstance(key, tuple) else (key, None)
+        chosen = self.matrix[samples]
+        return (chosen if features is None else chosen[:, features]).toarray()
 
-    def gather(self, rows: NDArray, out: NDArray) -> None:
-        """Write some rows into an array."""
-        self.matrix[rows].toarray(out=out)
+    def gather(self, samples: NDArray, out: NDArray) -> None:
+        """Write some samples into an array."""
+        self.matrix[samples].toarray(out=out)
 
 
 class StoredSamples:
@@ -84,34 +84,34 @@ class StoredSamples:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
+        """Numbers of samples and features."""
         return self.array.shape
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray:
-        """Return the chosen rows, of a pair of choices some columns of theirs."""
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        if isinstance(rows, slice):
-            return self._read(rows, columns)
-        chosen = np.empty((len(rows), len(range(*columns.indices(self.shape[1])))), dtype=self.dtype)
-        for places, _ in self._places(rows):
-            span = slice(rows[places].min(), rows[places].max() + 1)
-            chosen[places] = self._read(span, columns)[rows[places] - span.start]
+        """Return the chosen samples, of a pair of choices some features of theirs."""
+        samples, features = key if isinstance(key, tuple) else (key, slice(None))
+        if isinstance(samples, slice):
+            return self._read(samples, features)
+        chosen = np.empty((len(samples), len(range(*features.indices(self.shape[1])))), dtype=self.dtype)
+        for places, _ in self._places(samples):
+            span = slice(samples[places].min(), samples[places].max() + 1)
+            chosen[places] = self._read(span, features)[samples[places] - span.start]
         return chosen
 
-    def gather(self, rows: NDArray, out: NDArray) -> None:
-        """Write some rows into an array."""
-        for places, block in self._places(rows):
-            out[places] = self._block(block)[rows[places] - block * block_length(self.shape[1])]
+    def gather(self, samples: NDArray, out: NDArray) -> None:
+        """Write some samples into an array."""
+        for places, block in self._places(samples):
+            out[places] = self._block(block)[samples[places] - block * block_length(self.shape[1])]
 
-    def _read(self, rows: slice, columns: slice = slice(None)) -> NDArray:
-        return np.asarray(self.array[rows, columns], dtype=self.dtype)
+    def _read(self, samples: slice, features: slice = slice(None)) -> NDArray:
+        return np.asarray(self.array[samples, features], dtype=self.dtype)
 
-    def _places(self, rows: NDArray) -> Iterator[tuple[NDArray, int]]:
-        """For each block, where its rows stand among those asked for, and its number."""
-        blocks = rows // block_length(self.shape[1])
+    def _places(self, samples: NDArray) -> Iterator[tuple[NDArray, int]]:
+        """For each block, where its samples stand among those asked for, and its number."""
+        blocks = samples // block_length(self.shape[1])
         order = np.argsort(blocks, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
             yield places, int(blocks[places[0]])
@@ -153,18 +153,18 @@ def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
 
 
 def extremes(X: Samples) -> NDArray:
-    """Smallest and largest value of each column, of shape (2, n_features); NaN does not count."""
+    """Smallest and largest value of each feature, of shape (2, n_features); NaN does not count."""
     lowest, highest = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     for chunk in chunks_of(X, BLOCK_VALUES):
-        rows = X[chunk]
-        lowest, highest = np.fmin(lowest, np.fmin.reduce(rows)), np.fmax(highest, np.fmax.reduce(rows))
+        samples = X[chunk]
+        lowest, highest = np.fmin(lowest, np.fmin.reduce(samples)), np.fmax(highest, np.fmax.reduce(samples))
     return np.stack([lowest, highest])
 
 
-def gather(X: Samples, rows: NDArray, out: NDArray) -> None:
-    """Write some rows of X into a C-contiguous array of its dtype."""
+def gather(X: Samples, samples: NDArray, out: NDArray) -> None:
+    """Write some samples of X into a C-contiguous array of its dtype."""
     if isinstance(X, np.ndarray):
-        # The mode spares numpy a buffer; all rows exist.
-        np.take(X, rows, axis=0, out=out, mode="clip")
+        # The mode spares numpy a buffer; all samples exist.
+        np.take(X, samples, axis=0, out=out, mode="clip")
     else:
-        X.gather(rows, out)  # type: ignore[attr-defined]
+        X.gather(samples, out)  # type: ignore[attr-defined]

@@ -16,37 +16,37 @@ from skae._utils import aligned_tensor, as_tensor, torch_dtype
 
 # Values that one pass outside training may hold at once, intermediate layers not counted.
 EVALUATION_VALUES = 1_000_000
-# Up to this many values the rows of a set are standardised once instead of batch by batch.
+# Up to this many values the samples of a set are standardized once instead of batch by batch.
 RESIDENT_VALUES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Standardizer:
-    """How rows become inputs of a network: centred, of unit overall scale, in its dtype, on its device."""
+    """How samples become inputs of a network: centered, of unit overall scale, in its dtype, on its device."""
 
     mean: Tensor
     scale: Tensor
     dtype: torch.dtype
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Standardise rows in place, in their own precision, then convert them."""
-        return rows.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Standardize samples in place, in their own precision, then convert them."""
+        return samples.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
 
 
 class SampleDataset(torch.utils.data.Dataset):
-    """Some rows of X, each its own target, gathered and standardised only when a batch asks for them.
+    """Some samples of X, each its own target, gathered and standardized only when a batch asks for them.
 
     Parameters
     ----------
     X : Sample or Samples of shape (n_samples, n_features)
-        Left as it is if the network is on the processor; the rows of an array are standardised and moved once where it
-        is not. Few rows are copied.
+        Left as it is if the network is on the processor; the samples of an array are standardized and moved once where it
+        is not. Few samples are copied.
     y : None
         Ignored; skorch hands one over where it builds a set of its own.
-    standardise : Standardizer, default=None
+    standardize : Standardizer, default=None
         Makes them inputs of the network; None leaves them as they are.
     fill : callable, default=None
-        Fills in missing values of rows that have been standardised; None where none are missing.
+        Fills in missing values of samples that have been standardized; None where none are missing.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SampleDataset(torch.utils.data.Dataset):
 
     @property
     def X(self) -> NDArray:
-        """The rows as one array, for skorch's scoring callbacks."""
+        """The samples as one array, for skorch's scoring callbacks."""
         return self.take_filled(np.arange(len(self))).cpu().numpy()
 
     y = X
@@ -77,41 +77,41 @@ class SampleDataset(torch.utils.data.Dataset):
         return len(self.sample)
 
     def __getitem__(self, index):
-        row = self.take(np.atleast_1d(index))
-        return (row[0], row[0]) if np.ndim(index) == 0 else (row, row)
+        sample = self.take(np.atleast_1d(index))
+        return (sample[0], sample[0]) if np.ndim(index) == 0 else (sample, sample)
 
     def take(self, positions: NDArray) -> Tensor:
-        """Gather the rows at these positions of the set."""
+        """Gather the samples at these positions of the set."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         sample = self.sample
-        rows = torch.empty((len(positions), sample.shape[1]), dtype=torch_dtype(sample.dtype))
-        gather(sample.X, positions if sample.indices is None else sample.indices[positions], rows.numpy())
-        return rows if self._standardize is None else self._standardize(rows)
+        samples = torch.empty((len(positions), sample.shape[1]), dtype=torch_dtype(sample.dtype))
+        gather(sample.X, positions if sample.indices is None else sample.indices[positions], samples.numpy())
+        return samples if self._standardize is None else self._standardize(samples)
 
     def take_filled(self, positions: NDArray) -> Tensor:
-        """Gather rows, their missing values filled in."""
-        rows = self.take(positions)
-        return rows if self.fill is None else self.fill(rows)
+        """Gather samples, their missing values filled in."""
+        samples = self.take(positions)
+        return samples if self.fill is None else self.fill(samples)
 
 
 class SampleBatches:
     """Iterate over a `SampleDataset` in pairs of a batch and its target, which is the batch itself.
 
-    Of missing values the batch has what they are filled in with, and the target NaN. Of weighted rows a shuffled pass
+    Of missing values the batch has what they are filled in with, and the target NaN. Of weighted samples a shuffled pass
     has each as often as its weight says, in the long run where that is no whole number; other passes have each once.
 
     Parameters
     ----------
     dataset : SampleDataset
-        The rows.
+        The samples.
     batch_size : int
-        Samples a batch. A last batch of a single row joins the one before, because layers that
-        normalise over the batch cannot take it.
+        Samples a batch. A last batch of a single sample joins the one before, because layers that
+        normalize over the batch cannot take it.
     generator : torch.Generator or None
         Shuffles anew at each pass; None keeps the order.
     augment : callable, default=None
-        Makes other rows of those of a batch.
+        Makes other samples of those of a batch.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class SampleBatches:
         order = self._shuffled(generator)
         if weights is None:
             return order
-        # Systematic sampling; a line search must meet the same rows again.
+        # Systematic sampling; a line search must meet the same samples again.
         full = self.batch_size >= n_samples
         offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
         ends = np.cumsum(weights[order])
@@ -169,15 +169,15 @@ class SampleBatches:
         order = np.arange(n_samples) if self.generator is None else self._drawn(self.generator)
         starts = self._starts()
         for start, stop in zip(starts, [*starts[1:], n_samples], strict=True):
-            rows = self.dataset.take(order[start:stop])
-            batch = rows if self.dataset.fill is None else self.dataset.fill(rows)
+            samples = self.dataset.take(order[start:stop])
+            batch = samples if self.dataset.fill is None else self.dataset.fill(samples)
             if self.augment is not None:
                 batch = self.augment(batch)
-            yield batch, batch if self.dataset.fill is None else batch.masked_fill(rows.isnan(), torch.nan)
+            yield batch, batch if self.dataset.fill is None else batch.masked_fill(samples.isnan(), torch.nan)
 
 
 class PerSampleBuffer:
-    """One number for each row of a set, written a batch at a time into memory set aside before.
+    """One number for each sample of a set, written a batch at a time into memory set aside before.
 
     Small tensors kept one by one would lie scattered where the large ones of each batch have been, and hold on to that
     memory.
@@ -198,7 +198,7 @@ class PerSampleBuffer:
         self.n_written = 0
 
     def append(self, values: Tensor) -> None:
-        """Write the numbers of the next rows."""
+        """Write the numbers of the next samples."""
         stop = self.n_written + len(values)
         self.array[self.n_written : stop] = values.cpu().numpy()
         self.n_written = stop
@@ -208,15 +208,15 @@ class PerSampleBuffer:
 def apply_in_batches(
     function: Callable[[Tensor], Tensor], X: Any, n_features: int, asarray_like: Tensor, dtype: DTypeLike
 ) -> Any:
-    """Send all rows of X through a network, a bounded number at a time.
+    """Send all samples of X through a network, a bounded number at a time.
 
     Parameters
     ----------
     function : callable
         Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_features). It may be handed a view of X, so it
-        changes nothing in place and multiplies no matrix before it has computed rows of its own.
+        changes nothing in place and multiplies no matrix before it has computed samples of its own.
     X : Samples or Tensor of shape (n_samples, n_features)
-        The rows, float32 or float64.
+        The samples, float32 or float64.
     n_features : int
         Width of the result.
     like : Tensor
@@ -227,13 +227,13 @@ def apply_in_batches(
     Returns
     -------
     ndarray or Tensor of shape (n_samples, n_features)
-        What the function made of the rows, in their order; of a tensor on its device.
+        What the function made of the samples, in their order; of a tensor on its device.
     """
     here = isinstance(X, Tensor)
     result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=X.device if here else "cpu")
-    rows = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
-    for start in range(0, len(X), rows):
-        chunk = slice(start, start + rows)
+    samples = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
+    for start in range(0, len(X), samples):
+        chunk = slice(start, start + samples)
         some = X[chunk].detach() if here else as_tensor(X[chunk])
         result[chunk] = function(some.to(asarray_like.device, asarray_like.dtype))
     return result if here else result.numpy()

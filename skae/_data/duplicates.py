@@ -26,7 +26,7 @@ N_BUCKETS = 2**16
 
 
 def duplicate_groups(sample: Sample) -> NDArray | None:
-    """Label samples such that identical samples and near copies share a label.
+    """Label samples such that identical samples and near copies fraction a label.
 
     Near copies are samples whose distance is below a tenth of the median distance between a sample and its nearest
     distinct neighbor. Large data are not compared with each other: there, samples are assigned to one of 65,536 groups

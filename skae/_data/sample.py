@@ -8,24 +8,24 @@ from numpy.typing import DTypeLike, NDArray
 
 from skae._data.containers import Samples
 
-# Whole numbers are taken for repetitions up to so many a row on average; above, repeating would cost too much.
+# Whole numbers are taken for repetitions up to so many a sample on average; above, repeating would cost too much.
 MOST_REPETITIONS = 10
-# Weights whose squares, times as many rows as anyone has, are floating-point numbers.
+# Weights whose squares, times as many samples as anyone has, are floating-point numbers.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
-# Of the largest weight; below, a row changes no bit of any mean.
+# Of the largest weight; below, a sample changes no bit of any mean.
 NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows of X.
+    """Some samples of X.
 
     Attributes
     ----------
     X : Samples of shape (n_samples, n_features)
-        Where the rows lie; left as it is.
+        Where the samples lie; left as it is.
     indices : ndarray of int or None
-        Numbers of the rows, in an order of their own and with repetitions; None is every row once.
+        Numbers of the samples, in an order of their own and with repetitions; None is every sample once.
     weights : ndarray of shape (len(self),) or None
         How much each of them counts beside the others; None is equally.
     groups : ndarray of int of shape (len(self),) or None
@@ -41,12 +41,12 @@ class Sample:
         return len(self.X) if self.indices is None else len(self.indices)
 
     def __getitem__(self, positions: slice | NDArray) -> NDArray:
-        """Return the rows at some positions."""
+        """Return the samples at some positions."""
         return self.X[positions if self.indices is None else self.indices[positions]]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
+        """Numbers of samples and features."""
         return len(self), self.X.shape[1]
 
     @property
@@ -56,20 +56,20 @@ class Sample:
 
     @property
     def numbers(self) -> NDArray:
-        """Numbers of the rows in X."""
+        """Numbers of the samples in X."""
         return np.arange(len(self.X)) if self.indices is None else self.indices
 
     @property
     def total(self) -> float:
-        """Number of rows, as far as they count."""
+        """Number of samples, as far as they count."""
         return len(self) if self.weights is None else float(self.weights.sum())
 
     def first_at(self, numbers: NDArray) -> NDArray:
-        """First position of a row of these numbers or above, where positions ascend with the numbers."""
+        """First position of a sample of these numbers or above, where positions ascend with the numbers."""
         return np.minimum(numbers, len(self)) if self.indices is None else np.searchsorted(self.indices, numbers)
 
     def take(self, positions: NDArray) -> "Sample":
-        """The sample of the rows at some positions."""
+        """The sample of the samples at some positions."""
         indices = positions if self.indices is None else self.indices[positions]
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
         return Sample(self.X, indices, weights, groups)
@@ -79,30 +79,30 @@ class Sample:
         return replace(self, X=X)
 
     def spread_out(self, n_samples: int) -> NDArray:
-        """Up to so many of the rows, evenly spread over the order."""
+        """Up to so many of the samples, evenly spread over the order."""
         return self[np.linspace(0, len(self) - 1, min(len(self), n_samples), dtype=int)]
 
     def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
-        """Sum of what was computed of the rows at some positions."""
+        """Sum of what was computed of the samples at some positions."""
         if self.weights is None:
             return values.sum(axis=0, dtype=np.float64)
         return self.weights[positions] @ values
 
     def mean(self, values: NDArray) -> NDArray:
-        """Mean of what was computed of all rows."""
+        """Mean of what was computed of all samples."""
         return np.average(values, axis=0, weights=self.weights)
 
 
 def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
-    """Let each row count as its weight says.
+    """Let each sample count as its weight says.
 
     Samples of weight zero, or next to nothing beside the largest, are left out. Whole numbers are numbers of repetitions,
-    up to ten a row on average; other weights are relative to their mean.
+    up to ten a sample on average; other weights are relative to their mean.
 
     Parameters
     ----------
     X : Samples of shape (n_samples, n_features)
-        All rows.
+        All samples.
     weights : ndarray of shape (n_samples,) or None
         None below zero, some above; None is one each.
     """
@@ -112,20 +112,20 @@ def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
     chosen = weights[used].astype(np.float64)
     chosen /= (largest := chosen.max())
     if np.all(weights == np.rint(weights)) and largest * chosen.mean() <= MOST_REPETITIONS:
-        rows, relative = np.repeat(used, weights[used].astype(int)), None
+        samples, relative = np.repeat(used, weights[used].astype(int)), None
     else:
-        rows, relative = used, chosen / chosen.mean()
+        samples, relative = used, chosen / chosen.mean()
         relative = None if np.all(relative == 1.0) else relative
-    return Sample(X, None if np.array_equal(rows, np.arange(len(X))) else rows, relative)
+    return Sample(X, None if np.array_equal(samples, np.arange(len(X))) else samples, relative)
 
 
 def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
-    """Let each row of a chunk count as its weight says, whatever the mean; rows of weight zero are left out.
+    """Let each sample of a chunk count as its weight says, whatever the mean; samples of weight zero are left out.
 
     Raises
     ------
     ValueError
-        If a weight is so large or so small that no mean could be kept beside the rows of other chunks.
+        If a weight is so large or so small that no mean could be kept beside the samples of other chunks.
     """
     if weights is None:
         return Sample(X)
@@ -152,25 +152,25 @@ def groups_over(samples: Sequence[Sample]) -> NDArray | None:
 
 
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
-    """Mean of what was computed of the rows of several samples."""
+    """Mean of what was computed of the samples of several samples."""
     return float(np.average(np.concatenate(values), weights=weights_over(samples)))
 
 
 def weights_over(samples: Sequence[Sample]) -> NDArray | None:
-    """Weights of the rows of several samples, one after the other."""
+    """Weights of the samples of several samples, one after the other."""
     weights = [sample.weights for sample in samples if sample.weights is not None]
     return np.concatenate(weights) if weights else None
 
 
 class Reservoir:
-    """A uniform sample of the rows offered so far, without replacement.
+    """A uniform sample of the samples offered so far, without replacement.
 
     Parameters
     ----------
     n_samples : int
         Most that are kept.
     n_features : int
-        Number of columns.
+        Number of features.
     dtype : dtype
         Of the values.
 
@@ -183,25 +183,25 @@ class Reservoir:
     def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike) -> None:
         self.n_samples = n_samples
         self.n_offered = 0
-        self.rows = np.zeros((0, n_features), dtype=dtype)
+        self.samples = np.zeros((0, n_features), dtype=dtype)
         self.weights = np.zeros(0)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.samples)
 
-    def offer(self, rows: NDArray, weights: NDArray, random: np.random.RandomState) -> None:
-        """Let rows take the places of others by chance."""
+    def offer(self, samples: NDArray, weights: NDArray, random: np.random.RandomState) -> None:
+        """Let samples take the places of others by chance."""
         free = self.n_samples - len(self)
-        self.rows = np.concatenate([self.rows, rows[:free]])
+        self.samples = np.concatenate([self.samples, samples[:free]])
         self.weights = np.concatenate([self.weights, weights[:free]])
-        rest, its_weights = rows[free:], weights[free:]
-        numbers = self.n_offered + min(free, len(rows)) + np.arange(len(rest))
+        rest, its_weights = samples[free:], weights[free:]
+        numbers = self.n_offered + min(free, len(samples)) + np.arange(len(rest))
         places = (random.uniform(size=len(rest)) * (numbers + 1)).astype(int)
         stays = places < self.n_samples
-        self.rows[places[stays]], self.weights[places[stays]] = rest[stays], its_weights[stays]
-        self.n_offered += len(rows)
+        self.samples[places[stays]], self.weights[places[stays]] = rest[stays], its_weights[stays]
+        self.n_offered += len(samples)
 
     @property
     def sample(self) -> Sample:
         """All that are kept."""
-        return Sample(self.rows, weights=None if np.all(self.weights == 1.0) else self.weights)
+        return Sample(self.samples, weights=None if np.all(self.weights == 1.0) else self.weights)

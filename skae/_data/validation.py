@@ -33,14 +33,14 @@ def values_missing(sample: Sample) -> bool:
 
 
 def check_features(sample: Sample) -> None:
-    """Refuse columns without any value."""
+    """Refuse features without any value."""
     there = np.zeros(sample.shape[1], dtype=bool)
     for chunk in chunks_of(sample, CHECKED_VALUES):
         there |= (~np.isnan(sample[chunk])).any(axis=0)
     empty = np.flatnonzero(~there)
     if len(empty) > 0:
         raise ValueError(
-            f"Column {empty[0]} of X has no value at all, nor have {len(empty) - 1} other columns: there is nothing to "
+            f"Feature {empty[0]} of X has no value at all, nor have {len(empty) - 1} other features: there is nothing to "
             "learn about it. Drop what is empty, for example with SimpleImputer."
         )
 
@@ -52,7 +52,7 @@ def present(X: Any) -> Any:
 
 
 def n_present(X: Samples) -> NDArray:
-    """Number of values that each row has, at least one."""
+    """Number of values that each sample has, at least one."""
     return np.concatenate(
         [np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1.0) for chunk in chunks_of(X, CHECKED_VALUES)]
     )
@@ -76,9 +76,9 @@ def check_groups(X, groups):
 
 def validated_samples(estimator, X, method):
     """Samples for a method of a fitted estimator, dense or sparse, in floating point."""
-    rows = validate_samples(estimator, X, reset=False)
+    samples = validate_samples(estimator, X, reset=False)
     check_kind(X, estimator, "mean_", method)
-    return rows
+    return samples
 
 
 def validate_samples(estimator, X, **options):
@@ -94,10 +94,10 @@ def validate_samples(estimator, X, **options):
 
 
 def check_sample_weight(X, sample_weight):
-    """Weights of rows as floating-point numbers; None where there are none."""
+    """Weights of samples as floating-point numbers; None where there are none."""
     if sample_weight is None:
         return None
-    # Of X only the number of rows is asked for: it may be of another kind.
+    # Of X only the number of samples is asked for: it may be of another kind.
     weights = _check_sample_weight(
         to_numpy(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
     )

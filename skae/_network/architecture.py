@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 # Values that a filter of a convolution sees in each channel.
 FILTER_SIZE = 9
-# Width that a user's own network is taken to have where only the cost of a row is asked for.
+# Width that a user's own network is taken to have where only the cost of a sample is asked for.
 ASSUMED_WIDTH = 256
 
 
@@ -29,7 +29,7 @@ class Architecture:
     Attributes
     ----------
     n_features, n_components : int
-        Columns of the rows and of the codes.
+        Features of the samples and of the codes.
     encoder_sizes, decoder_sizes : tuple of int
         Widths of the hidden layers; of images, the channels of convolutions and the width of one dense layer.
     activation : str
@@ -39,11 +39,11 @@ class Architecture:
     kind : {"pca", "dense", "tied", "conv", "module"}
         How the stacks are built; "pca" has none, because none could improve on PCA.
     input_shape : tuple of int or None
-        Channels, height and width of the images that rows are.
+        Channels, height and width of the images that samples are.
     normalization : {None, "batch", "layer"}
         Before each activation.
     dropout : float
-        Share of hidden values that is dropped while training.
+        Fraction of hidden values that is dropped while training.
     link : {"identity", "sigmoid", "exp"}
         Makes means of what the decoder computes.
     variational : bool
@@ -78,7 +78,7 @@ class Architecture:
 
     @property
     def n_weights(self) -> int:
-        """Number of multiplications that one row costs; a guess for a user's own network."""
+        """Number of multiplications that one sample costs; a guess for a user's own network."""
         linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
         if self.kind == "pca":
             return linear

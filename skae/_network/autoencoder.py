@@ -26,35 +26,35 @@ from skae._network.layers import (
 from skae._network.projection import all_within, nearness, refined_codes, samples_beyond
 from skae._pca.components import PrincipalComponents
 
-# Corrections fade out between once and twice this many times the reach of the training rows: a row that is
+# Corrections fade out between once and twice this many times the reach of the training samples: a sample that is
 # like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
 INPUT_REACH = 5.0
 CODE_REACH = 3.0
-# Some training row has the largest code, just at the limit: its last bits must not decide how it is treated.
+# Some training sample has the largest code, just at the limit: its last bits must not decide how it is treated.
 REACH_MARGIN = 1e-3
-# Codes wander while they are learnt: until training is over their limit is a multiple of the reach of PCA's.
+# Codes wander while they are learned: until training is over their limit is a multiple of the reach of PCA's.
 LEARNING_REACH = 100.0
-# Part of the overall variance that is added to a column's own, lest a near-constant column become a wild input.
+# Part of the overall variance that is added to a feature's own, lest a near-constant feature become a wild input.
 SPREAD_FLOOR = 0.1
-# The decoder of a variational network has at least this noise, as a share of the variance.
+# The decoder of a variational network has at least this noise, as a fraction of the variance.
 RELATIVE_NOISE_FLOOR = 1e-3
-# A direction with less than this share of the overall scale is scaled as if it had it.
+# A direction with less than this fraction of the overall scale is scaled as if it had it.
 MIN_CODE_SCALE = 1e-6
 
 
 class AutoEncoder(nn.Module, ABC):
     """The protocol of every network here: ``encode`` to codes, ``decode`` back."""
 
-    # A callable that disturbs the rows to be encoded; set while training, None otherwise.
+    # A callable that disturbs the samples to be encoded; set while training, None otherwise.
     corruption: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """Map rows of shape (n, n_features) to codes of shape (n, n_components)."""
+        """Map samples of shape (n, n_features) to codes of shape (n, n_components)."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """Map codes of shape (n, n_components) to rows of shape (n, n_features)."""
+        """Map codes of shape (n, n_components) to samples of shape (n, n_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct x, from a disturbed x while training."""
@@ -67,10 +67,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
     and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
-    and ``x_hat = g(z)``. Samples are centred and of unit scale, and so are the codes of PCA. What was learnt,
-    ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for rows that reach far
-    beyond the training rows, where PCA remains. Such a row's code is then moved to where its reconstruction is
-    better, because the decoder cannot know that an ordinary code belongs to a wild row.
+    and ``x_hat = g(z)``. Samples are centered and of unit scale, and so are the codes of PCA. What was learned,
+    ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for samples that reach far
+    beyond the training samples, where PCA remains. Such a sample's code is then moved to where its reconstruction is
+    better, because the decoder cannot know that an ordinary code belongs to a wild sample.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     Notes
     -----
-    The weights are unset until `init_from_pca` or `load_state_dict` fills them. The linear path is learnt in units
-    in which every column has a spread of about one, as the stacks are.
+    The weights are unset until `init_from_pca` or `load_state_dict` fills them. The linear path is learned in units
+    in which every feature has a spread of about one, as the stacks are.
     """
 
     input_gain: Tensor
@@ -131,7 +131,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             values["pca_encoding"] = pca.components / unit[:, np.newaxis]
             values["pca_decoding"] = pca.components * unit[:, np.newaxis]
             reach = pca.feature_max_abs / scale
-            values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant columns limit nothing
+            values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant features limit nothing
             values["code_limit"] = LEARNING_REACH * (pca.code_max_abs / scale / unit + 1.0)
         if self.architecture.variational:
             # Of a Gaussian with the principal directions as factors and PCA's error as noise.
@@ -159,17 +159,17 @@ class FeedForwardAutoEncoder(AutoEncoder):
             draw_weights(layers, generator)
 
     @torch.no_grad()
-    def perturb_output_layers(self, share: float, generator: torch.Generator) -> None:
-        """Draw the last layers, scaled by the root of a share: a little off PCA better optima are found than from it.
+    def perturb_output_layers(self, fraction: float, generator: torch.Generator) -> None:
+        """Draw the last layers, scaled by the root of a fraction: a little off PCA better optima are found than from it.
 
         Without a linear path they have been drawn already; gates open instead.
         """
         if self.architecture.gated:
-            self.gates.fill_(math.sqrt(share))
+            self.gates.fill_(math.sqrt(fraction))
         elif self.architecture.linear_skip:
             for stack in self._stacks():
                 draw_weights([last_layer(stack)], generator)
-                last_layer(stack).weight.mul_(math.sqrt(share))
+                last_layer(stack).weight.mul_(math.sqrt(fraction))
 
     def enable_inverse_link(self) -> None:
         """Leave PCA's range for the link's, which is what will be trained."""
@@ -181,7 +181,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def limit_codes(self, reach: Tensor) -> None:
-        """Let what the decoder has learnt fade beyond a multiple of the largest codes that it has learnt from."""
+        """Let what the decoder has learned fade beyond a multiple of the largest codes that it has learned from."""
         self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * (1.0 + REACH_MARGIN) * reach, torch.inf))
 
     def _correction(self, index: int, values: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return stack(values) * self.gates[index] if self.architecture.gated else stack(values)
 
     def smooth_codes(self, x: Tensor) -> Tensor:
-        """Map rows that are like the training rows to codes; every step has a derivative."""
+        """Map samples that are like the training samples to codes; every step has a derivative."""
         if self.encoder is None:
             return x @ self.pca_encoding.T
         inputs = x * self.input_gain
@@ -202,10 +202,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return torch.addmm(correction, inputs, self.linear_encoder.T)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Map centred rows to codes of unit scale."""
+        """Map centered samples to codes of unit scale."""
         z = self.smooth_codes(x)
         if self.training or self.encoder is None or not self.architecture.linear_skip:
-            return z  # no training row is beyond the limits
+            return z  # no training sample is beyond the limits
         if all_within(self.input_limit, x) and all_within(self.code_limit / CODE_REACH, z):
             return z
         far = samples_beyond(self.input_limit, x) | samples_beyond(self.code_limit / CODE_REACH, z)
@@ -213,7 +213,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return z.index_copy(0, far, self._encode_far(x[far]))
 
     def _encode_far(self, x: Tensor) -> Tensor:
-        """Map rows that no training row is like, or whose codes are like no other."""
+        """Map samples that no training sample is like, or whose codes are like no other."""
         inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
         learnt = self._correction(0, inputs)
         if self.linear_encoder is not None:
@@ -221,18 +221,18 @@ class FeedForwardAutoEncoder(AutoEncoder):
         pca = x @ self.pca_encoding.T
         z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
         exact = in_double(self)
-        codes = refined_codes(exact.decode, *(rows.to(exact.pca_encoding.dtype) for rows in (x, z, pca)))
+        codes = refined_codes(exact.decode, *(samples.to(exact.pca_encoding.dtype) for samples in (x, z, pca)))
         return codes.to(x.dtype)
 
     def log_variance(self, x: Tensor) -> Tensor:
-        """Logarithm of the variance of each code of centred rows, of shape (n, n_components)."""
+        """Logarithm of the variance of each code of centered samples, of shape (n, n_components)."""
         hidden = x * self.input_gain
         if isinstance(self.encoder, nn.Sequential):
             hidden = self.encoder[:-1](hidden)
         return self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Map codes back to centred rows."""
+        """Map codes back to centered samples."""
         values = self._predictor(z)
         return values if self.link is None else self.link(values)
 
@@ -253,7 +253,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return x_hat.index_copy(0, far, self._predict_far(z[far]))
 
     def _predict_far(self, z: Tensor) -> Tensor:
-        """The same for codes that are like none that were learnt from."""
+        """The same for codes that are like none that were learned from."""
         codes = z.clamp(-self.code_limit, self.code_limit)
         learnt = self._correction(1, codes)
         if self.linear_decoder is not None:
@@ -265,7 +265,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 def in_double(network: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
     """The same in double precision, where the device has it; in single, rounding would decide about steps.
 
-    A row's code would then depend on the rows beside it, whose number shows in the last bits of a product.
+    A sample's code would then depend on the samples beside it, whose number shows in the last bits of a product.
     """
     known = network.pca_encoding.dtype == torch.float64 or network.pca_encoding.device.type == "mps"
     return network if known else copy.deepcopy(network).double()

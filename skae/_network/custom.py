@@ -39,7 +39,7 @@ def custom_module(module: "nn.Module | type[nn.Module]", n_features: int, n_comp
         A class is called with ``n_features`` and ``n_components``, torch's global generator seeded for that while
         and put back after it.
     n_features, n_components : int
-        Columns of rows and codes.
+        Features of samples and codes.
     seed : int
         For the first weights of a class.
 
@@ -67,7 +67,7 @@ def custom_module(module: "nn.Module | type[nn.Module]", n_features: int, n_comp
 
 
 def _check_shapes(module, n_features, n_components):
-    """Send two rows through and look at what comes out."""
+    """Send two samples through and look at what comes out."""
     mode = module.training
     asarray_like = next(module.parameters(), torch.empty(0))
     with torch.no_grad():

@@ -14,16 +14,16 @@ NEAREST_TO_CERTAIN = 0.05
 class InverseLink(nn.Module):
     """Makes a mean within its range of what a decoder computes: a probability or a rate.
 
-    The decoder's values are steps from the mean of the training rows; the link is the logistic function or the
-    exponential, with offset and slope of a column such that small steps stay what they are. Before training it is
-    off: the values are PCA's, and end at the range. Samples and values are centred and of unit scale.
+    The decoder's values are steps from the mean of the training samples; the link is the logistic function or the
+    exponential, with offset and slope of a feature such that small steps stay what they are. Before training it is
+    off: the values are PCA's, and end at the range. Samples and values are centered and of unit scale.
 
     Parameters
     ----------
     kind : {"sigmoid", "exp"}
         Which.
     n_features : int
-        Number of columns.
+        Number of features.
     dtype : torch.dtype
         Of the values.
     """
@@ -46,7 +46,7 @@ class InverseLink(nn.Module):
     def init_from_pca(self, mean: NDArray, reach: NDArray, scale: float) -> None:
         """Take over location, largest distance from it, and overall scale, all in units of the data.
 
-        A column that is nearly constant is treated as if it were less so.
+        A feature that is nearly constant is treated as if it were less so.
         """
         if self.kind == "sigmoid":
             middle = np.clip(mean, NEAREST_TO_CERTAIN, 1.0 - NEAREST_TO_CERTAIN)
@@ -64,7 +64,7 @@ class InverseLink(nn.Module):
         return means.clamp_(0.0, 1.0 if self.kind == "sigmoid" else None)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Map what the decoder computes to means, centred and of unit scale."""
+        """Map what the decoder computes to means, centered and of unit scale."""
         if not self.on:
             means = torch.addcmul(self.mean, values, self.scale).clamp(min=0.0)
             return ((torch.minimum(means, self.highest) if self.kind == "sigmoid" else means) - self.mean) / self.scale

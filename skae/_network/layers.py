@@ -21,7 +21,7 @@ class SeededDropout(nn.Module):
 
     Parameters
     ----------
-    share : float
+    fraction : float
         Of the values that are dropped; the others grow to make up for it.
 
     Attributes
@@ -30,17 +30,17 @@ class SeededDropout(nn.Module):
         On the device of the values; None is torch's global one.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, fraction: float) -> None:
         super().__init__()
-        self.share = share
+        self.fraction = fraction
         self.generator: torch.Generator | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the values, some of them zero while training."""
         if not self.training:
             return values
-        kept = torch.empty_like(values).bernoulli_(1.0 - self.share, generator=self.generator)
-        return values * kept.div_(1.0 - self.share)
+        kept = torch.empty_like(values).bernoulli_(1.0 - self.fraction, generator=self.generator)
+        return values * kept.div_(1.0 - self.fraction)
 
 
 def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
@@ -57,7 +57,7 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
 def activation_block(
     width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False
 ) -> list[nn.Module]:
-    """What stands between two layers: normalisation, the activation, dropout."""
+    """What stands between two layers: normalization, the activation, dropout."""
     layers: list[nn.Module] = []
     if architecture.normalization == "batch":
         layers.append((nn.BatchNorm2d if images else nn.BatchNorm1d)(width, dtype=dtype))
@@ -117,7 +117,7 @@ def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> Non
     for layer in layers:
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             n_inputs: float = layer.weight[0].numel()
-            if isinstance(layer, nn.ConvTranspose2d):  # each output sees a share of the filter
+            if isinstance(layer, nn.ConvTranspose2d):  # each output sees a fraction of the filter
                 n_inputs = layer.weight[:, 0].numel() / (layer.stride[0] * layer.stride[1])
             bound = (3.0 / n_inputs) ** 0.5
             weight = torch.empty_like(layer.weight, dtype=torch.float32)
@@ -127,7 +127,7 @@ def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> Non
 
 
 def trainable_state(module: nn.Module) -> list[Tensor]:
-    """Everything that training changes: the parameters, and the running statistics of normalising layers."""
+    """Everything that training changes: the parameters, and the running statistics of normalizing layers."""
     running = [
         statistic
         for layer in module.modules()
@@ -187,7 +187,7 @@ def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
 
 
 def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: tuple, decoder: tuple) -> None:
-    """Refuse rows and layers of which no images and convolutions can be made.
+    """Refuse samples and layers of which no images and convolutions can be made.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: 
     """
     if input_shape is None:
         raise ValueError(
-            "architecture='conv' needs input_shape=(channels, height, width), because X has one row an image. "
+            "architecture='conv' needs input_shape=(channels, height, width), because X has one sample an image. "
             f"X has n_features={n_features}."
         )
     if len(input_shape) != 3 or min(input_shape) < 1 or math.prod(input_shape) != n_features:

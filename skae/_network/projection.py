@@ -5,25 +5,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Steps that look for a better code of a row beyond the reach of the training rows.
+# Steps that look for a better code of a sample beyond the reach of the training samples.
 REFINEMENT_STEPS = 5
-# Values that the Jacobians of some rows may hold at once.
+# Values that the Jacobians of some samples may hold at once.
 JACOBIAN_VALUES = 1_000_000
 
 
 def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, *starts: Tensor) -> Tensor:
-    """Take Levenberg-Marquardt steps to codes that reconstruct the rows x better, from the better of two starts.
+    """Take Levenberg-Marquardt steps to codes that reconstruct the samples x better, from the better of two starts.
 
-    A step counts if it lowers a row's squared error noticeably, so a code that is best already stays what it is.
+    A step counts if it lowers a sample's squared error noticeably, so a code that is best already stays what it is.
     """
     n_samples = max(JACOBIAN_VALUES // (x.shape[1] * starts[0].shape[1]), 1)
     with torch.inference_mode(False), torch.no_grad():
-        parts = zip(*(rows.clone().split(n_samples) for rows in (x, *starts)), strict=True)
+        parts = zip(*(samples.clone().split(n_samples) for samples in (x, *starts)), strict=True)
         return torch.cat([_refined_part(decode, *part) for part in parts])
 
 
 def _refined_part(decode, x, z, other):
-    """The same for rows whose Jacobians fit into memory together."""
+    """The same for samples whose Jacobians fit into memory together."""
     errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
     z = torch.where((other_errors < errors)[:, None], other, z)
     errors = torch.minimum(errors, other_errors)
@@ -62,8 +62,8 @@ def decoder_jacobians(decode, z):
     x_hat = decode(z)
     weights = torch.zeros_like(x_hat, requires_grad=True)
     (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
-    columns = [torch.autograd.grad(column.sum(), weights, retain_graph=True)[0] for column in products.unbind(dim=1)]
-    return torch.stack(columns, dim=2)
+    features = [torch.autograd.grad(feature.sum(), weights, retain_graph=True)[0] for feature in products.unbind(dim=1)]
+    return torch.stack(features, dim=2)
 
 
 def average_jacobian(
@@ -73,10 +73,10 @@ def average_jacobian(
     n_out: int,
     signed: bool,
 ) -> Tensor:
-    """Average the derivatives of a function over rows of values: their mean, or the root of their mean square."""
+    """Average the derivatives of a function over samples of values: their mean, or the root of their mean square."""
     total = torch.zeros((), dtype=values.dtype, device=values.device)
-    for rows in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
-        part = jacobians(function, rows)
+    for samples in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
+        part = jacobians(function, samples)
         total = total + (part if signed else part.square()).sum(dim=0)
     average = total / len(values)
     return average if signed else average.sqrt()
@@ -84,23 +84,23 @@ def average_jacobian(
 
 @torch.enable_grad()
 def encoder_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Derivatives of the codes of each row by its features, of shape (n, n_features, n_components)."""
+    """Derivatives of the codes of each sample by its features, of shape (n, n_features, n_components)."""
     x = x.detach().requires_grad_()
-    columns = encode(x).unbind(dim=1)
-    slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in columns]
+    features = encode(x).unbind(dim=1)
+    slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in features]
     return torch.stack(slopes_of, dim=2)
 
 
 def all_within(limit: Tensor, values: Tensor) -> bool:
-    """Whether no row exceeds a limit in any column; twice as fast as looking at each row, by far for a single one."""
+    """Whether no sample exceeds a limit in any feature; twice as fast as looking at each sample, by far for a single one."""
     return torch.equal(values.clamp(-limit, limit), values)
 
 
 def samples_beyond(limit: Tensor, values: Tensor) -> Tensor:
-    """Whether each row exceeds a limit in any column, of shape (n,)."""
+    """Whether each sample exceeds a limit in any feature, of shape (n,)."""
     return values.abs().sub_(limit).amax(dim=1) > 0  # several times as fast as any() over comparisons
 
 
 def nearness(values: Tensor, limit: Tensor) -> Tensor:
-    """1 for rows within the limits, falling to 0 for rows at twice a limit or beyond, of shape (n, 1)."""
+    """1 for samples within the limits, falling to 0 for samples at twice a limit or beyond, of shape (n, 1)."""
     return (2.0 - (values.abs() / limit).amax(dim=1, keepdim=True)).clamp(0.0, 1.0)

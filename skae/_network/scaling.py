@@ -14,14 +14,14 @@ from skae._pca.missing import PPCAImputer
 
 
 class ScaledAutoEncoder(AutoEncoder):
-    """Puts a network for centred rows of unit scale into the units of the data and of PCA's codes.
+    """Puts a network for centered samples of unit scale into the units of the data and of PCA's codes.
 
     Parameters
     ----------
     core : FeedForwardAutoEncoder
         The network inside.
     dtype : torch.dtype
-        What rows and codes are computed in.
+        What samples and codes are computed in.
     """
 
     mean: Tensor
@@ -69,7 +69,7 @@ class ScaledAutoEncoder(AutoEncoder):
             self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
     def measure_code_unit(self, x: Tensor) -> None:
-        """Let a step of one in a code move the reconstruction by one, as in PCA: by root mean square at these rows.
+        """Let a step of one in a code move the reconstruction by one, as in PCA: by root mean square at these samples.
 
         Distances between codes then weigh each code by what it does to the data.
         """
@@ -77,16 +77,16 @@ class ScaledAutoEncoder(AutoEncoder):
         self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
 
     def standardized(self, x: Tensor) -> Tensor:
-        """Centre rows, give them unit scale, and fill in what is missing."""
+        """Center samples, give them unit scale, and fill in what is missing."""
         centered = (x - self.mean).div_(self.scale)
         return centered if self.filling is None else self.filling(centered)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Map rows to codes, whose units are those of the data."""
+        """Map samples to codes, whose units are those of the data."""
         return self.network.encode(self.standardized(x)) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
-        """Map codes back to rows in data units."""
+        """Map codes back to samples in data units."""
         return self._in_data_units(z / self.code_unit)
 
     def log_variance(self, x: Tensor) -> Tensor:
@@ -103,17 +103,17 @@ class ScaledAutoEncoder(AutoEncoder):
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
-        """Squared norms of each row's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+        """Squared norms of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
-        # One after the other: rows of a file are squared under a cap on memory.
+        # One after the other: samples of a file are squared under a cap on memory.
         return torch.stack([_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.mean, missing)], dim=1)
 
 
-def _squared_norms(rows: Tensor, missing: Tensor | None) -> Tensor:
-    """In float64 on the processor; values that are missing count as zero. The rows are overwritten."""
+def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
+    """In float64 on the processor; values that are missing count as zero. The samples are overwritten."""
     if missing is not None:
-        rows.masked_fill_(missing, 0.0)
-    return rows.cpu().double().square_().sum(dim=1)
+        samples.masked_fill_(missing, 0.0)
+    return samples.cpu().double().square_().sum(dim=1)
 
 
 def build(architecture: Architecture, dtype: torch.dtype) -> ScaledAutoEncoder:

@@ -86,7 +86,7 @@ def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> Non
 
 
 def check_runs(module: ScaledAutoEncoder) -> None:
-    """Send one row through a network.
+    """Send one sample through a network.
 
     Raises
     ------
@@ -96,15 +96,15 @@ def check_runs(module: ScaledAutoEncoder) -> None:
     sizes = module.architecture
     try:
         with torch.no_grad():
-            row = module.mean[None]
-            shapes = [module.encode(row).shape, module(row).shape, module.squares(row).shape]
+            sample = module.mean[None]
+            shapes = [module.encode(sample).shape, module(sample).shape, module.squares(sample).shape]
             if sizes.variational:
-                shapes.append(module.log_variance(row).shape)
+                shapes.append(module.log_variance(sample).shape)
     except NO_NETWORK as error:
-        raise ValueError(f"the network of architecture {sizes} takes no row: {error}") from error
+        raise ValueError(f"the network of architecture {sizes} takes no sample: {error}") from error
     expected = [(1, sizes.n_components), (1, sizes.n_features), (1, 2), (1, sizes.n_components)]
     if [tuple(shape) for shape in shapes] != expected[: len(shapes)]:
-        raise ValueError(f"the network of architecture {sizes} makes shapes {shapes} of one row, not {expected}.")
+        raise ValueError(f"the network of architecture {sizes} makes shapes {shapes} of one sample, not {expected}.")
 
 
 def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Architecture:

@@ -8,18 +8,18 @@ from skae._objectives.losses import Loss
 
 
 class Criterion(nn.Module):
-    """A loss as a share of what reconstructing every row as the mean would lose, so that no rate depends on units.
+    """A loss as a fraction of what reconstructing every sample as the mean would lose, so that no rate depends on units.
 
     Parameters
     ----------
     loss : Loss
-        Of values or rows.
+        Of values or samples.
     mean : Tensor of shape (n_features,)
-        Subtracted from rows before they came here.
+        Subtracted from samples before they came here.
     scale : Tensor
         Divided out of them.
     some : Tensor of shape (n, n_features)
-        Training rows, centred and of unit scale, that give the unit of the loss.
+        Training samples, centered and of unit scale, that give the unit of the loss.
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ class Criterion(nn.Module):
         self.unit = reference if np.isfinite(reference) and reference > 0 else 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each row, of shape (n,)."""
+        """Loss of each sample, of shape (n,)."""
         if self.loss.in_data_units:
             x_hat, x = torch.addcmul(self.mean, x_hat, self.scale), torch.addcmul(self.mean, x, self.scale)
             if self.loss.link != "identity":  # rounding must not carry counts below zero
@@ -49,49 +49,49 @@ class Criterion(nn.Module):
         """Mean loss of a batch."""
         return self.per_sample(x_hat, x).mean()
 
-    def nat(self, n_features: int, share: float) -> float:
-        """What one nat of a row's likelihood is worth, in the unit of this loss.
+    def nat(self, n_features: int, fraction: float) -> float:
+        """What one nat of a sample's likelihood is worth, in the unit of this loss.
 
         A deviance is in nats itself; any other loss is taken for the squared error of Gaussian noise that has
-        PCA's share of the variance.
+        PCA's fraction of the variance.
         """
         if self.loss.link != "identity":
             return 1.0 / (n_features * self.unit)
-        return 2.0 * share / n_features
+        return 2.0 * fraction / n_features
 
 
 class PooledSquaredError(nn.Module):
-    """Squared error pooled over all columns; of rows of unit scale, so a share of the training variance.
+    """Squared error pooled over all features; of samples of unit scale, so a fraction of the training variance.
 
-    PCA minimises the same, so a network that starts there starts at one minus its explained variance.
+    PCA minimizes the same, so a network that starts there starts at one minus its explained variance.
     """
 
     is_squared_error = True
     unit = 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each row, of shape (n,)."""
+        """Loss of each sample, of shape (n,)."""
         return (x_hat - x).square().mean(dim=1)
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Mean loss of a batch."""
         return nn.functional.mse_loss(x_hat, x)
 
-    def nat(self, n_features: int, share: float) -> float:
-        """What one nat of a row's likelihood is worth: the noise is Gaussian and has PCA's share of the variance."""
-        return 2.0 * share / n_features
+    def nat(self, n_features: int, fraction: float) -> float:
+        """What one nat of a sample's likelihood is worth: the noise is Gaussian and has PCA's fraction of the variance."""
+        return 2.0 * fraction / n_features
 
 
 class OfPresent(nn.Module):
     """A criterion that counts the values that are there: where the target is NaN, the reconstruction is its own target.
 
     Every loss is least, and flat, where a reconstruction is right, so such a value neither costs nor pulls. Samples are
-    divided by the number of all columns, so each value weighs the same, whatever else its row lacks.
+    divided by the number of all features, so each value weighs the same, whatever else its sample lacks.
 
     Parameters
     ----------
     criterion : Criterion or PooledSquaredError
-        For complete rows.
+        For complete samples.
     """
 
     def __init__(self, criterion: Criterion | PooledSquaredError) -> None:
@@ -109,20 +109,20 @@ class OfPresent(nn.Module):
         self.criterion.unit = unit
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each row, of shape (n,)."""
+        """Loss of each sample, of shape (n,)."""
         return self.criterion.per_sample(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Mean loss of a batch."""
         return self.per_sample(x_hat, x).mean()
 
-    def nat(self, n_features: int, share: float) -> float:
-        """What one nat of a row's likelihood is worth, in the unit of this loss."""
-        return self.criterion.nat(n_features, share)
+    def nat(self, n_features: int, fraction: float) -> float:
+        """What one nat of a sample's likelihood is worth, in the unit of this loss."""
+        return self.criterion.nat(n_features, fraction)
 
 
 def squares_of_present(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Squared error of each row over the values that are there, as a mean over all columns, of shape (n,)."""
+    """Squared error of each sample over the values that are there, as a mean over all features, of shape (n,)."""
     return torch.where(x.isnan(), 0.0, x_hat - x).square().mean(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Losses: what training minimises, each one small class with one entry in a table."""
+"""Losses: what training minimizes, each one small class with one entry in a table."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class Loss(Documented, BaseEstimator):
     link : {"identity", "sigmoid", "exp"}
         Makes means of what the decoder computes.
     in_data_units : bool
-        Whether values come in units of the data; otherwise centred and divided by the overall scale.
+        Whether values come in units of the data; otherwise centered and divided by the overall scale.
 
     See Also
     --------
@@ -46,14 +46,14 @@ class Loss(Documented, BaseEstimator):
     in_data_units = False
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Return the loss of each value or row.
+        """Return the loss of each value or sample.
 
         Parameters
         ----------
         x_hat : Tensor of shape (n, n_features)
             Reconstructions.
         x : Tensor of shape (n, n_features)
-            The rows.
+            The samples.
 
         Returns
         -------
@@ -63,7 +63,7 @@ class Loss(Documented, BaseEstimator):
         raise NotImplementedError(f"{type(self).__name__} must define elementwise(x_hat, x).")
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each value or row."""
+        """Loss of each value or sample."""
         return self.elementwise(x_hat, x)
 
     def check(self, X: NDArray) -> None:
@@ -72,12 +72,12 @@ class Loss(Documented, BaseEstimator):
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_features)
-            The training rows.
+            The training samples.
         """
 
 
 class SquaredError(Loss):
-    """Squared error: the loss that PCA minimises, so that a linear autoencoder is PCA.
+    """Squared error: the loss that PCA minimizes, so that a linear autoencoder is PCA.
 
     It is the loss of ``loss="squared_error"``, and estimates means.
 
@@ -130,7 +130,7 @@ class Huber(Loss):
     Parameters
     ----------
     delta : float, default=1.0
-        Where small ends, in parts of the overall scale of the data: the root of the columns' mean variance.
+        Where small ends, in parts of the overall scale of the data: the root of the features' mean variance.
 
     See Also
     --------
@@ -239,15 +239,15 @@ class Poisson(Loss):
 
 
 class Cosine(Loss):
-    """One minus the cosine of the angle between a row and its reconstruction, for embeddings.
+    """One minus the cosine of the angle between a sample and its reconstruction, for embeddings.
 
     It is the loss of ``loss="cosine"``. Angles alone say nothing of lengths, so that of a reconstruction would be
-    arbitrary: a light second term keeps it near the row's.
+    arbitrary: a light second term keeps it near the sample's.
 
     Parameters
     ----------
     length_weight : float, default=0.1
-        Weight of the squared difference of the lengths, in parts of the rows' mean squared length.
+        Weight of the squared difference of the lengths, in parts of the samples' mean squared length.
 
     See Also
     --------
@@ -268,7 +268,7 @@ class Cosine(Loss):
         self.length_weight = length_weight
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each row."""
+        """Loss of each sample."""
         lengths = x.norm(dim=1)
         differences = (x_hat.norm(dim=1) - lengths).square() / lengths.square().mean().clamp(min=1e-12)
         return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1) + self.length_weight * differences
@@ -295,7 +295,7 @@ class CallableLoss(Loss):
     Parameters
     ----------
     function : callable
-        Takes reconstructions and rows; returns the loss of each value or row.
+        Takes reconstructions and samples; returns the loss of each value or sample.
     """
 
     in_data_units = True
@@ -309,8 +309,8 @@ class CallableLoss(Loss):
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         if shape not in (tuple(x.shape), (len(x),)):
             raise ValueError(
-                f"loss={self.function!r} returned {shape} for rows of shape {tuple(x.shape)}. Return the loss of each "
-                "value or of each row as a tensor; torch's losses do so with reduction='none'."
+                f"loss={self.function!r} returned {shape} for samples of shape {tuple(x.shape)}. Return the loss of each "
+                "value or of each sample as a tensor; torch's losses do so with reduction='none'."
             )
         return losses
 

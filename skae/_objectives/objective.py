@@ -1,4 +1,4 @@
-"""One pass of rows through a network with regularizers."""
+"""One pass of samples through a network with regularizers."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -27,9 +27,9 @@ class Network(Protocol):
 
 
 class Objective:
-    """Reconstructs rows as the regularizers want it, and says what they add to the loss.
+    """Reconstructs samples as the regularizers want it, and says what they add to the loss.
 
-    Held-out rows are disturbed and drawn in the same way as the others, but the same at each look, so that epochs
+    Held-out samples are disturbed and drawn in the same way as the others, but the same at each look, so that epochs
     can be compared.
 
     Parameters
@@ -41,14 +41,14 @@ class Objective:
     device : torch.device
         Of the network.
     nat : float
-        What one nat of a row's likelihood is worth, in the unit of the loss.
+        What one nat of a sample's likelihood is worth, in the unit of the loss.
 
     Attributes
     ----------
     generator : torch.Generator
         For what is drawn in this pass.
     epoch : int or None
-        Epochs of training so far; None while held-out rows are looked at.
+        Epochs of training so far; None while held-out samples are looked at.
     """
 
     def __init__(self, regularizers: Sequence[Regularizer], seed: int, device: torch.device, nat: float) -> None:
@@ -62,11 +62,11 @@ class Objective:
 
     @property
     def generators(self) -> tuple[torch.Generator, torch.Generator]:
-        """For training, and for looking at held-out rows."""
+        """For training, and for looking at held-out samples."""
         return self._training, self._evaluation
 
     def rewind(self) -> None:
-        """Let the next look at held-out rows draw what the last one drew."""
+        """Let the next look at held-out samples draw what the last one drew."""
         self._evaluation.manual_seed(self.seed)
 
     def __call__(self, network: Network, x: Tensor) -> tuple[Tensor, Tensor]:

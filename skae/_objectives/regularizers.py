@@ -16,7 +16,7 @@ TINY = 1e-6
 
 
 class Core(Protocol):
-    """What a regularizer may ask of a network whose rows are centred and whose codes begin with unit scale."""
+    """What a regularizer may ask of a network whose samples are centered and whose codes begin with unit scale."""
 
     output_gain: Tensor
 
@@ -36,8 +36,8 @@ class Context(Protocol):
 class Regularizer(Documented, BaseEstimator):
     """Base class of regularizers.
 
-    A subclass overrides `corrupt`, `penalty` or both. Samples are centred and divided by their overall scale, codes
-    have about unit scale, and a penalty counts in parts of the loss of reconstructing every row as the mean.
+    A subclass overrides `corrupt`, `penalty` or both. Samples are centered and divided by their overall scale, codes
+    have about unit scale, and a penalty counts in parts of the loss of reconstructing every sample as the mean.
     Parameters can be searched, as ``regularizer__noise`` can.
 
     Attributes
@@ -45,7 +45,7 @@ class Regularizer(Documented, BaseEstimator):
     variational : bool
         Whether codes come with a variance, and are drawn from it while training.
     corrupts : bool
-        Whether rows are disturbed before they are encoded, so that the noise of the stages is not wanted as well.
+        Whether samples are disturbed before they are encoded, so that the noise of the stages is not wanted as well.
 
     See Also
     --------
@@ -67,32 +67,32 @@ class Regularizer(Documented, BaseEstimator):
     corrupts = False
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
-        """Return the rows that are encoded; the target stays x.
+        """Return the samples that are encoded; the target stays x.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
             A batch.
         core : network
-            With ``output_gain``, the spread of each column, and ``smooth_codes``, from rows to codes.
+            With ``output_gain``, the spread of each feature, and ``smooth_codes``, from samples to codes.
         situation : object
-            With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for rows held
-            out; and ``nat``, what one nat of a row's likelihood is worth.
+            With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for samples held
+            out; and ``nat``, what one nat of a sample's likelihood is worth.
 
         Returns
         -------
         Tensor of shape (n, n_features)
-            The rows to encode.
+            The samples to encode.
         """
         return x
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor | None:
-        """Return what each row adds to the loss.
+        """Return what each sample adds to the loss.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-            The rows that were encoded.
+            The samples that were encoded.
         z : Tensor of shape (n, n_components)
             Their codes.
         core : network
@@ -118,16 +118,16 @@ class Denoising(Regularizer):
     """Samples are disturbed and must be reconstructed as they were.
 
     The regularizer of ``regularizer="denoising"``. The noise takes the place of the one that training uses anyway,
-    and held-out rows are disturbed as well, the same way each time.
+    and held-out samples are disturbed as well, the same way each time.
 
     Parameters
     ----------
     noise : float, default=0.5
-        Standard deviation of the noise in parts of each column's spread, or the share of values that are masked
+        Standard deviation of the noise in parts of each feature's spread, or the fraction of values that are masked
         or swapped.
     kind : {"gaussian", "masking", "swap"}, default="gaussian"
-        "gaussian" adds noise, "masking" puts the column's mean in place of values, "swap" the value of another
-        row of the batch.
+        "gaussian" adds noise, "masking" puts the feature's mean in place of values, "swap" the value of another
+        sample of the batch.
 
     See Also
     --------
@@ -155,7 +155,7 @@ class Denoising(Regularizer):
         self.kind = kind
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
-        """Return disturbed rows."""
+        """Return disturbed samples."""
         generator = context.generator
         if self.kind == "gaussian":
             noise = torch.empty_like(x).normal_(generator=generator)
@@ -163,7 +163,7 @@ class Denoising(Regularizer):
         chosen = torch.empty_like(x).bernoulli_(self.noise, generator=generator).bool()
         if self.kind == "masking":
             return x.masked_fill(chosen, 0.0)
-        # Each value has another row of its own to come from, lest whole rows be swapped.
+        # Each value has another sample of its own to come from, lest whole samples be swapped.
         complement = torch.empty_like(x).uniform_(generator=generator).mul_(len(x)).long().clamp_(max=len(x) - 1)
         return torch.where(chosen, x.gather(0, complement), x)
 
@@ -174,22 +174,22 @@ class Denoising(Regularizer):
             raise ValueError(f"Denoising(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
         if self.kind != "gaussian" and self.noise > 1:
             raise ValueError(
-                f"Denoising(noise={self.noise!r}, kind={self.kind!r}): noise is a share of the values, between 0 and 1."
+                f"Denoising(noise={self.noise!r}, kind={self.kind!r}): noise is a fraction of the values, between 0 and 1."
             )
 
 
 class Sparse(Regularizer):
-    """Few codes of a row are far from zero.
+    """Few codes of a sample are far from zero.
 
     The regularizer of ``regularizer="sparse"``. Codes are measured by their own root mean square over a batch, and
-    then against the others of their row, so that neither small codes nor a few huge ones gain anything.
+    then against the others of their sample, so that neither small codes nor a few huge ones gain anything.
 
     Parameters
     ----------
     weight : float, default=0.3
         Of the penalty.
     kind : {"l1", "kl"}, default="l1"
-        "l1" is the mean size of a row's codes in parts of their root mean square; "kl" the divergence of each code's
+        "l1" is the mean size of a sample's codes in parts of their root mean square; "kl" the divergence of each code's
         mean activation, between 0 and 1, from a target.
     target : float, default=0.2
         Mean activation that "kl" asks for.
@@ -219,7 +219,7 @@ class Sparse(Regularizer):
         self.target = target
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted size of each row's codes, or the divergence of the batch's activations, the same for each row."""
+        """Weighted size of each sample's codes, or the divergence of the batch's activations, the same for each sample."""
         sizes = z.abs() / (z.square().mean(dim=0) + TINY).sqrt()
         sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
         if self.kind == "l1":
@@ -239,9 +239,9 @@ class Sparse(Regularizer):
 
 
 class Contractive(Regularizer):
-    """Codes move little where rows do: the squared Frobenius norm of the encoder's Jacobian is small.
+    """Codes move little where samples do: the squared Frobenius norm of the encoder's Jacobian is small.
 
-    The regularizer of ``regularizer="contractive"``. Steps of rows count in parts of each column's spread, steps of
+    The regularizer of ``regularizer="contractive"``. Steps of samples count in parts of each feature's spread, steps of
     codes in parts of theirs.
 
     Parameters
@@ -276,7 +276,7 @@ class Contractive(Regularizer):
 
     @torch.enable_grad()
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted squared norm of each row's derivatives."""
+        """Weighted squared norm of each sample's derivatives."""
         x = x.detach().requires_grad_()
         codes = network.smooth_codes(x)
         spread = (codes.var(dim=0, correction=0) + TINY).sqrt()
@@ -315,7 +315,7 @@ class Variational(Regularizer):
 
     The regularizer of ``regularizer="variational"``. While training a code is drawn from a normal distribution
     whose mean and variance the encoder computes; `AutoEncoderTransformer.transform` returns the mean. The penalty
-    is the Kullback-Leibler divergence of each row's code distribution from the standard normal one.
+    is the Kullback-Leibler divergence of each sample's code distribution from the standard normal one.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ class Variational(Regularizer):
 
     See Also
     --------
-    sample : New rows from a variational autoencoder.
+    sample : New samples from a variational autoencoder.
     transform_std : The spread of its codes.
 
     References
@@ -349,7 +349,7 @@ class Variational(Regularizer):
         self.warmup = warmup
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted divergence of each row."""
+        """Weighted divergence of each sample."""
         log_variance = network.log_variance(x)
         divergence = 0.5 * (z.square() + log_variance.exp() - log_variance - 1.0).sum(dim=1)
         warm = 1.0 if context.epoch is None else min(1.0, (context.epoch + 1) / (self.warmup + 1))

@@ -21,14 +21,14 @@ EXACT_SIZE = 2_000_000
 CHUNK_VALUES = 4_000_000
 # Passes that only look at each value take fewer at a time, which stay in the cache.
 PASS_VALUES = 300_000
-# Columns at a time of the Gram matrix: the larger the less overhead, the smaller the less is computed twice.
+# Features at a time of the Gram matrix: the larger the less overhead, the smaller the less is computed twice.
 GRAM_BLOCK = 128
 # A decomposition runs once, a batch thousands of times: it pays to start a second thread later.
 WORK_PER_BATCH = 50
-# Largest distance of a row from the mean, in parts of the largest number: codes have room above it.
+# Largest distance of a sample from the mean, in parts of the largest number: codes have room above it.
 LARGEST_CODE = 1e-3
-# The Gram matrix of a sparse X is made up to this many rows and columns; Lanczos iterations take over where both
-# are more, and find a small share of the directions at most.
+# The Gram matrix of a sparse X is made up to this many samples and features; Lanczos iterations take over where both
+# are more, and find a small fraction of the directions at most.
 ITERATED_SIDE = 2000
 ITERATED_SHARE = 0.1
 
@@ -39,7 +39,7 @@ def _sample_chunks(n_samples: int, n_features: int, values: int = PASS_VALUES):
 
 @dataclass(frozen=True)
 class FeatureMoments:
-    """Location, spread and reach of the columns of some rows, in float64."""
+    """Location, spread and reach of the features of some samples, in float64."""
 
     mean: NDArray
     scale: NDArray
@@ -48,7 +48,7 @@ class FeatureMoments:
 
 
 def feature_mean(sample: Sample) -> NDArray:
-    """Mean of each column, in float64."""
+    """Mean of each feature, in float64."""
     mean, total = np.zeros(sample.shape[1]), sample.total
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in _sample_chunks(*sample.shape):
@@ -57,7 +57,7 @@ def feature_mean(sample: Sample) -> NDArray:
 
 
 def feature_moments(sample: Sample) -> FeatureMoments:
-    """Measure each column in two passes, without copying X whole.
+    """Measure each feature in two passes, without copying X whole.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def feature_moments(sample: Sample) -> FeatureMoments:
     n_features, total = sample.shape[1], sample.total
     chunks = list(_sample_chunks(*sample.shape))
     drift, squares, reach = np.zeros((3, n_features))
-    fourth = 0.0  # sum of the squares of the rows' squared distances
+    fourth = 0.0  # sum of the squares of the samples' squared distances
     in_groups = np.zeros(0 if sample.groups is None else int(sample.groups.max()) + 1)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = feature_mean(sample)
@@ -92,10 +92,10 @@ def feature_moments(sample: Sample) -> FeatureMoments:
     if not np.isfinite(whole) or np.linalg.norm(reach / numbers.max) > LARGEST_CODE:
         worst = int(np.argmax(reach))
         raise ValueError(
-            f"X is too large: squares of column {worst}, which reaches {reach[worst]:.3g} from its mean, overflow "
+            f"X is too large: squares of feature {worst}, which reaches {reach[worst]:.3g} from its mean, overflow "
             f"float64, or codes overflow {sample.dtype}. Rescale X, for example with StandardScaler."
         )
-    # What is left of a constant column after rounding is no spread, nor is what cannot be divided by.
+    # What is left of a constant feature after rounding is no spread, nor is what cannot be divided by.
     constant = (variance <= np.square(numbers.eps * np.abs(mean))) | (np.sqrt(variance) < numbers.tiny)
     scale = np.where(constant, 0.0, np.sqrt(variance))
     effective_sample_size = whole / fourth * whole if np.isfinite(fourth) and fourth > 0 and whole > 0 else 1.0
@@ -103,13 +103,13 @@ def feature_moments(sample: Sample) -> FeatureMoments:
 
 
 def squared_distances(sample: Sample, mean: NDArray) -> NDArray:
-    """Squared distance of each row from the mean, in float64."""
+    """Squared distance of each sample from the mean, in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _sample_chunks(*sample.shape)])
 
 
 def principal_components(sample: Sample, n_components: int) -> PrincipalComponents:
-    """Find the leading principal directions of some rows.
+    """Find the leading principal directions of some samples.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
     Raises
     ------
     ValueError
-        If the variance of a column overflows.
+        If the variance of a feature overflows.
     """
     moments = feature_moments(sample)
     mean, (n_samples, n_features) = moments.mean, sample.shape
@@ -157,7 +157,7 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
 
 
 def _rooted(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:
-    """Multiply rows in place by the roots of their weights."""
+    """Multiply samples in place by the roots of their weights."""
     if sample.weights is not None:
         values.mul_(torch.from_numpy(np.sqrt(sample.weights[chunk]))[:, None])
     return values
@@ -185,41 +185,41 @@ def _from_features(sample, mean, largest):
 
 
 def _centered_tensor(X, centre):
-    """Samples less their centre, in memory of torch's own."""
-    rows = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
-    np.subtract(X, centre, out=rows.numpy())
-    return rows
+    """Samples less their center, in memory of torch's own."""
+    samples = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
+    np.subtract(X, centre, out=samples.numpy())
+    return samples
 
 
-def _add_lower_triangle(gram, rows):
-    """Add the rows' products of columns, of which the decomposition reads one triangle: little more than half."""
+def _add_lower_triangle(gram, samples):
+    """Add the samples' products of features, of which the decomposition reads one triangle: little more than half."""
     for start in range(0, len(gram), GRAM_BLOCK):
-        gram[start:, start : start + GRAM_BLOCK] += rows[:, start:].T @ rows[:, start : start + GRAM_BLOCK]
+        gram[start:, start : start + GRAM_BLOCK] += samples[:, start:].T @ samples[:, start : start + GRAM_BLOCK]
 
 
 def _from_samples(sample, mean, largest):
-    """Variances and directions out of the n_samples x n_samples Gram matrix, for more columns than rows."""
+    """Variances and directions out of the n_samples x n_samples Gram matrix, for more features than samples."""
     n_samples, n_features = sample.shape
     gram = torch.zeros((n_samples, n_samples), dtype=torch.float64)
     feature_chunks = list(_sample_chunks(n_features, n_samples, CHUNK_VALUES))
-    rows = slice(None) if sample.indices is None else sample.indices
+    samples = slice(None) if sample.indices is None else sample.indices
 
-    def centered(columns):
-        values = np.asarray(sample.X[rows, columns], dtype=np.float64)
-        return _rooted(sample, aligned_tensor((values - mean[columns]) / largest))
+    def centered(features):
+        values = np.asarray(sample.X[samples, features], dtype=np.float64)
+        return _rooted(sample, aligned_tensor((values - mean[features]) / largest))
 
-    for columns in feature_chunks:
-        block = centered(columns)
+    for features in feature_chunks:
+        block = centered(features)
         gram += block @ block.T
     variances, vectors = _descending(gram)
-    directions = torch.cat([vectors @ centered(columns) for columns in feature_chunks], dim=1)
+    directions = torch.cat([vectors @ centered(features) for features in feature_chunks], dim=1)
     # Dividing by the singular values would blow up rounding errors of the directions of no variance.
     orthonormal, triangle = torch.linalg.qr(directions.T)
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
 
 
 def _iterated(sample, mean, largest, n_components):
-    """Variances and directions out of products with a sparse matrix, which is centred in thought only."""
+    """Variances and directions out of products with a sparse matrix, which is centered in thought only."""
     matrix = sample.X.matrix if sample.indices is None else sample.X.matrix[sample.indices]
     matrix = matrix.astype(np.float64, copy=False)
     roots = 1.0 if sample.weights is None else np.sqrt(sample.weights)
@@ -242,6 +242,6 @@ def _iterated(sample, mean, largest, n_components):
 
 
 def _descending(gram):
-    """Eigenvalues and, row by row, eigenvectors of a Gram matrix, the largest first."""
+    """Eigenvalues and, sample by sample, eigenvectors of a Gram matrix, the largest first."""
     variances, vectors = torch.linalg.eigh(gram)
     return variances.flip(0).clamp_(min=0.0), vectors.flip(1).T

@@ -11,7 +11,7 @@ from skae._pca.exact import WORK_PER_BATCH
 from skae._utils import aligned_tensor, threads_for
 
 # Directions that are kept of what has been seen: at least so many, and so many a component that is wanted. With fewer
-# columns nothing is lost.
+# features nothing is lost.
 LEAST_KEPT = 64
 KEPT_PER_COMPONENT = 4
 # Samples that are merged at a time.
@@ -19,14 +19,14 @@ MERGED_VALUES = 1_000_000
 
 
 class IncrementalPrincipalComponents:
-    """Mean, spread and principal directions of all rows seen so far.
+    """Mean, spread and principal directions of all samples seen so far.
 
     Parameters
     ----------
     n_components : int
         Number of directions that will be asked for.
     n_features : int
-        Number of columns.
+        Number of features.
 
     References
     ----------
@@ -44,11 +44,11 @@ class IncrementalPrincipalComponents:
         self.mean = np.zeros(n_features)
         self.squares = np.zeros(n_features)
         self.reach = np.zeros(n_features)
-        # Its products of columns are those of all rows less their mean, as far as the rank goes.
+        # Its products of features are those of all samples less their mean, as far as the rank goes.
         self.factor = np.zeros((0, n_features))
 
     def merge(self, sample: Sample) -> None:
-        """Take more rows in, each as often as its weight says.
+        """Take more samples in, each as often as its weight says.
 
         Raises
         ------
@@ -58,10 +58,10 @@ class IncrementalPrincipalComponents:
         step = max(MERGED_VALUES // len(self.mean), 1)
         for start in range(0, len(sample), step):
             chunk = slice(start, start + step)
-            rows = np.asarray(sample[chunk], dtype=np.float64)
-            self._merge(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
+            samples = np.asarray(sample[chunk], dtype=np.float64)
+            self._merge(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
 
-    def check(self, rows: NDArray, weights: NDArray) -> None:
+    def check(self, samples: NDArray, weights: NDArray) -> None:
         """Refuse values whose variance would be too large for a floating-point number.
 
         Raises
@@ -69,40 +69,40 @@ class IncrementalPrincipalComponents:
         ValueError
             If it would.
         """
-        largest = np.abs(np.nan_to_num(rows, nan=0.0)).max(initial=0.0)
+        largest = np.abs(np.nan_to_num(samples, nan=0.0)).max(initial=0.0)
         with np.errstate(over="ignore"):
-            finite = np.isfinite(np.square(largest) * rows.size * (self.total + weights.sum()))
+            finite = np.isfinite(np.square(largest) * samples.size * (self.total + weights.sum()))
         if not finite:
             raise ValueError(
                 f"X is too large: squares of values up to {largest:.3g}, times weights up to "
                 f"{weights.max():.3g}, overflow float64. Rescale X, for example with StandardScaler."
             )
 
-    def _merge(self, rows: NDArray, weights: NDArray) -> None:
-        self.check(rows, weights)
+    def _merge(self, samples: NDArray, weights: NDArray) -> None:
+        self.check(samples, weights)
         more = float(weights.sum())
         total = self.total + more
-        mean = weights @ rows / more
+        mean = weights @ samples / more
         shift = mean - self.mean
-        centered = rows - mean
+        centered = samples - mean
         moved = self.total * more / total  # of the squared distance between the two means
         self.squares += weights @ np.square(centered) + moved * np.square(shift)
         new_mean = self.mean + shift * (more / total)
-        self.reach = np.maximum(self.reach + np.abs(new_mean - self.mean), np.abs(rows - new_mean).max(axis=0))
+        self.reach = np.maximum(self.reach + np.abs(new_mean - self.mean), np.abs(samples - new_mean).max(axis=0))
         stacked = [self.factor, centered * np.sqrt(weights)[:, None], np.sqrt(moved) * shift[None]]
         self.factor = _compressed(np.vstack(stacked), self.rank)
-        self.mean, self.total, self.n_samples = new_mean, total, self.n_samples + len(rows)
+        self.mean, self.total, self.n_samples = new_mean, total, self.n_samples + len(samples)
         # In units of the total: squares of huge weights are no numbers.
         self.uneven = (self.uneven * ((total - more) / total) ** 2) + float(np.square(weights / total).sum())
         self.repetitions &= bool(np.all(weights == np.rint(weights)))
 
     @property
     def count(self) -> float:
-        """Number of rows; whole weights are repetitions."""
+        """Number of samples; whole weights are repetitions."""
         return self.total if self.repetitions else float(self.n_samples)
 
     def principal_components(self, some: NDArray) -> PrincipalComponents:
-        """The leading directions, signs as in scikit-learn's PCA; how far codes reach is measured at some rows."""
+        """The leading directions, signs as in scikit-learn's PCA; how far codes reach is measured at some samples."""
         variance = self.squares / self.total
         constant = variance <= np.square(np.finfo(np.float64).eps * np.abs(self.mean))
         singular = np.linalg.norm(self.factor, axis=1)[: self.n_components]
@@ -121,8 +121,8 @@ class IncrementalPrincipalComponents:
         ).padded(self.n_components)
 
 
-def _compressed(rows: NDArray, rank: int) -> NDArray:
-    """Orthogonal rows, the longest first, with the same products of columns, up to a rank."""
-    with threads_for(rows.size * min(rows.shape) // WORK_PER_BATCH):
-        _, singular, directions = torch.linalg.svd(aligned_tensor(rows), full_matrices=False)
+def _compressed(samples: NDArray, rank: int) -> NDArray:
+    """Orthogonal samples, the longest first, with the same products of features, up to a rank."""
+    with threads_for(samples.size * min(samples.shape) // WORK_PER_BATCH):
+        _, singular, directions = torch.linalg.svd(aligned_tensor(samples), full_matrices=False)
     return (singular[:rank, None] * directions[:rank]).numpy()

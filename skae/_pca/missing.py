@@ -13,26 +13,26 @@ from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import principal_components
 
-# What the directions leave counts as at least this share of the variance, in parts of the share that is missing: rows
+# What the directions leave counts as at least this fraction of the variance, in parts of the fraction that is missing: samples
 # with half of their values show too little of it.
 LEAST_NOISE = 0.6
 # Passes until the directions and what is filled in along them agree, at most.
 MOST_PASSES = 30
-# Change of the explained variance, as a share of all, that is none.
+# Change of the explained variance, as a fraction of all, that is none.
 STILL = 1e-4
 
 
 class PPCAImputer(nn.Module):
-    """Replaces NaN in centred rows of unit scale by what probabilistic PCA expects, given the values that are there.
+    """Replaces NaN in centered samples of unit scale by what probabilistic PCA expects, given the values that are there.
 
-    A row without any value becomes the mean.
+    A sample without any value becomes the mean.
 
     Parameters
     ----------
     n_components, n_features : int
-        Numbers of directions and of columns.
+        Numbers of directions and of features.
     dtype : torch.dtype
-        Of the rows.
+        Of the samples.
 
     References
     ----------
@@ -61,17 +61,17 @@ class PPCAImputer(nn.Module):
         self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the rows without NaN."""
+        """Return the samples without NaN."""
         missing = x.isnan()
         if not missing.any():
             return x
         chosen = missing.any(dim=1).nonzero()[:, 0]
-        there, rows = (~missing[chosen]).to(x.dtype), x[chosen].nan_to_num(0.0)
+        there, samples = (~missing[chosen]).to(x.dtype), x[chosen].nan_to_num(0.0)
         n_components = len(self.components)
         pairs = (self.components[:, None] * self.components).reshape(n_components**2, -1)
         products = (there @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
-        codes = torch.linalg.solve(products, rows @ self.components.T)
-        return x.index_copy(0, chosen, torch.where(missing[chosen], codes @ self.components, rows))
+        codes = torch.linalg.solve(products, samples @ self.components.T)
+        return x.index_copy(0, chosen, torch.where(missing[chosen], codes @ self.components, samples))
 
 
 class ImputedRows:
@@ -86,7 +86,7 @@ class ImputedRows:
     scale : float, default=1.0
         Unit in which the values are filled in.
     filling : PPCAImputer or None, default=None
-        What is expected, given the other values of the row; the mean if None.
+        What is expected, given the other values of the sample; the mean if None.
     """
 
     def __init__(self, X: Samples, mean: NDArray, scale: float = 1.0, filling: PPCAImputer | None = None) -> None:
@@ -97,7 +97,7 @@ class ImputedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Numbers of rows and columns."""
+        """Numbers of samples and features."""
         return self.X.shape
 
     @property
@@ -109,22 +109,22 @@ class ImputedRows:
         return len(self.X)
 
     def __getitem__(self, key) -> NDArray:
-        """Return the chosen rows, of a pair of choices some columns of theirs."""
+        """Return the chosen samples, of a pair of choices some features of theirs."""
         if isinstance(key, tuple):
             return self[key[0]][:, key[1]]
-        rows = self.X[key]
-        missing = np.isnan(rows)
+        samples = self.X[key]
+        missing = np.isnan(samples)
         if not missing.any():
-            return rows
+            return samples
         if self.filling is None:
-            return np.where(missing, self.mean.astype(rows.dtype), rows)
-        centered = torch.from_numpy((rows.astype(np.float64) - self.mean) / self.scale)
+            return np.where(missing, self.mean.astype(samples.dtype), samples)
+        centered = torch.from_numpy((samples.astype(np.float64) - self.mean) / self.scale)
         expected = self.filling(centered).numpy() * self.scale + self.mean
-        return np.where(missing, expected.astype(rows.dtype), rows)
+        return np.where(missing, expected.astype(samples.dtype), samples)
 
 
 def principal_components_of_incomplete(sample: Sample, n_components: int) -> PrincipalComponents:
-    """Find the principal directions of rows with missing values, by filling in and looking again in turn.
+    """Find the principal directions of samples with missing values, by filling in and looking again in turn.
 
     Parameters
     ----------
@@ -136,14 +136,14 @@ def principal_components_of_incomplete(sample: Sample, n_components: int) -> Pri
     Returns
     -------
     PrincipalComponents
-        Of the rows as they are filled in along these directions.
+        Of the samples as they are filled in along these directions.
     """
-    mean, share = mean_of_present(sample)
+    mean, fraction = mean_of_present(sample)
     n_features = sample.shape[1]
     directions = principal_components(sample.of(ImputedRows(sample.X, mean)), n_components)
     explained = np.zeros(n_components)
     for _ in range(MOST_PASSES):
-        directions = replace(directions, present_fraction=share)
+        directions = replace(directions, present_fraction=fraction)
         scale = directions.scale
         change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_features
         if change < STILL:
@@ -153,15 +153,15 @@ def principal_components_of_incomplete(sample: Sample, n_components: int) -> Pri
         filling.init_from_pca(directions)
         filled = ImputedRows(sample.X, directions.mean, scale, filling)
         directions = principal_components(sample.of(filled), n_components)
-    return replace(directions, present_fraction=share)
+    return replace(directions, present_fraction=fraction)
 
 
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
-    """Mean of the values that each column has, and the share of values that are there."""
+    """Mean of the values that each feature has, and the fraction of values that are there."""
     total, count = np.zeros((2, sample.shape[1]))
     for chunk in chunks_of(sample, CHECKED_VALUES):
         values = sample[chunk]
         total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
         count += sample.weighted_sum(~np.isnan(values), chunk)
-    # Which rows are held out is a matter of chance: a column without a value among the others is taken for constant.
+    # Which samples are held out is a matter of chance: a feature without a value among the others is taken for constant.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)

@@ -43,12 +43,12 @@ class ExponentialMovingAverage(Callback):
 
 
 class DecoupledWeightDecay(Callback):
-    """Takes a share of each weight after every step, whatever the optimizer.
+    """Takes a fraction of each weight after every step, whatever the optimizer.
 
     Attributes
     ----------
     amount : float
-        The share; may be changed between steps.
+        The fraction; may be changed between steps.
     """
 
     def __init__(self) -> None:

@@ -26,15 +26,15 @@ from skae._training.selection import EpochSelector, ValidationSplit
 from skae._training.trainer import Trainer
 from skae._utils import aligned_tensor, seeded_generator, threads_for, torch_dtype
 
-# Where fewer rows than this carry the variance, the mean over held-out rows is not normal yet: PCA is kept.
+# Where fewer samples than this carry the variance, the mean over held-out samples is not normal yet: PCA is kept.
 MIN_EFFECTIVE_SAMPLE_SIZE = 30
-# Few or uneven rows are held out in several sets in turn, while there are less than this many effective rows.
+# Few or uneven samples are held out in several sets in turn, while there are less than this many effective samples.
 LARGE_EFFECTIVE_SAMPLE_SIZE = 300
-# With more rows than this one set is enough, and a tenth more rows would teach too little for a second training.
+# With more samples than this one set is enough, and a tenth more samples would teach too little for a second training.
 LARGE_SAMPLE_SIZE = 20_000
-# Training rows at which the slope of the decoder is measured.
+# Training samples at which the slope of the decoder is measured.
 UNIT_SAMPLES = 256
-# A stage before the last takes at most this many steps: many rows have most to learn in the last.
+# A stage before the last takes at most this many steps: many samples have most to learn in the last.
 EARLY_STEPS = 4500
 
 
@@ -47,9 +47,9 @@ class TrainingResult:
     best_epoch : int
         The epoch that was kept; 0 is the start.
     train_losses : list of float
-        Mean loss of each epoch's batches, as a share of the variance.
+        Mean loss of each epoch's batches, as a fraction of the variance.
     valid_scores : list of float or None
-        Share of the held-out rows' variance explained, at the start and after each epoch.
+        Fraction of the held-out samples' variance explained, at the start and after each epoch.
     history : list of dict
         What skorch noted about each epoch.
     """
@@ -62,12 +62,12 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class NetworkInitializer:
-    """Makes the network that training begins with: for the same seed the same weights, whatever the rows.
+    """Makes the network that training begins with: for the same seed the same weights, whatever the samples.
 
     Attributes
     ----------
     sample : Sample of shape (n_samples, n_features)
-        The rows to train on.
+        The samples to train on.
     architecture : Architecture
         What to build.
     device : torch.device
@@ -75,7 +75,7 @@ class NetworkInitializer:
     seed : int
         Draws the weights.
     before : ScaledAutoEncoder or None
-        A trained network to begin with instead, whatever the rows.
+        A trained network to begin with instead, whatever the samples.
     incomplete : bool
         Whether X has NaN for missing values.
     """
@@ -88,13 +88,13 @@ class NetworkInitializer:
     incomplete: bool = False
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
-        """Mean, spread and principal directions of some of the rows."""
+        """Mean, spread and principal directions of some of the samples."""
         n_components = min(self.architecture.n_components, *sample.shape)
         find = principal_components_of_incomplete if self.incomplete else principal_components
         return find(sample, n_components).padded(self.architecture.n_components)
 
     def by_distance(self) -> "NetworkInitializer":
-        """The same with the rows in the order of their distance from the mean, whatever order they came in.
+        """The same with the samples in the order of their distance from the mean, whatever order they came in.
 
         Samples of many values stay where they are.
         """
@@ -135,7 +135,7 @@ class NetworkInitializer:
         return replace(self, before=before)
 
     def unexplained_fraction(self, pca: PrincipalComponents) -> float:
-        """Share of the variance of all rows that the start leaves unexplained."""
+        """Fraction of the variance of all samples that the start leaves unexplained."""
         if self.before is None:
             return pca.unexplained_variance_ratio(self.sample.total)
         errors, offsets = squares(self.on(pca), self.sample)
@@ -153,7 +153,7 @@ class NetworkInitializer:
 def fit_network(
     start: NetworkInitializer, config: TrainingConfig, validation: ValidationSplit | None, refit: bool | str
 ) -> tuple[ReconstructionNet, TrainingResult]:
-    """Train a network by the whole procedure: find the epoch on held-out rows, then train on all rows.
+    """Train a network by the whole procedure: find the epoch on held-out samples, then train on all samples.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def fit_network(
     validation : ValidationSplit or None
         Which samples are held out; None trains on all of them.
     refit : bool or "auto"
-        Whether to train again on all rows once the epoch is chosen; "auto" does so unless they are many.
+        Whether to train again on all samples once the epoch is chosen; "auto" does so unless they are many.
 
     Returns
     -------
@@ -184,12 +184,12 @@ def fit_network(
                 of_sample = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
                 of_sample[start.sample.numbers] = start.sample.groups
                 as_they_lie = replace(as_they_lie, groups=of_sample[as_they_lie.numbers])
-        # In an order of their own rows give the same to the last bit; many are read faster as they lie.
+        # In an order of their own samples give the same to the last bit; many are read faster as they lie.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
         pca = start.principal_components(start.sample if few else as_they_lie)
         start = start.continued(pca)
-        share = start.unexplained_fraction(pca)
-        config = replace(config, unexplained_variance_ratio=share)
+        fraction = start.unexplained_fraction(pca)
+        config = replace(config, unexplained_variance_ratio=fraction)
         if not _something_to_learn(start, config, pca):
             model, record = start.on(pca), TrainingResult()
         elif validation is None:
@@ -213,12 +213,12 @@ def _finished(
 
 
 def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Sums over the rows of the squared norms of their reconstruction error and of their offset from the mean."""
+    """Sums over the samples of the squared norms of their reconstruction error and of their offset from the mean."""
     return sample.weighted_sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
 
 
 def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Standard deviation of each code (divisor n - 1); zero for a single row."""
+    """Standard deviation of each code (divisor n - 1); zero for a single sample."""
     codes = apply_in_batches(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
     variance = sample.mean(np.square(codes - sample.mean(codes)))
     count = max(sample.total, len(sample))
@@ -238,7 +238,7 @@ def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: 
 
 
 def _n_folds_used(pca: PrincipalComponents, n_samples: int) -> int:
-    """In how many sets to hold rows out: the fewer rows carry the variance, the more."""
+    """In how many sets to hold samples out: the fewer samples carry the variance, the more."""
     wanted = math.ceil(LARGE_EFFECTIVE_SAMPLE_SIZE / pca.effective_sample_size)
     return max(1, min(wanted, LARGE_SAMPLE_SIZE // n_samples))
 
@@ -250,7 +250,7 @@ def _search(
     validation: ValidationSplit,
     refit: bool | str,
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Find the epoch on held-out rows, and give the network of all rows as much training, or keep the one found."""
+    """Find the epoch on held-out samples, and give the network of all samples as much training, or keep the one found."""
     model = start.on(pca)
     sample = start.sample
     many = refit == "auto" and len(sample) > LARGE_SAMPLE_SIZE
@@ -307,28 +307,28 @@ def _train_again(training: Trainer, stages: Sequence[RegularizationStage], resul
     training.end()
 
 
-def _training_on(index, start, config, rows, valid, pca=None) -> Trainer:
+def _training_on(index, start, config, samples, valid, pca=None) -> Trainer:
     """Prepare the training of this index, with the samples it holds out; only the first one is heard and seen."""
-    _check_normalisation(start.architecture, len(rows))
+    _check_normalisation(start.architecture, len(samples))
     callbacks = config.callbacks if index == 0 else schedulers(config.callbacks)
     own = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
-    model = start.on(start.principal_components(rows) if pca is None else pca)
-    return Trainer(model, own, rows, valid, callbacks)
+    model = start.on(start.principal_components(samples) if pca is None else pca)
+    return Trainer(model, own, samples, valid, callbacks)
 
 
 def _check_normalisation(architecture: Architecture, n_samples: int) -> None:
-    """Refuse to normalise over batches where there is but one row to train on."""
+    """Refuse to normalize over batches where there is but one sample to train on."""
     if n_samples == 1 and architecture.normalization == "batch":
         raise ValueError(
-            "normalization='batch' needs at least 2 rows to train on, but only 1 is left beside the held-out rows and "
-            "those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass more rows."
+            "normalization='batch' needs at least 2 samples to train on, but only 1 is left beside the held-out samples and "
+            "those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass more samples."
         )
 
 
 def _better_on_all_samples(
     found: ScaledAutoEncoder, model: ScaledAutoEncoder, sample: Sample, record: TrainingResult
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Keep the network that was found if it reconstructs all rows better than the start does."""
+    """Keep the network that was found if it reconstructs all samples better than the start does."""
     better = squares(found, sample)[0] < squares(model, sample)[0]
     return (found, record) if better else (model, replace(record, best_epoch=0))
 
@@ -336,7 +336,7 @@ def _better_on_all_samples(
 def _run_side_by_side(
     trainings: list[Trainer], config: TrainingConfig, start: NetworkInitializer
 ) -> tuple[EpochSelector, list[Tensor]]:
-    """Train all until their held-out rows together see no more progress; also give the first one's best weights."""
+    """Train all until their held-out samples together see no more progress; also give the first one's best weights."""
     start_losses = np.concatenate([training.start_losses for training in trainings])
     use_standard_error = trainings[0].network.architecture.linear_skip
     patience, stage_epochs = config.n_iter_no_change, math.ceil(EARLY_STEPS / trainings[0].n_batches)
@@ -379,7 +379,7 @@ def _report(
 
 
 def _above_floor(trainings: list[Trainer]) -> bool:
-    """Whether the held-out rows have no larger squared error than PCA's, where another loss is minimised."""
+    """Whether the held-out samples have no larger squared error than PCA's, where another loss is minimized."""
     if not trainings[0].enforce_pca_floor:
         return True
     samples = [training.sample for training in trainings]
@@ -388,7 +388,7 @@ def _above_floor(trainings: list[Trainer]) -> bool:
 
 
 def _valid_scores(choice: EpochSelector, trainings: list[Trainer]) -> list[float]:
-    """Mean losses of the held-out rows as shares of what the mean alone would lose."""
+    """Mean losses of the held-out samples as shares of what the mean alone would lose."""
     samples = [training.sample for training in trainings]
     reference = mean_over(samples, [training.measures.losses_of_mean() for training in trainings])
     return [1.0 - loss / reference if reference > 0 else float(loss == 0) for loss in choice.mean_losses]
@@ -397,7 +397,7 @@ def _valid_scores(choice: EpochSelector, trainings: list[Trainer]) -> list[float
 def _train_on_all(
     start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Train on all rows until their loss stops falling; keep the start if that reconstructs them better."""
+    """Train on all samples until their loss stops falling; keep the start if that reconstructs them better."""
     _check_normalisation(start.architecture, len(start.sample))
     model = start.on(pca)
     training = Trainer(model, config, start.sample, callbacks=config.callbacks)

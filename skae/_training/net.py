@@ -51,7 +51,7 @@ LARGEST_GRADIENT = 0.1
 class TrainingConfig:
     """Everything about a training that is neither data nor network.
 
-    The residual share is that of the variance that PCA leaves; a training may depart from PCA before its first step.
+    The residual fraction is that of the variance that PCA leaves; a training may depart from PCA before its first step.
     Samples are incomplete where they have NaN for missing values. Codes are whitened after training.
     """
 
@@ -76,7 +76,7 @@ class TrainingConfig:
 
 
 class ReconstructionNet(NeuralNet):
-    """A skorch net whose batches are rows and whose targets are the same rows.
+    """A skorch net whose batches are samples and whose targets are the same samples.
 
     A thin layer: it feeds `SampleBatches`, evaluates averaged weights, penalises where the optimizer
     cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
@@ -111,7 +111,7 @@ class ReconstructionNet(NeuralNet):
         return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
 
     def get_iterator(self, dataset, training=False) -> SampleBatches:
-        """Batches of rows, shuffled while training."""
+        """Batches of samples, shuffled while training."""
         return SampleBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
@@ -138,7 +138,7 @@ class ReconstructionNet(NeuralNet):
             super()._set_training(training)
 
     def validation_step(self, batch, **fit_params) -> dict:
-        """Reconstruct a held-out batch, and keep each row's loss for the choice of the epoch."""
+        """Reconstruct a held-out batch, and keep each sample's loss for the choice of the epoch."""
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
         losses = self.criterion_.per_sample(x_hat, batch[1]) + penalty
@@ -150,13 +150,13 @@ class ReconstructionNet(NeuralNet):
         return step
 
     def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
-        """Mean of held-out rows' losses that makes the mean over all batches the weighted one."""
+        """Mean of held-out samples' losses that makes the mean over all batches the weighted one."""
         start = self.sample_losses_.n_written
         relative = weights[start : start + len(losses)] / weights.mean()
         return (losses * torch.from_numpy(relative).to(losses)).mean()
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
-        """Forget the rows' losses of the epoch before."""
+        """Forget the samples' losses of the epoch before."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights

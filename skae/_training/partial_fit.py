@@ -36,7 +36,7 @@ from skae._utils import aligned_tensor, as_tensor, threads_for
 
 # Samples a step, where that is left to us; half of them are new.
 STREAM_BATCH = 64
-# Samples that are held out, and rows that are met again: at most so many, and so many values.
+# Samples that are held out, and samples that are met again: at most so many, and so many values.
 MEMORY_SAMPLES = 2000
 KEPT_VALUES = 4_000_000
 # Samples that are taken in together.
@@ -50,18 +50,18 @@ NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n
 class Stream:
     """Everything that is kept between chunks.
 
-    A share of the rows is held out. The others enter the running directions, and half a batch of them at a time, with
-    as many that have been seen before, makes a step of the network. The network begins at the directions of the rows
-    seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out rows.
+    A fraction of the samples is held out. The others enter the running directions, and half a batch of them at a time, with
+    as many that have been seen before, makes a step of the network. The network begins at the directions of the samples
+    seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out samples.
 
     Parameters
     ----------
     start : Start
-        What to build; its sample is empty, and says what the rows are like.
+        What to build; its sample is empty, and says what the samples are like.
     settings : TrainingConfig
         How to train.
     fraction : float or None
-        Share of the rows held out; None holds none out, and compares on rows that have been learnt from.
+        Fraction of the samples held out; None holds none out, and compares on samples that have been learned from.
     seeds : tuple
         State of the generator that all seeds were drawn from, for one who makes the same stream anew.
     """
@@ -88,52 +88,52 @@ class Stream:
         self.record = TrainingResult(valid_scores=None if fraction is None else [])
 
     def take(self, sample: Sample) -> None:
-        """Learn from more rows."""
+        """Learn from more samples."""
         self.n_seen += len(sample)
         step = max(CHUNK_VALUES // sample.shape[1], 1)
         for first in range(0, len(sample), step):
             chunk = slice(first, first + step)
-            rows = np.ascontiguousarray(sample[chunk], dtype=self.start.sample.dtype)
-            self._take(rows, np.ones(len(rows)) if sample.weights is None else sample.weights[chunk])
+            samples = np.ascontiguousarray(sample[chunk], dtype=self.start.sample.dtype)
+            self._take(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
 
-    def _take(self, rows: NDArray, weights: NDArray) -> None:
-        self.running.check(rows.astype(np.float64), weights)
+    def _take(self, samples: NDArray, weights: NDArray) -> None:
+        self.running.check(samples.astype(np.float64), weights)
         # Copies of a sample are on one side, whichever chunks they come in.
-        held = content_draws(Sample(rows), self.config.seed) < (self.fraction or 0.0)
+        held = content_draws(Sample(samples), self.config.seed) < (self.fraction or 0.0)
         held[: self.running.total == 0] = False
-        self.held_out.offer(rows[held], weights[held], self.random)
-        rows, weights = rows[~held], weights[~held]
-        if len(rows) == 0:
+        self.held_out.offer(samples[held], weights[held], self.random)
+        samples, weights = samples[~held], weights[~held]
+        if len(samples) == 0:
             return
-        self.running.merge(Sample(self._filled(rows), weights=weights))
-        self.memory.offer(rows, weights, self.random)
-        self.waiting = np.concatenate([self.waiting, rows])
+        self.running.merge(Sample(self._filled(samples), weights=weights))
+        self.memory.offer(samples, weights, self.random)
+        self.waiting = np.concatenate([self.waiting, samples])
         self.their_weights = np.concatenate([self.their_weights, weights])
         self._learn()
 
-    def _filled(self, rows: NDArray) -> NDArray:
+    def _filled(self, samples: NDArray) -> NDArray:
         """Samples with what is expected, by what has been seen, in place of missing values."""
-        missing = np.isnan(rows)
-        self.n_values += rows.size
-        self.n_present += rows.size - missing.sum()
+        missing = np.isnan(samples)
+        self.n_values += samples.size
+        self.n_present += samples.size - missing.sum()
         if not missing.any():
-            return rows
+            return samples
         if self.running.total == 0:
-            n_components = min(self.running.n_components, *rows.shape)
-            pca = principal_components_of_incomplete(Sample(rows), n_components).padded(self.running.n_components)
+            n_components = min(self.running.n_components, *samples.shape)
+            pca = principal_components_of_incomplete(Sample(samples), n_components).padded(self.running.n_components)
         else:
             pca = self.principal_components()
-        filling = PPCAImputer(len(pca.components), rows.shape[1], as_tensor(pca.mean).dtype)
+        filling = PPCAImputer(len(pca.components), samples.shape[1], as_tensor(pca.mean).dtype)
         filling.init_from_pca(pca)
-        return ImputedRows(rows, pca.mean, pca.scale, filling)[:]
+        return ImputedRows(samples, pca.mean, pca.scale, filling)[:]
 
     def principal_components(self) -> PrincipalComponents:
-        """Mean, spread and principal directions of all rows but the held-out ones."""
-        some = np.where(np.isnan(self.memory.rows), self.running.mean, self.memory.rows)
+        """Mean, spread and principal directions of all samples but the held-out ones."""
+        some = np.where(np.isnan(self.memory.samples), self.running.mean, self.memory.samples)
         return replace(self.running.principal_components(some), present_fraction=self.n_present / self.n_values)
 
     def _learn(self) -> None:
-        """Take as many steps as there are half batches of new rows."""
+        """Take as many steps as there are half batches of new samples."""
         architecture, half = self.start.architecture, max(self.config.batch_size // 2, 1)
         n_samples = len(self.waiting) // half * half
         if architecture.kind == "pca" or self.config.max_epochs == 0:
@@ -147,8 +147,8 @@ class Stream:
             self.training = self._begun(self.principal_components())
             self.began_with = self.running.total
         again = self.random.randint(len(self.memory), size=n_samples)
-        rows = np.concatenate([new, self.memory.rows[again]])
-        self.training.learn_from(Sample(rows, weights=np.concatenate([weights, self.memory.weights[again]])))
+        samples = np.concatenate([new, self.memory.samples[again]])
+        self.training.learn_from(Sample(samples, weights=np.concatenate([weights, self.memory.weights[again]])))
         with threads_for(self.config.batch_size * architecture.n_weights):
             self.training.epoch()
         self.record.train_losses.append(self.training.train_losses[-1])
@@ -157,8 +157,8 @@ class Stream:
 
     def _begun(self, pca: PrincipalComponents) -> Trainer:
         """A training that begins at these directions."""
-        share = pca.unexplained_variance_ratio(self.running.count)
-        config = replace(self.config, unexplained_variance_ratio=share)
+        fraction = pca.unexplained_variance_ratio(self.running.count)
+        config = replace(self.config, unexplained_variance_ratio=fraction)
         return Trainer(self.start.on(pca), config, self.memory.sample, callbacks=config.callbacks)
 
     def _learnt(self, training: Trainer) -> ScaledAutoEncoder:
@@ -167,7 +167,7 @@ class Stream:
         return copy.deepcopy(training.finish())
 
     def _select_model(self) -> None:
-        """After new steps, let rows not learnt from choose between the network and PCA; all rows if none are held out.
+        """After new steps, let samples not learned from choose between the network and PCA; all samples if none are held out.
 
         The shares of the loss saved are noted, those of PCA in the first place.
         """
@@ -192,7 +192,7 @@ class Stream:
             self.record.valid_scores[:] = [fractions[0], *known]
 
     def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
-        """Give the codes of a network their units, by rows that are kept."""
+        """Give the codes of a network their units, by samples that are kept."""
         model.set_code_unit(None)
         if self.config.whiten:
             model.set_code_unit(code_spread(model, self.memory.sample))
@@ -201,7 +201,7 @@ class Stream:
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
-        """The network or PCA, whichever rows not learnt from prefer, and what has been seen of the training."""
+        """The network or PCA, whichever samples not learned from prefer, and what has been seen of the training."""
         self._select_model()
         model = self.preferred
         if model is None:
@@ -266,17 +266,17 @@ def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
 
 
 def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Loss of each row, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
+    """Loss of each sample, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
 
     def measured(x: Tensor) -> Tensor:
         target, x_hat = training.standardize(x.clone()), training.standardize(model(x))
         per_sample = training.criterion.per_sample
-        rows = [
+        samples = [
             per_sample(x_hat, target),
             per_sample(torch.zeros_like(x_hat), target),
             squares_of_present(x_hat, target),
         ]
-        return torch.stack(rows, dim=1)
+        return torch.stack(samples, dim=1)
 
     return apply_in_batches(measured, sample, 3, model.mean, np.float64).T
 
@@ -311,9 +311,9 @@ def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingCon
     model : ScaledAutoEncoder
         Of the same architecture, whatever its weights.
     settings : TrainingConfig
-        As for the other one, but for the residual share.
+        As for the other one, but for the residual fraction.
     sample : Sample
-        Any rows.
+        Any samples.
     """
     state = tensors(state)
     model.load_state_dict(state["model"])

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# A fit searches for the epoch, and trains again on all rows.
+# A fit searches for the epoch, and trains again on all samples.
 PARTS = 2
 
 
@@ -55,9 +55,9 @@ class EpochReport:
     Attributes
     ----------
     train_loss : float
-        Mean loss of the epoch's batches, as a share of the variance.
+        Mean loss of the epoch's batches, as a fraction of the variance.
     valid_loss : float or None
-        Mean loss of the held-out rows, in the same unit; None where none are looked at.
+        Mean loss of the held-out samples, in the same unit; None where none are looked at.
     best_epoch : int or None
         The epoch that would be kept now; 0 is the start.
     result : callable

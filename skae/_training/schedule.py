@@ -8,16 +8,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RegularizationStage:
-    """How hard it is made for a network to learn single rows by heart.
+    """How hard it is made for a network to learn single samples by heart.
 
     Attributes
     ----------
     noise : float
         Standard deviation of the noise on what is encoded, in parts of the error that PCA makes.
     displacement : float
-        Standard deviation of the steps that rows, and targets with them, take along differences of rows.
+        Standard deviation of the steps that samples, and targets with them, take along differences of samples.
     shrinkage : float
-        Share of each weight that is lost over an epoch.
+        Fraction of each weight that is lost over an epoch.
     """
 
     noise: float
@@ -26,17 +26,17 @@ class RegularizationStage:
 
 
 # The stages of a training, from coarse to fine. Strong ones find the better optimum, above all for a small
-# bottleneck, and are where few rows of many columns end; the last is where a table of many rows ends.
+# bottleneck, and are where few samples of many features end; the last is where a table of many samples ends.
 STAGES = (RegularizationStage(1.2, 0.2, 0.02), RegularizationStage(0.5, 0.1, 0.005), RegularizationStage(0.5))
 
 
 class GaussianNoise:
-    """Adds normal noise to rows, so that what is learnt does not hang on their last details.
+    """Adds normal noise to samples, so that what is learned does not hang on their last details.
 
     Parameters
     ----------
     std : Tensor of shape (n_features,)
-        Standard deviation in each column, times ``amount``.
+        Standard deviation in each feature, times ``amount``.
     generator : torch.Generator
         On the same device, used by nobody else.
 
@@ -52,7 +52,7 @@ class GaussianNoise:
         self.amount = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return x with noise: half of the rows draw, the others take the negative, because drawing is what costs."""
+        """Return x with noise: half of the samples draw, the others take the negative, because drawing is what costs."""
         n_drawn = (len(x) + 1) // 2
         drawn = torch.empty_like(x[:n_drawn]).normal_(generator=self.generator)
         noise = torch.cat([drawn, -drawn[: len(x) - n_drawn]])
@@ -60,12 +60,12 @@ class GaussianNoise:
 
 
 class DifferenceAugmentation:
-    """Moves each row of a batch along the difference of two others: to where a row might as well have been.
+    """Moves each sample of a batch along the difference of two others: to where a sample might as well have been.
 
     Parameters
     ----------
     generator : torch.Generator
-        On the device of the rows, used by nobody else.
+        On the device of the samples, used by nobody else.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class DifferenceAugmentation:
         self.amount = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the moved rows; x itself where the amount is zero."""
+        """Return the moved samples; x itself where the amount is zero."""
         if self.amount == 0:
             return x
         steps = torch.empty_like(x[:, :1]).normal_(generator=self.generator)

@@ -13,16 +13,16 @@ from skae._data.sample import Sample
 
 
 class EpochSelector:
-    """Decides which epoch to keep, when to go on to the next stage, and when to stop, from the held-out rows' losses.
+    """Decides which epoch to keep, when to go on to the next stage, and when to stop, from the held-out samples' losses.
 
     An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
-    what a few lucky rows suggest does not count. Of those that qualify the best has the largest improvement
+    what a few lucky samples suggest does not count. Of those that qualify the best has the largest improvement
     less one standard error; if none does, the start is kept. This is the one place where that is decided.
 
     Parameters
     ----------
     start_losses : ndarray of shape (n_samples,)
-        Loss of each held-out row at the start, as a share of the variance.
+        Loss of each held-out sample at the start, as a fraction of the variance.
     tol : float
         Smallest progress that counts.
     n_iter_no_change : int
@@ -34,14 +34,14 @@ class EpochSelector:
     stage_epochs : int, default=0
         Largest number of epochs of a stage that is not the last; 0 sets no limit.
     weights : ndarray of shape (n_samples,), default=None
-        How much each held-out row counts; None is equally.
+        How much each held-out sample counts; None is equally.
     groups : ndarray of int of shape (n_samples,), default=None
-        Labels of rows that depend on each other, such as copies: standard errors are those of sums over groups.
+        Labels of samples that depend on each other, such as copies: standard errors are those of sums over groups.
 
     Attributes
     ----------
     mean_losses : list of float
-        Mean loss of the held-out rows, the start's first.
+        Mean loss of the held-out samples, the start's first.
     best_epoch : int
         The epoch to keep; 0 is the start.
     stage_starts : list of int
@@ -137,7 +137,7 @@ class ValidationSplit:
     fraction : float
         Fraction of the samples, chosen at random, where neither of the others says which.
     splits : sequence of pairs of ndarray of int, or None
-        Numbers of the rows of X that train and of those that are held out, for each training.
+        Numbers of the samples of X that train and of those that are held out, for each training.
     sample : Sample or None
         Samples beside those that train.
     """
@@ -162,34 +162,34 @@ class ValidationSplit:
 def validation_folds(
     n_samples: int, fraction: float, seed: int, n_folds_used: int, groups: NDArray | None = None
 ) -> list[NDArray]:
-    """Choose the rows to hold out, one set for each training.
+    """Choose the samples to hold out, one set for each training.
 
-    Neighbours are dealt out to different sets, so that of rows in the order of their distance from the mean each set
-    gets its share of wild ones.
+    Neighbors are dealt out to different sets, so that of samples in the order of their distance from the mean each set
+    gets its fraction of wild ones.
 
     Parameters
     ----------
     n_samples : int
-        Number of rows.
+        Number of samples.
     fraction : float
-        Share of the rows in each set.
+        Fraction of the samples in each set.
     seed : int
         Deals.
     n_folds_used : int
         Number of sets wanted; there are at most as many as fractions in the whole.
     groups : ndarray of int of shape (n_samples,), default=None
-        Labels from zero of rows that stay in one set; None is one for each row. Neighboring labels are dealt out to
+        Labels from zero of samples that stay in one set; None is one for each sample. Neighboring labels are dealt out to
         different sets.
 
     Returns
     -------
     list of ndarray of int
-        Positions, ascending; empty where all rows are in one group.
+        Positions, ascending; empty where all samples are in one group.
     """
     n_folds = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
     n_groups = n_samples if groups is None else int(groups.max()) + 1
-    fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # small: there may be rows in their millions
+    fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # small: there may be samples in their millions
     for first in range(0, n_groups, n_folds):
         fold_of[first : first + n_folds] = random.permutation(n_folds)[: n_groups - first]
     numbers: list[int] = list(range(n_folds))
@@ -214,7 +214,7 @@ def complement(n_samples: int, positions: NDArray) -> NDArray:
 
 
 def automatic_batch_size(n_samples: int) -> int:
-    """About twenty steps an epoch, with batches between 32 and 256 rows, a power of two."""
+    """About twenty steps an epoch, with batches between 32 and 256 samples, a power of two."""
     return int(np.clip(2 ** round(np.log2(n_samples / 20)), 32, 256))
 
 

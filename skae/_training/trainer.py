@@ -23,12 +23,12 @@ from skae._training.schedule import DifferenceAugmentation, GaussianNoise, Regul
 from skae._utils import seeded_generator
 
 AVERAGING_DECAY = 0.99
-# Training rows that give a loss its unit.
+# Training samples that give a loss its unit.
 REFERENCE_SAMPLES = 2000
 
 
 class Evaluator:
-    """What single rows lose with the weights as they are.
+    """What single samples lose with the weights as they are.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Evaluator:
     objective : Objective or None
         What regularizers add.
     batches : SampleBatches
-        The rows, in their order.
+        The samples, in their order.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Evaluator:
         self.batches = batches
 
     def losses(self) -> NDArray:
-        """Loss of each row, penalties included."""
+        """Loss of each sample, penalties included."""
         if self.objective is not None:
             self.objective.rewind()
         return self._over_samples(self._loss)
 
     def squares(self) -> NDArray:
-        """Squared error of each row."""
+        """Squared error of each sample."""
         return self._over_samples(lambda x, target: squares_of_present(self.network(x), target))
 
     def losses_of_mean(self) -> NDArray:
-        """Loss of each row if it were reconstructed as the mean."""
+        """Loss of each sample if it were reconstructed as the mean."""
         return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
 
     def _loss(self, x: Tensor, target: Tensor) -> Tensor:
@@ -83,18 +83,18 @@ class Evaluator:
 
 
 class Trainer:
-    """One network on its way: the rows that train it, the rows held out, and the net that takes the steps.
+    """One network on its way: the samples that train it, the samples held out, and the net that takes the steps.
 
     Parameters
     ----------
     model : ScaledAutoEncoder
-        Its core is trained in single precision, in which standardised rows lose nothing that matters.
+        Its core is trained in single precision, in which standardized samples lose nothing that matters.
     settings : TrainingConfig
         How.
     sample : Sample
-        The rows that train.
+        The samples that train.
     valid : Sample, default=None
-        The rows that are held out.
+        The samples that are held out.
     callbacks : sequence of skorch callbacks, default=()
         The user's.
     """
@@ -115,7 +115,7 @@ class Trainer:
         self.standardize = Standardizer(model.mean, model.scale, self.network.input_gain.dtype)
         filling = model.filling if config.incomplete else None
         self.fill = None if filling is None else copy.deepcopy(filling).to(self.standardize.dtype)
-        self.rows = self._dataset(sample)
+        self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
         generator = seeded_generator(config.seed, model.mean.device)
         self.noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
@@ -123,29 +123,29 @@ class Trainer:
         self.weight_decay = DecoupledWeightDecay()
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if stochastic else None
         self.config = config
-        self.criterion = criterion = _criterion(config, model, self.rows)
+        self.criterion = criterion = _criterion(config, model, self.samples)
         self.objective = _objective(config, model, criterion)
         own = [self.weight_decay, averaging] if stochastic else []
         extras = (averaging, self.difference, criterion, self.objective)
         self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *extras)
         self.network.eval()
-        looked_at = SampleBatches(self.rows if self.valid is None else self.valid, config.batch_size)
+        looked_at = SampleBatches(self.samples if self.valid is None else self.valid, config.batch_size)
         self.measures = Evaluator(self.network, criterion, self.objective, looked_at)
         self.start_losses = self.measures.losses()
-        # PCA is the floor of the squared error, whatever loss is minimised; a regularizer asks for something else.
+        # PCA is the floor of the squared error, whatever loss is minimized; a regularizer asks for something else.
         other = not criterion.is_squared_error and not config.regularizers
         self.enforce_pca_floor = self.network.architecture.linear_skip and other
         self.start_squares = self.measures.squares() if self.enforce_pca_floor else np.zeros(0)
         _leave_start(self)
         self.set_stage(config.stages[0])
-        self.net.notify("on_train_begin", X=self.rows, y=None)
+        self.net.notify("on_train_begin", X=self.samples, y=None)
 
     def _dataset(self, sample: Sample) -> SampleDataset:
         return SampleDataset(sample, standardize=self.standardize, fill=self.fill)
 
     def learn_from(self, sample: Sample) -> None:
-        """Take the next epochs on other rows."""
-        self.rows = self._dataset(sample)
+        """Take the next epochs on other samples."""
+        self.samples = self._dataset(sample)
 
     def set_stage(self, stage: RegularizationStage) -> None:
         """Train the next epochs like this."""
@@ -157,20 +157,20 @@ class Trainer:
             self.weight_decay.amount = stage.weight_decay / self.n_batches
 
     def epoch(self) -> None:
-        """Take the steps of one epoch, then look at the held-out rows."""
+        """Take the steps of one epoch, then look at the held-out samples."""
         try:
-            self.net.fit_loop(self.rows, epochs=1)
+            self.net.fit_loop(self.samples, epochs=1)
         except StopTraining:
             self.stopped = True
 
     def end(self) -> None:
         """Tell the callbacks that training is over."""
-        self.net.notify("on_train_end", X=self.rows, y=None)
+        self.net.notify("on_train_end", X=self.samples, y=None)
 
     @property
     def n_batches(self) -> int:
         """Steps an epoch."""
-        return len(self.net.get_iterator(self.rows))
+        return len(self.net.get_iterator(self.samples))
 
     @property
     def train_losses(self) -> list[float]:
@@ -179,21 +179,21 @@ class Trainer:
 
     @property
     def sample(self) -> Sample:
-        """The rows that are looked at."""
+        """The samples that are looked at."""
         return self.measures.batches.dataset.sample
 
     @property
     def valid_losses(self) -> NDArray:
-        """Loss of each held-out row after the epoch, in their order."""
+        """Loss of each held-out sample after the epoch, in their order."""
         return self.net.sample_losses_.array
 
     @property
     def valid_squares(self) -> NDArray:
-        """Squared error of each held-out row after the epoch, where it is not the loss."""
+        """Squared error of each held-out sample after the epoch, where it is not the loss."""
         return self.net.sample_squares_.array
 
     def improves(self) -> bool:
-        """Whether the rows have a smaller loss than at the start, and no larger squared error."""
+        """Whether the samples have a smaller loss than at the start, and no larger squared error."""
         with self.net.evaluation():
             mean = self.sample.mean
             better = mean(self.measures.losses()) < mean(self.start_losses)
@@ -233,7 +233,7 @@ def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[
     if training.network.architecture.linear_skip:
         network = copy.deepcopy(training.network).eval()
         _set_weights(network, weights)
-        model.network.limit_codes(_code_max_abs(network, SampleBatches(training.rows, training.net.batch_size)))
+        model.network.limit_codes(_code_max_abs(network, SampleBatches(training.samples, training.net.batch_size)))
     return model
 
 
@@ -249,11 +249,11 @@ def _code_max_abs(network: FeedForwardAutoEncoder, batches: SampleBatches) -> Te
     return torch.stack([network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
-def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, rows: SampleDataset) -> AnyCriterion:
+def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
     """The loss in a unit of its own."""
     criterion: Criterion | PooledSquaredError = PooledSquaredError()
     if type(config.loss) is not SquaredError:
-        some = rows.take_filled(np.linspace(0, len(rows) - 1, min(len(rows), REFERENCE_SAMPLES), dtype=int))
+        some = samples.take_filled(np.linspace(0, len(samples) - 1, min(len(samples), REFERENCE_SAMPLES), dtype=int))
         criterion = Criterion(config.loss, model.mean, model.scale, some)
     return OfPresent(criterion) if config.incomplete else criterion
 
