@@ -34,13 +34,13 @@ options = parser.parse_args()
 
 if options.data:
     digits, clothes = (np.load(Path(options.data) / f"{name}.npz") for name in ("mnist", "fashion_mnist"))
-    known, unseen, complement = digits["X_train"][:10_000], digits["X_test"][:2000], clothes["X_test"][:2000]
-    known, unseen, complement = (part.astype(np.float32) / 255 for part in (known, unseen, complement))
+    known, unseen, others = digits["X_train"][:10_000], digits["X_test"][:2000], clothes["X_test"][:2000]
+    known, unseen, others = (part.astype(np.float32) / 255 for part in (known, unseen, others))
     k = 64
 else:
     known, unseen = train_test_split(load_digits().data / 16, random_state=0)
     photograph = load_sample_images().images[0].mean(axis=2) / 255
-    complement = extract_patches_2d(photograph, (8, 8), max_patches=len(unseen), random_state=0).reshape(-1, 64)
+    others = extract_patches_2d(photograph, (8, 8), max_patches=len(unseen), random_state=0).reshape(-1, 64)
     k = 16
 side = int(np.sqrt(known.shape[1]))
 
@@ -51,8 +51,8 @@ side = int(np.sqrt(known.shape[1]))
 autoencoder = AutoEncoderTransformer(k, max_epochs=3 if options.quick else 40, random_state=0)
 detector = AutoEncoderOutlierDetector(autoencoder, random_state=0).fit(known)
 pca = PCA(k).fit(known)
-is_digit = np.repeat([1, 0], [len(unseen), len(complement)])
-both = np.concatenate([unseen, complement])
+is_digit = np.repeat([1, 0], [len(unseen), len(others)])
+both = np.concatenate([unseen, others])
 by_pca = -np.mean((both - pca.inverse_transform(pca.transform(both))) ** 2, axis=1)
 print(f"ROC AUC, digits against others: skae {roc_auc_score(is_digit, detector.score_samples(both)):.4f}, ", end="")
 print(f"PCA {roc_auc_score(is_digit, by_pca):.4f}")
@@ -64,7 +64,7 @@ print(f"{np.mean(detector.predict(others) == -1):.1%} of the others")
 # --------------------
 
 fitted = detector.estimator_
-rows = {"digits": unseen[:8], "as kept": None, "others": complement[:8], "as kept ": None}
+rows = {"digits": unseen[:8], "as kept": None, "others": others[:8], "as kept ": None}
 rows["as kept"] = fitted.inverse_transform(fitted.transform(rows["digits"]))
 rows["as kept "] = fitted.inverse_transform(fitted.transform(rows["others"]))
 figure, axes = plt.subplots(4, 8, figsize=(9, 4.8), layout="constrained")

@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skae._data.array_api import asarray_like, check_kind, float_dtypes, is_float64, is_foreign, to_numpy
-from skae._data.containers import StoredSamples, extremes
+from skae._data.containers import extremes
 from skae._data.dataset import apply_in_batches
 from skae._data.sample import Sample, counted_sample, weighted_sample
 from skae._data.validation import (
@@ -24,7 +24,6 @@ from skae._data.validation import (
     check_groups,
     check_sample_weight,
     n_present,
-    present,
     validate_samples,
     validated_samples,
     values_missing,
@@ -473,6 +472,7 @@ class AutoEncoderTransformer(
         check_kind(Z, self, "mean_", "inverse_transform")
         return self._map(Z, "decode", self.n_features_in_)
 
+    @np.errstate(under="ignore")
     def score(self, X, y=None, sample_weight=None):
         """Return the fraction of the variance of X that its reconstruction explains, all features pooled.
 
@@ -501,6 +501,7 @@ class AutoEncoderTransformer(
             return float(errors == 0)
         return float(1.0 - errors / offsets)
 
+    @np.errstate(under="ignore")
     def score_samples(self, X):
         """Return minus the mean squared reconstruction error of each sample.
 
@@ -551,6 +552,7 @@ class AutoEncoderTransformer(
             self.net_ = net_from_dict(network, self.device_)
             self.device_ = str(self.net_.device)
 
+    @np.errstate(under="ignore")
     def _map(self, X, direction, n_features, dtype=None):
         """Send samples or codes through the network, at least in its precision and at least in theirs."""
         if is_foreign(X):
@@ -689,7 +691,8 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
     """Put an estimator's attributes back if the block is left by an error or an interrupt."""
     before = dict(vars(estimator))
     try:
-        yield
+        with np.errstate(under="ignore"):  # numbers too small for a floating-point number are zero
+            yield
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)
@@ -719,8 +722,9 @@ def _check(estimator, sample, device, whole=True):
 
 def _check_values(estimator, X):
     """Refuse values that the loss is not for."""
-    values = extremes(X) if isinstance(X, StoredSamples) else getattr(X, "matrix", X)
-    as_loss(estimator.loss).check(present(X) if estimator.allow_nan else values)
+    # A minimum of scipy's sorts a sparse matrix in place, and what is in a file is read once.
+    values = X if isinstance(X, np.ndarray) else extremes(X)
+    as_loss(estimator.loss).check(values[np.isfinite(values)] if estimator.allow_nan else values)
 
 
 def _architecture(estimator, n_features, seed):

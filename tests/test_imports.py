@@ -10,8 +10,8 @@ def test_import_brings_no_optional_dependency():
     # skorch itself imports tqdm and tabulate, and, where they are, what they in turn look for.
     besides_skorch = set(run_python(code.replace("skae.onnx", "skorch, sklearn.model_selection")).split())
     neighbours = {"dask", "imblearn", "optuna", "skrub"}
-    complement = {"matplotlib", "pandas", "polars", "pyarrow", "onnx", "skl2onnx", "skops", "pytest"}
-    assert loaded.isdisjoint((neighbours | complement) - besides_skorch)
+    others = {"matplotlib", "pandas", "polars", "pyarrow", "onnx", "skl2onnx", "skops", "pytest"}
+    assert loaded.isdisjoint((neighbours | others) - besides_skorch)
 
 
 def test_import_prints_and_changes_nothing():

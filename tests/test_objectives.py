@@ -119,8 +119,8 @@ def test_variational_codes_are_like_their_prior(digits, plain):
         both = np.concatenate([codes, random.standard_normal(codes.shape)])
         return cross_val_score(KNeighborsClassifier(15), both, np.repeat([0, 1], len(codes)), cv=5).mean()
 
-    complement = plain.transform(test)
-    assert told_apart(drawn) < told_apart((complement - complement.mean(axis=0)) / complement.std(axis=0)) - 0.05
+    others = plain.transform(test)
+    assert told_apart(drawn) < told_apart((others - others.mean(axis=0)) / others.std(axis=0)) - 0.05
 
 
 def test_samples_are_like_digits(digits):

@@ -91,7 +91,7 @@ def errors(X, share, seed):
     for name, fill in METHODS.items():
         if name == "IterativeImputer" and X.shape[1] > MOST_COLUMNS_ITERATED:
             continue
-        enable_inverse_link = time.perf_counter()
+        begin = time.perf_counter()
         found[name] = np.sqrt(np.square(fill(holes) - X)[hidden].mean())
         print(f"    {name} {found[name]:.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
     return found

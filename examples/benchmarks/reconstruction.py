@@ -242,9 +242,9 @@ def plot(summary, path):
     gains, rivals = [], []
     for methods in complete.values():
         floor = methods["pca"]["score"]
-        complement = [methods[method]["score"] for method in ("mlp", "mlp stopped", "plain") if method in methods]
+        others = [methods[method]["score"] for method in ("mlp", "mlp stopped", "plain") if method in methods]
         gains.append(methods["skae"]["score"] - floor)
-        rivals.append(max(complement, default=np.nan) - floor)
+        rivals.append(max(others, default=np.nan) - floor)
     figure, axis = plt.subplots(figsize=(6, 6), layout="constrained")
     limit = max(gains, default=1.0) + 0.05
     axis.axline((0, 0), slope=1, color="0.7")

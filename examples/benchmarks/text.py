@@ -61,7 +61,7 @@ def main():
     print("| numbers kept | way | accuracy on the codes | seconds |\n|---:|---|---:|---:|")
     for k in options.k:
         for name, reduction in reductions(k).items():
-            enable_inverse_link = time.perf_counter()
+            begin = time.perf_counter()
             pipeline = make_pipeline(TfidfTransformer(sublinear_tf=True), reduction, LogisticRegression(C=100))
             accuracy = pipeline.fit(X, y).score(X_test, y_test)
             print(f"| {k} | {name} | {accuracy:.4f} | {time.perf_counter() - begin:.1f} |", flush=True)

@@ -1,7 +1,5 @@
 """Validate X, sample weights, groups and missing values."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +13,6 @@ from skae._data.containers import (
     StoredSamples,
     as_samples,
     chunks_of,
-    extremes,
     is_large,
     lies_in_file,
 )
@@ -43,12 +40,6 @@ def check_features(sample: Sample) -> None:
             f"Feature {empty[0]} of X has no value at all, nor have {len(empty) - 1} other features: there is nothing to "
             "learn about it. Drop what is empty, for example with SimpleImputer."
         )
-
-
-def present(X: Any) -> Any:
-    """The values of X that are there, of a sparse X those that it stores, of a file the extremes, as a vector."""
-    values = X.matrix.data if isinstance(X, SparseSamples) else extremes(X) if isinstance(X, StoredSamples) else X
-    return values[~np.isnan(values)]
 
 
 def n_present(X: Samples) -> NDArray:

@@ -34,19 +34,20 @@ class InverseLink(nn.Module):
     offset: Tensor
     slope: Tensor
     highest: Tensor
+    varies: Tensor
 
     def __init__(self, kind: str, n_features: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.kind = kind
         self.register_buffer("on", torch.zeros((), dtype=torch.bool))
         self.register_buffer("scale", torch.empty((), dtype=dtype))
-        for name in ("mean", "offset", "slope", "highest"):
+        for name in ("mean", "offset", "slope", "highest", "varies"):
             self.register_buffer(name, torch.empty(n_features, dtype=dtype))
 
     def init_from_pca(self, mean: NDArray, reach: NDArray, scale: float) -> None:
         """Take over location, largest distance from it, and overall scale, all in units of the data.
 
-        A feature that is nearly constant is treated as if it were less so.
+        A feature that is nearly constant is treated as if it were less so, and one that is constant stays at its mean.
         """
         if self.kind == "sigmoid":
             middle = np.clip(mean, NEAREST_TO_CERTAIN, 1.0 - NEAREST_TO_CERTAIN)
@@ -57,7 +58,7 @@ class InverseLink(nn.Module):
             offset, slope = np.log(middle), scale / middle
             highest = 2.0 * (mean + reach) + middle  # an exponential must not run away
         values = {"mean": mean, "scale": np.array(scale), "offset": offset, "slope": slope, "highest": highest}
-        fill_buffers(self, values)
+        fill_buffers(self, {**values, "varies": reach > 0})
 
     def within_range(self, means: Tensor) -> Tensor:
         """Means in units of the data, which rounding may have moved across the border of the range."""
@@ -67,8 +68,11 @@ class InverseLink(nn.Module):
         """Map what the decoder computes to means, centered and of unit scale."""
         if not self.on:
             means = torch.addcmul(self.mean, values, self.scale).clamp(min=0.0)
-            return ((torch.minimum(means, self.highest) if self.kind == "sigmoid" else means) - self.mean) / self.scale
-        predictor = torch.addcmul(self.offset, values, self.slope)
-        if self.kind == "sigmoid":
-            return (torch.sigmoid(predictor) - self.mean) / self.scale
-        return (torch.minimum(predictor, self.highest.log()).exp() - self.mean) / self.scale
+            means = torch.minimum(means, self.highest) if self.kind == "sigmoid" else means
+        else:
+            predictor = torch.addcmul(self.offset, values, self.slope)
+            if self.kind == "sigmoid":
+                means = torch.sigmoid(predictor)
+            else:
+                means = torch.minimum(predictor, self.highest.log()).exp()
+        return (means - self.mean) / self.scale * self.varies

@@ -124,7 +124,7 @@ def _linked(graph, link: InverseLink, values):
             if link.kind == "sigmoid"
             else means
         )
-    return scaled(graph, shifted(graph, means, -link.mean), 1.0 / link.scale)
+    return scaled(graph, shifted(graph, means, -link.mean), link.varies / link.scale)
 
 
 def in_precision(module: ScaledAutoEncoder, dtype: np.dtype) -> tuple[ScaledAutoEncoder, np.dtype]:
