@@ -518,9 +518,12 @@ class AutoEncoderTransformer(
             In squared units of X, the mean over the features that the sample has values in; 0 is a perfect reconstruction.
         """
         check_is_fitted(self)
-        X = validated_samples(self, X, "score_samples")
-        counts = asarray_like(n_present(to_numpy(X)), X) if self.allow_nan else self.n_features_in_
-        return -self._map(X, "squares", 2, np.float64)[:, 0] / counts
+        return -self._mean_squares(validated_samples(self, X, "score_samples"))[:, 0]
+
+    def _mean_squares(self, X):
+        """Mean squares of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+        counts = asarray_like(n_present(to_numpy(X))[:, np.newaxis], X) if self.allow_nan else self.n_features_in_
+        return self._map(X, "squares", 2, np.float64) / counts
 
     @property
     def _n_features_out(self):

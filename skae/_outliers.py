@@ -3,17 +3,24 @@
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
-from sklearn.utils import check_random_state, get_tags
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import FLOAT_DTYPES
+from skae._data.array_api import asarray_like, float_dtypes, is_float64, to_numpy
+from skae._data.validation import validated_samples
 from skae._utils import Documented
 
 # One sample in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5
+# Errors up to this many units of the last place are rounding. Measured on exact linear relations, single and double
+# precision, offsets to 1e4, scales from 1e-6 to 1e6, 8 to 4000 features: the largest was 10.
+ROUNDING = 30.0
 
 
 class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
@@ -23,8 +30,9 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : AutoEncoderTransformer or None, default=None
-        The autoencoder, of which a clone is fitted. None is one with defaults and ``n_components`` codes.
+    estimator : AutoEncoderTransformer, other estimator with score_samples, or None, default=None
+        The autoencoder, of which a clone is fitted, or a pipeline that ends in one, or a search such as `GridSearchCV`
+        around either. None is an autoencoder with defaults and ``n_components`` codes.
     n_components : "auto" or int, default="auto"
         Size of the bottleneck where ``estimator`` is None. "auto" is a quarter of the features, from 1 to 16.
     contamination : "auto" or float, default="auto"
@@ -36,8 +44,8 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
 
     Attributes
     ----------
-    estimator_ : AutoEncoderTransformer
-        The fitted autoencoder.
+    estimator_ : AutoEncoderTransformer or other estimator
+        The fitted clone of ``estimator``.
     offset_ : float
         Threshold: samples whose `score_samples` is below are outliers.
     n_features_in_ : int
@@ -52,7 +60,14 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    Errors are pooled over the features in units of the data: standardize features of different units first.
+    Errors are pooled over the features in units of the data: standardize features of different units first, for
+    example in a pipeline that is the ``estimator``.
+
+    An error that is no larger than what the arithmetic rounds off, some units of the last place of the values, is no
+    evidence, and counts as zero: samples of an exact linear relation are ordinary, whatever their last bits.
+
+    With ``array_api_dispatch=True`` torch tensors and other arrays of the array API give scores and labels of their
+    kind, on their device.
 
     Examples
     --------
@@ -67,7 +82,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "estimator": [HasMethods(["fit"]), None],
         "n_components": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "random_state": ["random_state"],
@@ -99,8 +114,11 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         ------
         ValueError
             If a parameter or X is not as described.
+        TypeError
+            If ``estimator`` has no ``score_samples``.
         """
-        X = self.validate_samples(X, ensure_min_samples=2)
+        _check_scores(self.estimator)
+        X = self.validate_samples(X, reset=True, ensure_min_samples=2)
         estimator = self.estimator
         if estimator is None:
             n_components = self.n_components
@@ -115,6 +133,9 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
     def score_samples(self, X):
         """Return minus the mean squared reconstruction error of each sample: the lower, the more of an outlier.
 
+        An error that rounding could have made counts as zero. Of an ``estimator`` that does not end in an autoencoder
+        these are its own scores.
+
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
@@ -123,11 +144,11 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X.
+            In squared units of X, or of what reaches the autoencoder in a pipeline.
         """
         check_is_fitted(self)
         X = self.validate_samples(X, reset=False)
-        return self.estimator_.score_samples(X)
+        return _resolved_scores(self.estimator_, X)
 
     def decision_function(self, X):
         """Return `score_samples` less the threshold: negative for outliers.
@@ -157,30 +178,107 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             -1 for outliers, 1 for others.
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        decision = self.decision_function(X)
+        return asarray_like(np.where(to_numpy(decision) < 0, -1, 1), decision)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if self.estimator is not None:
-            of_estimator = get_tags(self.estimator).input_tags
-            tags.input_tags.allow_nan = of_estimator.allow_nan
-            tags.input_tags.positive_only = of_estimator.positive_only
-        tags.input_tags.sparse = True
+        of_estimator = get_tags(AutoEncoderTransformer() if self.estimator is None else _searched(self.estimator))
+        tags.array_api_support = of_estimator.array_api_support
+        for name in ("allow_nan", "positive_only", "sparse"):
+            setattr(tags.input_tags, name, getattr(of_estimator.input_tags, name))
         return tags
 
-    def validate_samples(self, X, **options):
-        """Samples in floating point, with NaN where the autoencoder takes it."""
-        finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
-        return validate_data(self, X, accept_sparse="csr", dtype=FLOAT_DTYPES, ensure_all_finite=finite, **options)
+    def validate_samples(self, X, reset, ensure_min_samples=1):
+        """Samples in floating point, with NaN and sparse where the estimator takes them; for a pipeline as they are."""
+        if isinstance(_searched(self.estimator), Pipeline):  # its first step may be for data frames or texts
+            if reset:  # later on that step checks the features itself
+                validate_data(self, X, skip_check_array=True)
+            if _num_samples(X) < ensure_min_samples:
+                raise ValueError(
+                    f"X has {_num_samples(X)} sample(s), but {type(self).__name__} needs at least {ensure_min_samples}."
+                )
+            return X
+        X = X.detach() if isinstance(X, torch.Tensor) else X
+        input_tags = self.__sklearn_tags__().input_tags
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse="csr" if input_tags.sparse else False,
+            dtype=float_dtypes(X),
+            ensure_all_finite="allow-nan" if input_tags.allow_nan else True,
+            ensure_min_samples=ensure_min_samples,
+        )
 
     def _threshold(self, estimator, fitted, X):
         """Below which score a sample is an outlier."""
         if self.contamination != "auto":
-            return float(np.percentile(fitted.score_samples(X), 100.0 * self.contamination))
+            return float(np.percentile(to_numpy(_resolved_scores(fitted, X)), 100.0 * self.contamination))
         # A network reconstructs the samples that it was trained on better than others like them.
-        order = check_random_state(self.random_state).permutation(X.shape[0])
+        order = check_random_state(self.random_state).permutation(_num_samples(X))
         unseen, seen = np.split(order, [len(order) // UNSEEN_PART])
-        if len(seen) <= fitted.n_components_ or len(unseen) < 2:
+        if len(seen) <= getattr(last_estimator(fitted), "n_components_", 0) or len(unseen) < 2:
             seen = unseen = order
-        lower, upper = np.percentile(clone(estimator).fit(X[seen]).score_samples(X[unseen]), [25, 75])
+        other = clone(estimator).fit(_safe_indexing(X, seen))
+        lower, upper = np.percentile(to_numpy(_resolved_scores(other, _safe_indexing(X, unseen))), [25, 75])
         return float(lower - 3.0 * (upper - lower))
+
+
+def _check_scores(estimator):
+    """Refuse an estimator that cannot say how well it reconstructs a sample, before anything is fitted."""
+    if estimator is not None and not hasattr(estimator, "score_samples"):
+        raise TypeError(
+            f"estimator={estimator!r} has no score_samples, by which outliers are told. Pass an "
+            "AutoEncoderTransformer, a pipeline whose last step is one, or a search with refit=True around either."
+        )
+
+
+def _searched(estimator):
+    """Return what a search tries candidates of, and any other estimator as it is."""
+    return _searched(estimator.estimator) if isinstance(estimator, BaseSearchCV) else estimator
+
+
+def last_estimator(fitted):
+    """Return the fitted estimator that scores: of a search that of the best candidate, of a pipeline the last step."""
+    if isinstance(fitted, BaseSearchCV):
+        return last_estimator(fitted.best_estimator_)
+    return last_estimator(fitted[-1]) if isinstance(fitted, Pipeline) else fitted
+
+
+def _resolved_scores(fitted, X):
+    """Return what `score_samples` of a fitted estimator does, zero where an autoencoder's error may be rounding."""
+    if isinstance(fitted, BaseSearchCV):
+        return _resolved_scores(fitted.best_estimator_, X)
+    if isinstance(fitted, Pipeline):
+        return _resolved_scores(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+    if getattr(type(fitted), "score_samples", None) is not AutoEncoderTransformer.score_samples:
+        return fitted.score_samples(X)
+    X = validated_samples(fitted, X, "score_samples")
+    errors, offsets = to_numpy(fitted._mean_squares(X)).T
+    factor, constant = resolution(fitted.net_.module_, is_float64(X))
+    return asarray_like(np.where(errors > factor * (offsets + constant), -errors, 0.0), X)
+
+
+def resolution(module, double):
+    """Give the largest mean squared error that may be rounding, of a sample whose mean squared offset is s.
+
+    The samples and the mean are rounded in the precision of the samples or in that of the network, whichever is lower;
+    what the directions are off counts by the size of the training samples.
+
+    Parameters
+    ----------
+    module : ScaledAutoEncoder
+        The network.
+    double : bool
+        Whether the samples are in double precision.
+
+    Returns
+    -------
+    factor, constant : float
+        The error is ``factor * (s + constant)``.
+    """
+    precision = torch.float64 if double else torch.float32
+    eps = max(torch.finfo(precision).eps, torch.finfo(module.mean.dtype).eps)
+    constant = module.mean.double().square().mean() + module.scale.double().square()
+    return (ROUNDING * eps) ** 2, float(constant)

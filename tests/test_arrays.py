@@ -6,11 +6,13 @@ import sklearn
 import torch
 from helpers import TRAINED, curved_rows
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 
-from skae import AutoEncoderTransformer, transform_std
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, transform_std
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +109,33 @@ def test_without_dispatch_tensors_are_arrays(tensor):
     with sklearn.config_context(array_api_dispatch=False):
         autoencoder = AutoEncoderTransformer(**TRAINED).fit(tensor)
         assert isinstance(autoencoder.transform(tensor), np.ndarray)
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+@pytest.mark.parametrize("estimator", [None, AutoEncoderTransformer(**TRAINED)])
+def test_outliers_among_tensors(tensor, estimator, contamination):
+    detector = AutoEncoderOutlierDetector(estimator, n_components=1, contamination=contamination, random_state=0)
+    assert get_tags(detector).array_api_support
+    of_tensor, of_array = clone(detector).fit(tensor), detector.fit(tensor.numpy())
+    assert of_tensor.offset_ == of_array.offset_
+    for method in ("score_samples", "decision_function", "predict"):
+        result = getattr(of_tensor, method)(tensor)
+        assert isinstance(result, torch.Tensor)
+        assert_array_equal(result.numpy(), getattr(of_array, method)(tensor.numpy()))
+    assert of_tensor.predict(tensor).dtype == torch.int64
+    assert isinstance(clone(detector).fit_predict(tensor), torch.Tensor)
+    assert_array_equal(of_tensor.predict(tensor.clone().requires_grad_()), of_tensor.predict(tensor))
+
+
+def test_outliers_among_tensors_in_a_pipeline(tensor):
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(**TRAINED))
+    detector = AutoEncoderOutlierDetector(pipeline, random_state=0).fit(tensor)
+    labels = detector.predict(tensor)
+    assert isinstance(labels, torch.Tensor)
+    assert (labels == 1).double().mean() > 0.9
+
+
+def test_outliers_without_dispatch_are_arrays(tensor):
+    with sklearn.config_context(array_api_dispatch=False):
+        detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(**TRAINED), random_state=0).fit(tensor)
+        assert isinstance(detector.predict(tensor), np.ndarray)

@@ -510,3 +510,50 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
             patch.setitem(sys.modules, package, None)
             with pytest.raises(ImportError, match=rf'needs the {package} package: pip install "skae\[onnx\]"'):
                 call()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outliers_by_the_best_of_a_search(dtype, digits):
+    X = digits[0][:100].astype(dtype)
+    search = GridSearchCV(tiny(), {"n_components": [2, 3]}, cv=2)
+    detector = AutoEncoderOutlierDetector(search, contamination=0.1).fit(X)
+    skae.onnx.register()
+    session = started(skl2onnx.to_onnx(detector, X[:1]))
+    rows = np.concatenate([X, X[:, ::-1]])
+    assert_array_equal(session.run(["label"], {"X": rows})[0][:, 0], detector.predict(rows))
+
+
+def test_outliers_in_a_pipeline_are_refused(digits):
+    detector = AutoEncoderOutlierDetector(make_pipeline(StandardScaler(), tiny()), contamination=0.1)
+    detector.fit(digits[0][:100])
+    skae.onnx.register()
+    with pytest.raises(TypeError, match=r"(?s)got Pipeline\(.*or fit a detector of an autoencoder to what the steps"):
+        skl2onnx.to_onnx(detector, digits[0][:1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_outliers_of_an_exact_relation(dtype, offset):
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=(400, 2)) @ random.normal(size=(2, 8)) + offset).astype(dtype)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2), random_state=0).fit(rows[:200])
+    skae.onnx.register()
+    session = started(skl2onnx.to_onnx(detector, rows[:1]))
+    assert (session.run(["label"], {"X": rows})[0] == 1).all()
+    assert (session.run(["label"], {"X": rows + random.normal(size=rows.shape).astype(dtype)})[0] == -1).all()
+    huge = np.full_like(rows[:1], np.finfo(dtype).max / 2)
+    assert session.run(["label"], {"X": huge})[0] == -1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outliers_among_rows_with_holes(dtype):
+    X = curved_rows(120).astype(dtype)
+    X[::3, 1] = X[5, 2:] = X[9] = np.nan
+    autoencoder = tiny(allow_nan=True)
+    detector = AutoEncoderOutlierDetector(autoencoder, random_state=0).fit(X)
+    skae.onnx.register()
+    session = started(skl2onnx.to_onnx(detector, X[:1]))
+    rows = np.concatenate([X, -9 * X])
+    labels, scores = session.run(["label", "scores"], {"X": rows})
+    assert_array_equal(labels[:, 0], detector.predict(rows))
+    assert_allclose(scores[:, 0], detector.decision_function(rows), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])

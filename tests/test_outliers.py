@@ -1,10 +1,20 @@
 """The outlier detector, and that an autoencoder knows only its data."""
 
+import pickle
+
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import TINY, curved_rows, noise_rows
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
@@ -13,6 +23,8 @@ all_checks = parametrize_with_checks(
     [
         AutoEncoderOutlierDetector(AutoEncoderTransformer(**{**TINY, "n_components": 1})),
         AutoEncoderOutlierDetector(AutoEncoderTransformer(1, max_epochs=0), contamination=0.1),
+        AutoEncoderOutlierDetector(GridSearchCV(AutoEncoderTransformer(1, max_epochs=0), {"whiten": [True]}, cv=2)),
+        AutoEncoderOutlierDetector(make_pipeline(AutoEncoderTransformer(1, max_epochs=0)), contamination=0.1),
     ]
 )
 
@@ -54,3 +66,150 @@ def test_a_network_that_knows_digits_does_not_know_clothes(data_folder):
     model = AutoEncoderTransformer(64, max_epochs=8, refit=False, random_state=0).fit(train)
     scores = np.concatenate([model.score_samples(unseen), model.score_samples(other)])
     assert roc_auc_score(np.repeat([1, 0], 200), scores) > 0.98
+
+
+def exact_rows(offset=0.0, scale=1.0, dtype=np.float64, seed=0, noise=0.0):
+    """300 training samples, 500 like them and 500 off the plane: eight features of two variables, without noise."""
+    random = np.random.default_rng(seed)
+    directions = random.normal(size=(2, 8))
+    rows = random.normal(size=(1300, 2)) @ directions + offset
+    rows[800:] += 0.3 * random.normal(size=(500, 8))
+    rows += noise * random.normal(size=rows.shape)
+    return np.split((scale * rows).astype(dtype), [300, 800])
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.05])
+@pytest.mark.parametrize("n_components", [2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1e4, 1.0), (0.0, 1e-6), (1e4, 1e6)])
+def test_rounding_errors_are_no_evidence(offset, scale, dtype, n_components, contamination):
+    train, ordinary, off = exact_rows(offset, scale, dtype)
+    autoencoder = AutoEncoderTransformer(n_components, random_state=0)
+    detector = AutoEncoderOutlierDetector(autoencoder, contamination=contamination, random_state=0).fit(train)
+    assert (detector.predict(ordinary) == 1).all()
+    assert (detector.predict(train) == 1).all()
+    assert (detector.predict(off) == -1).mean() > 0.99
+
+
+def test_rounding_is_that_of_the_samples():
+    """Samples in single precision are off the plane by the bits that they have lost."""
+    train, ordinary, off = exact_rows(1.0)
+    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    assert (detector.predict(ordinary.astype(np.float32)) == 1).all()
+    assert (detector.predict(off.astype(np.float32)) == -1).all()
+    detector.fit(train.astype(np.float32))
+    assert (detector.predict(ordinary) == 1).all()
+    assert (detector.predict(off) == -1).all()
+
+
+def test_small_noise_is_more_than_rounding():
+    train, ordinary, off = exact_rows(noise=1e-9)
+    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    np.testing.assert_array_equal(detector.score_samples(ordinary), detector.estimator_.score_samples(ordinary))
+    assert detector.offset_ < 0
+    assert (detector.predict(ordinary) == -1).mean() < 0.02
+    assert (detector.predict(off) == -1).all()
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda autoencoder: make_pipeline(StandardScaler(), autoencoder),
+        lambda autoencoder: make_pipeline(autoencoder),
+        lambda autoencoder: make_pipeline("passthrough", StandardScaler(), make_pipeline(autoencoder)),
+        lambda autoencoder: GridSearchCV(autoencoder, {"n_components": [2, 3]}, cv=2),
+        lambda autoencoder: GridSearchCV(
+            make_pipeline(StandardScaler(), autoencoder), {"autoencodertransformer__n_components": [2, 3]}, cv=2
+        ),
+    ],
+)
+def test_around_a_pipeline_or_a_search(around):
+    X = load_digits().data[:300]
+    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(3, **TINY)), random_state=0).fit(X)
+    assert (detector.predict(X) == 1).mean() > 0.9
+    assert (detector.predict(-9 * X[:50]) == -1).all()
+    np.testing.assert_allclose(detector.score_samples(X), detector.estimator_.score_samples(X))
+    assert detector.n_features_in_ == 64
+    with pytest.raises(ValueError, match=r"X has 9 features, but \w+ is expecting 64"):
+        detector.predict(X[:, :9])
+    again = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(again.predict(X), detector.predict(X))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exact_relations_in_a_pipeline(dtype, offset):
+    train, ordinary, off = exact_rows(offset, dtype=dtype)
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(2))
+    detector = AutoEncoderOutlierDetector(pipeline, random_state=0).fit(train)
+    assert (detector.predict(ordinary) == 1).mean() > 0.98
+    assert (detector.predict(off) == -1).mean() > 0.99
+
+
+def test_a_pipeline_gets_frames():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(curved_rows(120), columns=list("abcde")).assign(kind=["x", "y"] * 60)
+    columns = make_column_transformer((StandardScaler(), list("abcde")), (OneHotEncoder(), ["kind"]))
+    detector = AutoEncoderOutlierDetector(make_pipeline(columns, AutoEncoderTransformer(2, **TINY))).fit(frame)
+    assert detector.feature_names_in_.tolist() == [*"abcde", "kind"]
+    assert detector.predict(frame.assign(a=-50.0)).tolist() == [-1] * 120
+
+
+def test_a_pipeline_gets_texts():
+    texts = ["one two three", "two three four", "one three four"] * 20
+    pipeline = make_pipeline(TfidfVectorizer(), AutoEncoderTransformer(1, **TINY))
+    assert AutoEncoderOutlierDetector(pipeline).fit(texts).predict(texts).shape == (60,)
+
+
+def test_a_pipeline_gets_sparse_matrices():
+    X = curved_rows(120)
+    pipeline = make_pipeline(StandardScaler(with_mean=False), AutoEncoderTransformer(2, **TINY))
+    detector = AutoEncoderOutlierDetector(pipeline, random_state=0)
+    assert get_tags(detector).input_tags.sparse
+    assert not get_tags(AutoEncoderOutlierDetector(make_pipeline(StandardScaler(), pipeline))).input_tags.sparse
+    of_dense = detector.fit(X).score_samples(X)
+    sparse = scipy.sparse.csr_array(X)
+    np.testing.assert_allclose(detector.fit(sparse).score_samples(sparse), of_dense)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(SimpleImputer(), AutoEncoderTransformer(2, **TINY)),
+        make_pipeline(StandardScaler(), AutoEncoderTransformer(2, allow_nan=True, **TINY)),
+        GridSearchCV(AutoEncoderTransformer(allow_nan=True, **TINY), {"n_components": [1, 2]}, cv=2),
+    ],
+)
+def test_a_pipeline_or_a_search_gets_holes(estimator):
+    X = curved_rows(120)
+    X[::7, 1] = np.nan
+    detector = AutoEncoderOutlierDetector(estimator, random_state=0).fit(X)
+    assert (detector.predict(X) == 1).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(AutoEncoderTransformer(), StandardScaler()),
+        GridSearchCV(AutoEncoderTransformer(), {"n_components": [2, 3]}, refit=False),
+        GridSearchCV(StandardScaler(), {"with_mean": [True]}),
+        StandardScaler(),
+    ],
+)
+def test_what_gives_no_scores_is_refused(estimator):
+    with pytest.raises(TypeError, match=r"(?s)^estimator=\w+\(.* has no score_samples, by which outliers are told"):
+        AutoEncoderOutlierDetector(estimator).fit(None)
+
+
+def test_what_a_pipeline_or_a_search_does_not_take_is_refused():
+    X = curved_rows(40)
+    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(2, **TINY))
+    with pytest.raises(ValueError, match="Cannot center sparse matrices"):
+        AutoEncoderOutlierDetector(pipeline).fit(scipy.sparse.csr_array(X))
+    with pytest.raises(ValueError, match=r"X has 1 sample\(s\), but AutoEncoderOutlierDetector needs at least 2"):
+        AutoEncoderOutlierDetector(pipeline).fit(X[:1])
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="AutoEncoderTransformer does not accept missing values"):
+        AutoEncoderOutlierDetector(pipeline).fit(X)
+    with pytest.raises(ValueError, match="AutoEncoderOutlierDetector does not accept missing values"):
+        AutoEncoderOutlierDetector(GridSearchCV(AutoEncoderTransformer(), {"n_components": [1, 2]})).fit(X)

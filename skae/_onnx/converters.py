@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._onnx.graph import OPSET, Graph, Port, attributes_of, constant_protos, numbered, tensor_type
 from skae._onnx.network import decode, encode, in_precision
 from skae._onnx.rows import squared_norm
-from skae._outliers import AutoEncoderOutlierDetector
+from skae._outliers import AutoEncoderOutlierDetector, resolution
 
 
 def register_converters() -> None:
@@ -41,15 +42,25 @@ def _declare_codes(operator):
 
 def _declare_labels(operator):
     """Types and shapes of labels and scores, which are in float64 whatever the rows are in."""
-    _check_width(operator)
-    if not isinstance(operator.raw_operator.estimator_, AutoEncoderTransformer):
+    check_is_fitted(operator.raw_operator)
+    if not isinstance(_autoencoder(operator.raw_operator), AutoEncoderTransformer):
         raise TypeError(
             f"estimator_ of {type(operator.raw_operator).__name__} must be an AutoEncoderTransformer to be converted, "
-            f"got {operator.raw_operator.estimator_!r}. Convert that estimator by itself."
+            f"got {operator.raw_operator.estimator_!r}. Convert that estimator by itself, or fit a detector of an "
+            "autoencoder to what the steps before it return."
         )
+    _check_width(operator)
     shape = [operator.inputs[0].get_first_dimension(), 1]
     operator.outputs[0].type = _types().Int64TensorType(shape)
     operator.outputs[1].type = _types().DoubleTensorType(shape)
+
+
+def _autoencoder(detector):
+    """Return the fitted estimator of a detector, of a search the best one."""
+    fitted = detector.estimator_
+    while isinstance(fitted, BaseSearchCV):
+        fitted = fitted.best_estimator_
+    return fitted
 
 
 def _check_width(operator):
@@ -89,11 +100,22 @@ def _convert_transformer(scope, operator, container):
 def _convert_detector(scope, operator, container):
     """Write labels and `decision_function` into the model that skl2onnx builds."""
     detector = operator.raw_operator
-    graph, module, x = _begun(scope, operator, container, detector.estimator_)
-    offsets = graph.op("Sub", decode(graph, module, encode(graph, module, x)), x)
-    double = Graph(np.float64, graph.names)
-    errors = squared_norm(double, double.op("Cast", offsets, to=tensor_type(np.float64)))
-    scores = double.op("Neg", double.op("Div", errors, float(detector.n_features_in_)))
+    graph, module, x = _begun(scope, operator, container, _autoencoder(detector))
+    x_hat = decode(graph, module, encode(graph, module, x))
+    differences = [graph.op("Sub", x_hat, x), graph.op("Sub", x, module.mean.numpy())]
+    double, counts = Graph(np.float64, graph.names), float(detector.n_features_in_)
+    if module.filling is not None:  # values that are missing count in no error
+        missing = graph.op("IsNaN", x)
+        differences = [graph.op("Where", missing, 0.0, one) for one in differences]
+        present = double.op("ReduceSum", double.op("Where", missing, 0.0, 1.0), [1], keepdims=1)
+        counts = double.op("Max", present, 1.0)
+    squares = (squared_norm(double, double.op("Cast", one, to=tensor_type(np.float64))) for one in differences)
+    errors, offsets = (double.op("Div", one, counts) for one in squares)
+    factor, constant = resolution(_autoencoder(detector).net_.module_, _dtype_of(operator.inputs) == np.float64)
+    rounding = double.op("Mul", double.op("Add", offsets, constant), factor)
+    # Zero but where squares overflow, which the live detector refuses.
+    nothing = double.op("Mul", rounding, 0.0)
+    scores = double.op("Neg", double.op("Where", double.op("LessOrEqual", errors, rounding), nothing, errors))
     decision = double.op("Sub", scores, float(detector.offset_))
     # Where the live detector raises an error the decision is no number: that is no inlier.
     labels = double.op("Where", double.op("GreaterOrEqual", decision, 0.0), np.array(1), np.array(-1))
