@@ -161,3 +161,34 @@ def test_searched_and_chosen_by_what_is_there(curved):
     search = GridSearchCV(AutoEncoderTransformer(allow_nan=True, **TINY), {"n_components": [1, 2]}, cv=2).fit(X)
     assert search.best_params_ == {"n_components": 2}
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csr_array])
+def test_allowed_only_after_fit_is_refused(curved, container):
+    holes, _ = with_holes(curved)
+    message = r"contains NaN, but this AutoEncoderTransformer was fitted with allow_nan=False.* Call fit again"
+    estimator = AutoEncoderTransformer(2, **TRAINED).fit(curved).set_params(allow_nan=True)
+    codes = estimator.transform(curved)
+    for method in ("transform", "score", "score_samples", "partial_fit"):
+        with pytest.raises(ValueError, match=message):
+            getattr(estimator, method)(container(holes))
+    assert_array_equal(estimator.transform(curved), codes)
+    stream = AutoEncoderTransformer(2, random_state=0).partial_fit(curved).set_params(allow_nan=True)
+    with pytest.raises(ValueError, match=message):
+        stream.partial_fit(holes)
+    assert np.isfinite(estimator.fit(holes).transform(holes)).all()
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"linear_skip": False}, {"architecture": "tied"}, {"activation": "identity"}], ids=str
+)
+def test_complete_in_fit_and_missing_later(curved, parameters):
+    holes, missing = with_holes(curved, 0.2)
+    estimator = AutoEncoderTransformer(2, allow_nan=True, **TRAINED, **parameters).fit(curved)
+    assert_array_equal(estimator.transform(curved), clone(estimator).set_params(allow_nan=False).fit_transform(curved))
+    codes, filled = estimator.transform(holes), imputed(estimator, holes)
+    assert np.isfinite(codes).all()
+    assert np.square(filled - curved)[missing].mean() < np.square(curved.mean(axis=0) - curved)[missing].mean()
+    errors = np.where(missing, 0.0, np.square(estimator.inverse_transform(codes) - curved)).sum(axis=1)
+    assert_allclose(-estimator.score_samples(holes), errors / (~missing).sum(axis=1).clip(1))
+    assert 0 < estimator.score(holes) < 1

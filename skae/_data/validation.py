@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from skae._autoencoder import _check_fills
 from skae._data.array_api import check_kind, float_dtypes, to_numpy
 from skae._data.containers import (
     Samples,
@@ -77,11 +78,15 @@ def validate_samples(estimator, X, **options):
     X = X.detach() if isinstance(X, torch.Tensor) else X
     checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
     if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
-        return as_samples(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
-    validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
-    for chunk in chunks_of(X, CHECKED_VALUES):
-        check_array(X[chunk], estimator=estimator, input_name="X", **checks)
-    return StoredSamples(X)
+        samples = as_samples(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
+    else:
+        validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
+        for chunk in chunks_of(X, CHECKED_VALUES):
+            check_array(X[chunk], estimator=estimator, input_name="X", **checks)
+        samples = StoredSamples(X)
+    if not options.get("reset", True):
+        _check_fills(estimator, samples)
+    return samples
 
 
 def check_sample_weight(X, sample_weight):
