@@ -31,8 +31,9 @@ from skae._data.validation import (
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
 from skae._network.custom import custom_module
 from skae._network.layers import DEFAULT_SIZES, check_images
+from skae._network.probe import Demands, needs_of
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
-from skae._objectives.regularizers import REGULARIZERS, Regularizer, as_regularizers
+from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, fit_network
 from skae._training.net import (
     DEFAULT_LR,
@@ -46,7 +47,7 @@ from skae._training.net import (
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
-from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_device, threads_for
+from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_device, threads_for, torch_dtype
 
 
 def _takes_steps(estimator):
@@ -610,7 +611,8 @@ class AutoEncoderTransformer(
 
     def _start(self, sample, device, random_state, before, incomplete):
         """Where training begins: at PCA, anywhere, or at the fit before."""
-        architecture = _architecture(self, sample.shape[1], draw_seed(random_state) if self.module is not None else 0)
+        seed = draw_seed(random_state) if self.module is not None else 0
+        architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
         if before is not None and before.architecture != architecture:
             raise ValueError(
                 "warm_start=True needs the network of the fit before, as partial_fit does: that was "
@@ -740,7 +742,18 @@ def _check_values(estimator, X):
     as_loss(estimator.loss).check(values[np.isfinite(values)] if estimator.allow_nan else values)
 
 
-def _architecture(estimator, n_features, seed):
+def _demands(estimator, dtype, device):
+    """What will be asked of a network of the user's own."""
+    trained_in = dtype if estimator.optimizer == "lbfgs" else np.float32
+    return Demands(
+        device,
+        torch_dtype(np.dtype(trained_in)) if estimator.max_epochs > 0 else None,
+        1 if estimator.batch_size == 1 else 2,
+        any(isinstance(one, Contractive) for one in as_regularizers(estimator.regularizer)),
+    )
+
+
+def _architecture(estimator, n_features, seed, demands):
     """The network that the parameters ask for on data of this shape."""
     n_components, kind = int(estimator.n_components), estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
@@ -757,8 +770,10 @@ def _architecture(estimator, n_features, seed):
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), as_regularizers(estimator.regularizer), estimator.module
+    needs = ()
     if module is not None:
-        kind, module = "module", custom_module(module, n_features, n_components, seed)
+        kind, module = "module", custom_module(module, {}, n_features, n_components, seed)
+        needs = needs_of(module, n_features, n_components, demands)
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
         kind = "pca" if type(loss) is SquaredError else kind  # PCA is the best linear network, by its squared error
     return Architecture(
@@ -776,6 +791,7 @@ def _architecture(estimator, n_features, seed):
         variational=any(regularizer.variational for regularizer in regularizers),
         module=module,
         fills=bool(estimator.allow_nan),
+        module_needs=needs,
     )
 
 

@@ -52,6 +52,8 @@ class Architecture:
         The user's own network.
     fills : bool
         Whether values may be missing.
+    module_needs : tuple of str
+        What the user's own network needs besides its weights.
     """
 
     n_features: int
@@ -68,6 +70,7 @@ class Architecture:
     variational: bool = False
     module: Any = field(default=None, compare=False)
     fills: bool = False
+    module_needs: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def sizes(self) -> str:

@@ -276,7 +276,9 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
     sizes = architecture
     if sizes.kind == "module":
         module = copy.deepcopy(sizes.module).to(dtype)
-        return CustomModuleHalf(module, "encode"), CustomModuleHalf(module, "decode")
+        return CustomModuleHalf(module, "encode", sizes.module_needs), CustomModuleHalf(
+            module, "decode", sizes.module_needs
+        )
     if sizes.kind == "conv":
         return conv_stacks(sizes, dtype)
     encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)

@@ -52,12 +52,36 @@ def jacobian_rms(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         return torch.cat([decoder_jacobians(decode, part).square().sum(dim=1) for part in parts]).mean(dim=0).sqrt()
 
 
-@torch.enable_grad()
 def decoder_jacobians(decode, z):
     """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
 
-    They come out of two backward passes, which every layer has; forward derivatives lack some.
+    Some layers of a user's own network have no second derivatives, such as attention and distances, and recurrent
+    layers on a GPU have none at all in evaluation mode: differences take their place, which ask for values alone.
     """
+    try:
+        return _by_two_passes(decode, z)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return _by_differences(decode, z)
+
+
+@torch.no_grad()
+def _by_differences(decode, z):
+    """Central differences, with the steps at which rounding and curvature cost about the same."""
+    features = []
+    for index in range(z.shape[1]):
+        step = torch.finfo(z.dtype).eps ** (1 / 3) * z[:, index].abs().clamp(min=1.0)
+        up, down = z.clone(), z.clone()
+        up[:, index] += step
+        down[:, index] -= step
+        features.append((decode(up) - decode(down)) / (up - down)[:, index, None])
+    return torch.stack(features, dim=2)
+
+
+@torch.enable_grad()
+def _by_two_passes(decode, z):
+    """The same out of two backward passes; forward derivatives are lacking in more layers."""
     z = z.detach().requires_grad_()
     x_hat = decode(z)
     weights = torch.zeros_like(x_hat, requires_grad=True)

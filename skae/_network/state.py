@@ -19,6 +19,7 @@ ALLOWED: dict[str, tuple] = {
     "normalization": (None, "batch", "layer"),
     "link": ("identity", "sigmoid", "exp"),
     "module": (None,),
+    "module_needs": ((),),
     "linear_skip": (False, True),
     "variational": (False, True),
     "fills": (False, True),

@@ -14,6 +14,7 @@ from torch import Tensor
 from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import content_draws
 from skae._data.sample import Reservoir, Sample
+from skae._network.custom import CustomModuleHalf
 from skae._network.layers import SeededDropout
 from skae._network.scaling import ScaledAutoEncoder
 from skae._objectives.criterion import squares_of_present
@@ -347,6 +348,8 @@ def _generators(training: Trainer) -> Iterator[torch.Generator]:
     for layer in training.network.modules():
         if isinstance(layer, SeededDropout) and layer.generator is not None:
             yield layer.generator
+        elif isinstance(layer, CustomModuleHalf) and layer.draws is not None and layer.direction == "encode":
+            yield from layer.draws.generators.values()  # those of both directions
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,8 @@ from torch import Tensor
 from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset, Standardizer
 from skae._data.sample import Sample
 from skae._network.autoencoder import FeedForwardAutoEncoder
+from skae._network.custom import CustomModuleHalf
+from skae._network.draws import Draws
 from skae._network.layers import SeededDropout, trainable_state
 from skae._network.scaling import ScaledAutoEncoder
 from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, PooledSquaredError, squares_of_present
@@ -221,9 +223,13 @@ def _leave_start(training: Trainer) -> None:
     if config.departs:
         network.perturb_output_layers(config.unexplained_variance_ratio, seeded_generator(config.seed))
     network.enable_inverse_link()
+    device = training.model.mean.device
+    draws = Draws(config.seed, torch.device("cpu"), device)
     for layer in network.modules():
         if isinstance(layer, SeededDropout):
-            layer.generator = seeded_generator(config.seed, training.model.mean.device)
+            layer.generator = seeded_generator(config.seed, device)
+        elif isinstance(layer, CustomModuleHalf):
+            layer.draws = draws
 
 
 def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[Tensor]) -> ScaledAutoEncoder:
