@@ -704,16 +704,6 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         raise
 
 
-def _check_fills(estimator, samples):
-    """Refuse missing values where `fit` has not learned what to expect of them."""
-    learnt = estimator.net_.module_.filling is not None
-    if estimator.allow_nan and not learnt and values_missing(Sample(to_numpy(samples))):
-        raise ValueError(
-            f"Input X contains NaN, but this {type(estimator).__name__} was fitted with allow_nan=False, before "
-            "allow_nan=True was set: it does not know what to fill in. Call fit again with allow_nan=True."
-        )
-
-
 def _check(estimator, sample, device, whole=True):
     """Refuse what the constraints of single parameters cannot see."""
     n_samples, n_features = sample.shape

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from skae._autoencoder import _check_fills
 from skae._data.array_api import check_kind, float_dtypes, to_numpy
 from skae._data.containers import (
     Samples,
@@ -100,3 +99,13 @@ def check_sample_weight(X, sample_weight):
     if not weights.any():  # scikit-learn refuses that itself from 1.9 on
         raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
     return weights
+
+
+def _check_fills(estimator, samples):
+    """Refuse missing values where `fit` has not learned what to expect of them."""
+    learnt = estimator.net_.module_.filling is not None
+    if estimator.allow_nan and not learnt and values_missing(Sample(to_numpy(samples))):
+        raise ValueError(
+            f"Input X contains NaN, but this {type(estimator).__name__} was fitted with allow_nan=False, before "
+            "allow_nan=True was set: it does not know what to fill in. Call fit again with allow_nan=True."
+        )
