@@ -122,7 +122,7 @@ def pca_score(autoencoder: AutoEncoderTransformer, X: Any) -> float:
     module, X = autoencoder.net_.module_, to_numpy(validated_samples(autoencoder, X, "transform"))
 
     def squares(x):
-        differences = torch.stack([_pca_pass(module, x) - x, x - module.mean])
+        differences = torch.stack([_pca_pass(module, x) - x, x - module.training_mean])
         return differences.masked_fill_(x.isnan(), 0.0).cpu().double().square().sum(dim=2).T
 
     errors, offsets = apply_in_batches(squares, X, 2, module.mean, np.float64).sum(axis=0)

@@ -27,7 +27,7 @@ from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
 from skae._network.scaling import ScaledAutoEncoder, build
-from skae._objectives.criterion import PooledSquaredError, squares_of_present
+from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._objectives.regularizers import Regularizer
@@ -145,8 +145,6 @@ class ReconstructionNet(NeuralNet):
         if self.valid_weights_ is not None:
             step["loss"] = self._weighted(losses, self.valid_weights_)
         self.sample_losses_.append(losses)
-        if not self.criterion_.is_squared_error:
-            self.sample_squares_.append(squares_of_present(x_hat, batch[1]))
         return step
 
     def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
@@ -160,7 +158,7 @@ class ReconstructionNet(NeuralNet):
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
-        self.sample_losses_, self.sample_squares_ = PerSampleBuffer(n_samples), PerSampleBuffer(n_samples)
+        self.sample_losses_ = PerSampleBuffer(n_samples)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """The loss, with the L2 penalty while training if the optimizer does not apply it."""
