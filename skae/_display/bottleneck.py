@@ -176,8 +176,8 @@ class BottleneckDisplay:
         y : array-like of shape (n_samples,), default=None
             Target for splitters, scorers and later steps that need it.
         cv : int, cross-validation generator or iterable of splits, default=None
-            Splits for PCA. None uses those of the search. If only ``cv_results_`` is passed, None uses the default splits
-            with the same number of folds.
+            Splits for PCA. None uses those of the search. If only ``cv_results_`` is passed, None uses the default
+            splits with the same number of folds.
         param_name : str, default=None
             Name of the parameter with the number of components. None uses the only one whose name ends with
             ``n_components``.
