@@ -1,4 +1,4 @@
-"""Devices, seeded generators, thread counts, and links into the documentation."""
+"""Devices, tensors, seeded generators, thread counts and documentation links."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# Up to this many multiplications a batch, a second torch thread costs more than it brings.
+# Number of multiplications per batch up to which torch uses a single thread: starting further threads takes longer
+# than it saves. No measurement of this value is recorded.
 SINGLE_THREAD_WORK = 20_000_000
 REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
 
 
 def available_devices() -> list[str]:
-    """Names of the devices that this machine can compute on, the processor first."""
+    """Return the names of the devices available on this machine, the CPU first."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -23,22 +24,23 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the ``device`` parameter into a device that this machine has.
+    """Convert the ``device`` parameter to an available device.
 
     Parameters
     ----------
     device : str or torch.device
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for the fastest one present.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for an accelerator if there is one and the CPU
+        otherwise.
 
     Returns
     -------
     torch.device
-        The device, with its index where the kind has several.
+        The device, with an index if it is a CUDA device.
 
     Raises
     ------
     ValueError
-        If the name is no device, or none that this machine has.
+        If ``device`` is not the name of a device, or the device is not available.
     """
     available = available_devices()
     if device == "auto":
@@ -51,19 +53,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return resolved
     raise ValueError(
         f"device={str(device)!r} is not available: this machine has {', '.join(map(repr, available))}. "
-        "Pass one of these, or device='auto' for the fastest one present."
+        "Pass one of these, or device='auto' to choose one automatically."
     )
 
 
 def canonical_device(device: torch.device) -> torch.device:
-    """Write a device as `available_devices` does: with its index where the kind has several."""
+    """Return a device in the form used by `available_devices`: only CUDA devices have an index."""
     if device.type == "cuda":
         return torch.device("cuda", device.index or 0)
     return torch.device(device.type) if device.index in (None, 0) else device
 
 
 def check_dtype_on_device(dtype: np.dtype, device: torch.device) -> None:
-    """Refuse float64 where the device has no such numbers."""
+    """Raise a ValueError if the device does not support the dtype."""
     if device.type == "mps" and dtype == np.float64:
         raise ValueError(
             "device='mps' computes in float32 only, but X is float64. Pass X.astype(numpy.float32) or device='cpu'."
@@ -71,15 +73,16 @@ def check_dtype_on_device(dtype: np.dtype, device: torch.device) -> None:
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """Torch's name for a numpy floating dtype."""
+    """Return the torch dtype of a floating-point NumPy dtype."""
     return torch.float64 if dtype == np.float64 else torch.float32
 
 
 def aligned_tensor(values: np.ndarray) -> torch.Tensor:
-    """Copy an array into memory of torch's own.
+    """Copy an array into memory allocated by torch.
 
-    The last bits of a matrix product depend on how its operands are aligned, which numpy leaves to chance.
-    The copy also takes what torch refuses: read-only memory and negative strides.
+    The last bits of a matrix product depend on the memory alignment of its operands, and the alignment of NumPy arrays
+    varies from run to run. The copy also accepts arrays that torch does not: read-only ones and ones with negative
+    strides.
     """
     tensor = torch.empty(values.shape, dtype=torch_dtype(values.dtype))
     np.copyto(tensor.numpy(), values)
@@ -87,27 +90,27 @@ def aligned_tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def as_tensor(values: np.ndarray) -> torch.Tensor:
-    """View an array as a tensor where torch allows it, copy it elsewhere; to be read only."""
-    # An array of one sample or feature may be contiguous and have negative strides all the same.
+    """Return an array as a tensor that must not be modified, without a copy if torch allows it."""
+    # An array with a single sample or feature can be contiguous and still have negative strides.
     shared = values.flags.c_contiguous and values.flags.writeable and min(values.strides) >= 0
     return torch.from_numpy(values) if shared else aligned_tensor(values)
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:
-    """Draw one seed for a generator of its own."""
+    """Draw a seed for a separate generator."""
     return int(random_state.randint(np.iinfo(np.int32).max))
 
 
 def seeded_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator that no other code shares, so that threads cannot disturb each other."""
+    """Create a generator that is independent of the global one, which other threads may use."""
     return torch.Generator(device=device).manual_seed(seed)
 
 
 class _ThreadLimit:
-    """One torch thread while anybody asks for it, the caller's count again after the last one left.
+    """Limit of one torch thread, removed when the last user leaves.
 
-    ``torch.set_num_threads`` acts on the calling thread and on threads that start later. Counting the
-    users keeps a fit in one Python thread from handing its limit to the others for good.
+    ``torch.set_num_threads`` applies to the calling thread and to threads that start later. The number of users is
+    counted because a fit that starts while the limit applies would otherwise restore a thread count of one.
     """
 
     def __init__(self) -> None:
@@ -137,9 +140,12 @@ _THREAD_LIMIT = _ThreadLimit()
 
 @contextmanager
 def threads_for(work: int) -> Iterator[None]:
-    """Compute on one thread inside this block if ``work``, in multiplications a batch, is small.
+    """Limit torch to one thread inside this block if there is little work.
 
-    Larger work keeps the caller's thread count.
+    Parameters
+    ----------
+    work : int
+        Number of multiplications per batch. Above `SINGLE_THREAD_WORK`, the number of threads is not changed.
     """
     if work > SINGLE_THREAD_WORK:
         yield
@@ -152,7 +158,7 @@ def threads_for(work: int) -> Iterator[None]:
 
 
 class Documented:
-    """Goes before BaseEstimator: the question mark and the tooltips of parameters lead to our reference."""
+    """Mixin for links to the API reference in the HTML representation; it must come before BaseEstimator."""
 
     _doc_link_module = "skae"
     _doc_link_template = REFERENCE + "#skae.{estimator_name}"
