@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,50 @@ import torch
 # than it saves. No measurement of this value is recorded.
 SINGLE_THREAD_WORK = 20_000_000
 REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
+
+
+class NestedParamsMixin:
+    """Goes before BaseEstimator: a parameter of something that has none is an error that names the right place."""
+
+    def set_params(self, **params):
+        """Set the parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values; ``regularizer__noise`` is the ``noise`` of the object that ``regularizer`` is.
+
+        Returns
+        -------
+        estimator instance
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter. Options of the optimizer and of a module class go into
+            ``optimizer_params`` and ``module_params``.
+        """
+        for name, value in params.items():
+            outer, _, option = name.partition("__")
+            if option and outer in self._get_param_names():
+                own = params.get(outer, getattr(self, outer))
+                if isinstance(own, type) or not hasattr(own, "get_params"):
+                    raise ValueError(
+                        f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={own!r} has no parameters. "
+                        f"{_advice(outer, {option: value})}"
+                    )
+        return super().set_params(**params)
+
+
+def _advice(outer: str, options: dict[str, Any]) -> str:
+    """Where these options belong."""
+    return {
+        "optimizer": f"Pass options of the optimizer as optimizer_params={options!r}.",
+        "module": f"Pass options of a module class as module_params={options!r}.",
+        "loss": "Pass an object that has some, such as loss=skae.Huber(delta=0.5).",
+        "regularizer": "Pass an object that has some, such as regularizer=skae.Denoising(noise=0.2).",
+    }.get(outer, f"Set {outer} itself.")
 
 
 def available_devices() -> list[str]:

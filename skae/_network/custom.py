@@ -165,6 +165,8 @@ def custom_module(
 
 def _check_call(module, params, n_features, n_components):
     """Refuse options that the class does not take."""
+    if not all(isinstance(name, str) for name in params):
+        raise ValueError(f"keys of module_params must be strings, got {dict(params)!r}.")
     signature = inspect.signature(module)
     try:
         signature.bind(n_features, n_components, **params)

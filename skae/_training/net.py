@@ -1,9 +1,9 @@
 """The skorch net that runs the training loop."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -32,17 +32,11 @@ from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._objectives.regularizers import Regularizer
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
+from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
 from skae._training.schedule import STAGES, DifferenceAugmentation, RegularizationStage
 from skae._utils import available_devices, canonical_device, seeded_generator
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
-}
-DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 # Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
 LARGEST_GRADIENT = 0.1
 
@@ -58,6 +52,7 @@ class TrainingConfig:
     loss: Loss = field(default_factory=SquaredError)
     regularizers: Sequence[Regularizer] = ()
     optimizer: str | type = "adam"
+    optimizer_params: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 3e-3
     alpha: float = 0.0
     batch_size: int = 256
@@ -218,12 +213,8 @@ def build_net(
     objective: Objective | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
-    chosen = config.optimizer
-    optimizer, options = OPTIMIZERS[chosen] if isinstance(chosen, str) else (chosen, {})
-    decays = "weight_decay" in inspect.signature(optimizer).parameters
-    if decays:
-        options = {**options, "weight_decay": config.alpha}
-    clipping = [] if objective is None or chosen == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
+    optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
+    clipping = [] if objective is None or config.optimizer == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
     net = ReconstructionNet(
         module,
         PooledSquaredError() if criterion is None else criterion,
@@ -267,22 +258,6 @@ def epochs_of(net: NeuralNet) -> list[dict]:
 def schedulers(callbacks: Sequence) -> list:
     """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
     return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
-
-
-def check_optimizer(optimizer: str | type) -> None:
-    """Refuse a class that is no torch optimizer.
-
-    Raises
-    ------
-    TypeError
-        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
-    """
-    known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
-    if not known:
-        raise TypeError(
-            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
-            f"got {optimizer!r}."
-        )
 
 
 def check_callbacks(callbacks: Sequence) -> None:
