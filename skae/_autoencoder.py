@@ -160,7 +160,9 @@ class AutoEncoderTransformer(
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the fit before, on the linear path of the fit before.
     callbacks : list of skorch callbacks, default=None
-        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either.
+        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either. Copies of
+        those that change what is learned act in every other training too, as on all samples: ``LRScheduler``,
+        ``Freezer`` and other ``ParamMapper``, ``GradientNormClipping``, and all with a method ``on_grad_computed``.
     device : str or torch.device, default="cpu"
         "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
     random_state : int, RandomState instance or None, default=None

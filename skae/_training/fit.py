@@ -15,6 +15,7 @@ from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
 from skae._network.architecture import Architecture
+from skae._network.custom import freeze_like
 from skae._network.layers import fill_buffers
 from skae._network.scaling import ScaledAutoEncoder, build
 from skae._objectives.losses import Loss, SquaredError
@@ -22,7 +23,7 @@ from skae._pca.components import PrincipalComponents
 from skae._pca.exact import EXACT_SIZE, feature_mean, principal_components, squared_distances
 from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
 from skae._pca.robust import clip_wild_samples, directional_components
-from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, predicting_net, schedulers
+from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
 from skae._training.progress import EpochReport
 from skae._training.schedule import STAGES, RegularizationStage
 from skae._training.selection import EpochSelector, ValidationSplit
@@ -158,7 +159,9 @@ class NetworkInitializer:
     def on(self, pca: PrincipalComponents) -> ScaledAutoEncoder:
         """Build the network at these directions, unless there is one to go on with."""
         if self.before is not None:
-            return copy.deepcopy(self.before).to(self.device)
+            model = copy.deepcopy(self.before).to(self.device)
+            freeze_like(model, self.architecture.module)
+            return model
         module = build(self.architecture, torch_dtype(self.sample.dtype))
         module.init_from_pca(pca, seeded_generator(self.seed))
         return module.to(self.device).eval()
@@ -307,7 +310,7 @@ def _search(
         return first.finish(weights), record
     if many or fixed:
         return _better_on_all_samples(first.finish(weights), model, sample, record, config.loss)
-    again = Trainer(model, replace(config, verbose=0), sample, callbacks=schedulers(config.callbacks))
+    again = Trainer(model, replace(config, verbose=0), sample, callbacks=of_every_training(config.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
     lengths = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
@@ -335,7 +338,7 @@ def _train_again(training: Trainer, stages: Sequence[RegularizationStage], resul
 def _training_on(index, start, config, samples, valid, pca=None) -> Trainer:
     """Prepare the training of this index, with the samples it holds out; only the first one is heard and seen."""
     _check_normalisation(start.architecture, len(samples))
-    callbacks = config.callbacks if index == 0 else schedulers(config.callbacks)
+    callbacks = config.callbacks if index == 0 else of_every_training(config.callbacks)
     own = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
     model = start.on(start.principal_components(samples) if pca is None else pca)
     return Trainer(model, own, samples, valid, callbacks)

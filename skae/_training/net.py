@@ -1,5 +1,6 @@
 """The skorch net that runs the training loop."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from skorch.callbacks import (
     EpochTimer,
     GradientNormClipping,
     LRScheduler,
+    ParamMapper,
     PassthroughScoring,
     PrintLog,
 )
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
+from skae._network.layers import hold_statistics, trainable
 from skae._network.scaling import ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import Loss, SquaredError
@@ -112,6 +115,9 @@ class ReconstructionNet(NeuralNet):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
         """One pass over a set, with averaged weights where it is held out."""
         if training or iterator is None:
+            if training:
+                super()._set_training(True)
+                hold_statistics(self.module_)
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             if training and self.objective is not None:
                 self.objective.n_epochs += 1
@@ -162,8 +168,24 @@ class ReconstructionNet(NeuralNet):
         if penalty is not None:
             loss = loss + penalty.mean()
         if training and self.penalty:
-            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in self.module_.parameters())
+            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in trainable(self.module_))
+        if training and not loss.requires_grad:
+            n_weights = sum(weight.numel() for weight in self.module_.parameters())
+            raise ValueError(
+                f"Nothing is left to train: all {n_weights} weights are frozen. Leave some free in module or in the "
+                "patterns of Freezer, choose linear_skip=True, or max_epochs=0."
+            )
         return loss
+
+    def _step_optimizer(self, step_fn) -> None:
+        """Take a step; L-BFGS, which goes by steps before, must leave alone what has been frozen since."""
+        lbfgs = isinstance(self.optimizer_, torch.optim.LBFGS)
+        frozen = [one for one in self.module_.parameters() if not one.requires_grad] if lbfgs else []
+        before = [one.detach().clone() for one in frozen]
+        super()._step_optimizer(step_fn)
+        with torch.no_grad():
+            for one, value in zip(frozen, before, strict=True):
+                one.copy_(value)
 
     def notify(self, method_name, **cb_kwargs) -> None:
         """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
@@ -255,9 +277,31 @@ def epochs_of(net: NeuralNet) -> list[dict]:
     return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
 
 
-def schedulers(callbacks: Sequence) -> list:
-    """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
-    return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
+def of_every_training(callbacks: Sequence) -> list:
+    """Fresh copies of the callbacks that change what is learned, which every training needs.
+
+    These are learning-rate schedules, what maps parameters, as `skorch.callbacks.Freezer` does, and what has a method
+    for gradients, as `skorch.callbacks.GradientNormClipping` does.
+    """
+    return [_fresh(entry) for entry in callbacks if _changes_training(_instance(entry))]
+
+
+def _changes_training(callback: Any) -> bool:
+    cls = callback if isinstance(callback, type) else type(callback)
+    changes = issubclass(cls, LRScheduler | ParamMapper)
+    return changes or _function(callback, "on_grad_computed") is not Callback.on_grad_computed
+
+
+def _fresh(entry: Any) -> Any:
+    """A copy of an entry of callbacks; a class stays, of which each net makes an instance."""
+    if isinstance(entry, tuple):
+        return entry[0], _fresh(entry[1])
+    if isinstance(entry, type):
+        return entry
+    try:
+        return clone(entry)
+    except (TypeError, RuntimeError):  # its attributes are not its parameters
+        return copy.deepcopy(entry)
 
 
 def check_callbacks(callbacks: Sequence) -> None:

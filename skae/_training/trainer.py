@@ -230,7 +230,12 @@ def _leave_start(training: Trainer) -> None:
 
 def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[Tensor]) -> ScaledAutoEncoder:
     """Give a model these weights, and the reach that codes have with them."""
-    _set_weights(model.network, weights)
+    frozen = [not value.requires_grad for value in trainable_state(training.network)]
+    with torch.no_grad():
+        # Training in single precision has rounded them all.
+        for value, weight, kept in zip(trainable_state(model.network), weights, frozen, strict=True):
+            rounded = value.to(weight.dtype)
+            value.copy_(torch.where(rounded == weight, value, weight.to(value.dtype)) if kept else weight)
     model.network.enable_inverse_link()
     if training.network.architecture.linear_skip:
         network = copy.deepcopy(training.network).eval()
