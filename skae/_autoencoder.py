@@ -44,6 +44,7 @@ from skae._utils import (
     NestedParamsMixin,
     check_dtype_on_device,
     draw_seed,
+    gradients_on,
     resolve_device,
     threads_for,
     torch_dtype,
@@ -373,7 +374,7 @@ class AutoEncoderTransformer(
             If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
         """
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
-        with _unchanged_on_failure(self):
+        with _unchanged_on_failure(self), gradients_on():
             device = resolve_device(self.device)
             X = validate_samples(self, X, ensure_min_samples=2)
             sample = weighted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
@@ -430,7 +431,7 @@ class AutoEncoderTransformer(
         AttributeError
             If ``optimizer="lbfgs"``, which takes all samples in each step.
         """
-        with _unchanged_on_failure(self):
+        with _unchanged_on_failure(self), gradients_on():
             X = validate_samples(self, X, reset=not hasattr(self, "net_"))
             sample = counted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
             self._stream = stream = self._stream_for(sample)

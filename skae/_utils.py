@@ -151,6 +151,13 @@ def seeded_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gen
     return torch.Generator(device=device).manual_seed(seed)
 
 
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Train inside this block, whatever ``torch.no_grad`` or ``torch.inference_mode`` the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 class _ThreadLimit:
     """Limit of one torch thread, removed when the last user leaves.
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 from torch import nn
 
-from skae import AutoEncoderTransformer, Denoising
+from skae import AutoEncoderTransformer, Denoising, LatentLoadingsDisplay
 
 SHORT = {**TINY, "n_components": 2, "max_epochs": 3}
 
@@ -532,3 +532,70 @@ class TestOptions:
         estimator.fit(curved_rows())
         with pytest.raises(ValueError, match="needs the network of the fit before, .* module Net now has"):
             estimator.set_params(module_params={"width": 4}).fit(curved_rows())
+
+
+class TestWithoutGradients:
+    """The caller's no_grad and inference_mode are for the caller's own tensors."""
+
+    CONTEXTS = (torch.no_grad, torch.inference_mode)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {},
+            {"module": Noisy},
+            {"module": Lazy},
+            {"module": Distances},
+            {"optimizer": "lbfgs"},
+            {"regularizer": "contractive"},
+        ],
+    )
+    def test_fit(self, context, parameters):
+        X = curved_rows(100)
+        parameters = {**SHORT, "max_epochs": 2, "linear_skip": False, **parameters}
+        expected = AutoEncoderTransformer(**parameters).fit(X).transform(30 * X)
+        with context():
+            estimator = AutoEncoderTransformer(**parameters).fit(X)
+            np.testing.assert_array_equal(estimator.transform(30 * X), expected)
+            assert torch.is_inference_mode_enabled() == (context is torch.inference_mode)
+            assert not torch.is_grad_enabled()
+        np.testing.assert_array_equal(estimator.transform(30 * X), expected)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_from_inside_to_outside_and_back(self, context):
+        X = curved_rows(150)
+        chunks = np.split(X, 3)
+        reference = AutoEncoderTransformer(2, warm_start=True, random_state=0)
+        for chunk in chunks:
+            reference.partial_fit(chunk)
+        with context():
+            estimator = AutoEncoderTransformer(2, warm_start=True, random_state=0).partial_fit(chunks[0])
+            estimator = pickle.loads(pickle.dumps(estimator))
+        estimator = estimator.partial_fit(chunks[1])
+        with context():
+            estimator.partial_fit(torch.from_numpy(chunks[2]).clone().numpy())
+        np.testing.assert_array_equal(estimator.transform(X), reference.transform(X))
+        with context():
+            inside = estimator.fit(X).transform(X)
+        np.testing.assert_array_equal(reference.fit(X).transform(X), inside)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_instances_and_tensors_that_were_made_there(self, context):
+        with context():
+            module = Net(5, 2)
+            rows = torch.from_numpy(curved_rows(60)).clone()
+            codes = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows)
+        again = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows.clone())
+        np.testing.assert_array_equal(codes, again)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_derivatives_for_pictures(self, context):
+        pytest.importorskip("matplotlib")
+        X = curved_rows(60)
+        estimator = AutoEncoderTransformer(2, **TINY).fit(X)
+        expected = LatentLoadingsDisplay.from_estimator(estimator, X)
+        with context():
+            found = LatentLoadingsDisplay.from_estimator(estimator, X)
+        np.testing.assert_array_equal(found.encoder, expected.encoder)
+        np.testing.assert_array_equal(found.decoder, expected.decoder)

@@ -38,7 +38,7 @@ from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopT
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
 from skae._training.schedule import STAGES, DifferenceAugmentation, RegularizationStage
-from skae._utils import available_devices, canonical_device, seeded_generator
+from skae._utils import available_devices, canonical_device, gradients_on, seeded_generator
 
 # Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
 LARGEST_GRADIENT = 0.1
@@ -341,12 +341,14 @@ def net_to_dict(net: ReconstructionNet) -> dict:
     }
 
 
+@gradients_on()
 def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
     module = network_from_dict(frozen)
     return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
 
 
+@gradients_on()
 def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
