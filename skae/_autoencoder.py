@@ -31,6 +31,7 @@ from skae._data.validation import (
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
+from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, fit_network
@@ -564,12 +565,13 @@ class AutoEncoderTransformer(
         if isinstance(state.get("_stream"), Stream):
             state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
-        return state if net is None else {**state, "_network": net_to_dict(net)}
+        return stamped(state if net is None else {**state, NETWORK: net_to_dict(net)})
 
     def __setstate__(self, state):
-        # A file may be older than a parameter.
-        state = {**vars(AutoEncoderTransformer()), **state}
-        network = state.pop("_network", None)
+        state = checked(self, state, OF_TRANSFORMER)
+        network = state.pop(NETWORK, None)
+        if network is not None:
+            check_transformer({**state, NETWORK: network})
         super().__setstate__(state)
         if network is not None:
             self.net_ = net_from_dict(network, self.device_)

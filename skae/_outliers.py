@@ -19,6 +19,7 @@ from skae._data.duplicates import duplicate_groups
 from skae._data.sample import Sample
 from skae._data.validation import validated_samples, values_missing
 from skae._pca.missing import ImputedRows, mean_of_present
+from skae._network.state import OF_DETECTOR, check_detector, checked, stamped
 from skae._utils import Documented
 
 # One sample in so many is not seen by the autoencoder that the threshold is found with.
@@ -193,6 +194,15 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         for name in ("allow_nan", "positive_only", "sparse"):
             setattr(tags.input_tags, name, getattr(of_estimator.input_tags, name))
         return tags
+
+    def __getstate__(self):
+        return stamped(super().__getstate__())
+
+    def __setstate__(self, state):
+        state = checked(self, state, OF_DETECTOR)
+        if "estimator_" in state:
+            check_detector(state)
+        super().__setstate__(state)
 
     def _validated(self, X, reset, ensure_min_samples=1):
         """Samples in floating point, with NaN and sparse where the estimator takes them; for a pipeline as they are."""

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae._archive import replacing
 from skae._autoencoder import AutoEncoderTransformer
 from skae._onnx.converters import register_converters
 from skae._onnx.graph import Graph, Port, model_proto, numbered, onnx_package
 from skae._onnx.network import decode, in_precision
+from skae.persistence import replacing
 
 __all__ = ["export_decoder", "register"]
 

@@ -24,6 +24,8 @@ from skae._training.fit import UNIT_SAMPLES, NetworkInitializer, TrainingResult,
 from skae._training.net import (
     ReconstructionNet,
     TrainingConfig,
+    as_columns,
+    as_epochs,
     epochs_of,
     net_to_dict,
     network_from_dict,
@@ -213,7 +215,10 @@ class Stream:
         kept = {name: copy.deepcopy(vars(getattr(self, name))) for name in PARTS}
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
-        record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
+        record: dict[str, Any] = {
+            name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")
+        }
+        record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
         return {
             **kept,
@@ -242,6 +247,7 @@ class Stream:
             setattr(self, name, state[name])
         self.random.set_state(state["random"])
         record = copy.deepcopy(state["record"])
+        record["history"] = as_epochs(record["history"])
         self.record = TrainingResult(
             **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
         )
