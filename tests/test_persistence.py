@@ -34,6 +34,7 @@ IMAGES = load_digits().data[:60] / 16
 PARAMETERS = {
     "defaults": {},
     "pca": {"activation": "identity"},
+    "pca beside wide layers": {"activation": "identity", "hidden_layer_sizes": "auto"},
     "plain": {"linear_skip": False, "hidden_layer_sizes": (4, 3), "decoder_layer_sizes": [5]},
     "tied": {"architecture": "tied", "normalization": "layer", "dropout": 0.1},
     "poisson": {"loss": "poisson", "normalization": "batch", "allow_nan": True, "whiten": True},
@@ -516,7 +517,8 @@ class TestRefusedAtLoad:
         schema["content"]["content"]["offset_"]["content"] = "0.5"
         schema["content"]["content"]["n_features_in_"]["content"] = "4"
         self.refused(
-            forged(path, schema, members), "n_features_in_ is 4, but estimator_, a AutoEncoderTransformer, has 5"
+            forged(path, schema, members),
+            "n_features_in_ is 4, but estimator_ has 5 and is of type AutoEncoderTransformer",
         )
 
     @pytest.mark.parametrize("attack", ATTACKS)

@@ -151,8 +151,8 @@ def check_detector(state: dict) -> None:
     offset, n_features = state["offset_"], getattr(state["estimator_"], "n_features_in_", None)
     if not isinstance(state["estimator_"], BaseEstimator) or state["n_features_in_"] != n_features:
         raise ValueError(
-            f"n_features_in_ is {state['n_features_in_']!r}, but estimator_, a {type(state['estimator_']).__name__}, has "
-            f"{n_features}."
+            f"n_features_in_ is {state['n_features_in_']!r}, but estimator_ has {n_features} and is of type "
+            f"{type(state['estimator_']).__name__}."
         )
     if not isinstance(offset, float) or np.isnan(offset):
         raise ValueError(f"offset_ must be a float that is a number, got {repr(offset)}.")
@@ -230,7 +230,9 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
             good = _is_size(value, most_values)
         elif name in STACKS or (name == "input_shape" and value is not None):
             good = type(value) is tuple and len(value) <= most_layers
-            good = good and all(_is_size(width, most_values) for width in value)
+            # PCA alone has no layers, whatever their sizes would be.
+            most = sys.maxsize if described.get("kind") == "pca" else most_values
+            good = good and all(_is_size(width, most) for width in value)
         elif name == "dropout":
             good = type(value) is float and 0.0 <= value < 1.0
         else:
