@@ -42,6 +42,7 @@ from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Pr
 from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
 from skae._utils import (
     Documented,
+    FollowedMixin,
     NestedParamsMixin,
     check_dtype_on_device,
     draw_seed,
@@ -65,6 +66,7 @@ def _takes_steps(estimator):
 class AutoEncoderTransformer(
     CallbackSupportMixin,
     NestedParamsMixin,
+    FollowedMixin,
     Documented,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,

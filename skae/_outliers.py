@@ -18,9 +18,9 @@ from skae._data.containers import as_samples
 from skae._data.duplicates import duplicate_groups
 from skae._data.sample import Sample
 from skae._data.validation import validated_samples, values_missing
-from skae._pca.missing import ImputedRows, mean_of_present
 from skae._network.state import OF_DETECTOR, check_detector, checked, stamped
-from skae._utils import Documented
+from skae._pca.missing import ImputedRows, mean_of_present
+from skae._utils import Documented, FollowedMixin
 
 # One sample in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5
@@ -29,7 +29,7 @@ UNSEEN_PART = 5
 ROUNDING = 30.0
 
 
-class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
+class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEstimator):
     """Tell samples that are like the training samples from those that are not, by their reconstruction error.
 
     An autoencoder knows only the kind of data that it was trained on: it reconstructs that, and other data badly.

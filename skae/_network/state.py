@@ -121,6 +121,14 @@ def check_transformer(state: dict) -> None:
     mean, found = state[NETWORK]["arrays"]["mean"], to_numpy(state["mean_"])
     if getattr(found, "dtype", None) != mean.dtype or not np.array_equal(found, mean):
         raise ValueError(f"mean_ is not that of the network: {repr(found)}.")
+    _check_curves(state)
+    if type(state["device_"]) is not str:
+        raise ValueError(f"device_ must be a string, got {repr(state['device_'])}.")
+    _check_stream(state.get(STREAM))
+
+
+def _check_curves(state: dict) -> None:
+    """Compare the losses and scores with the numbers of epochs."""
     scores = [] if state["validation_scores_"] is None else state["validation_scores_"]
     for name, curve in zip(CURVES, (state["loss_curve_"], scores), strict=True):
         if type(curve) is not list or not all(isinstance(value, float) for value in curve):
@@ -130,9 +138,11 @@ def check_transformer(state: dict) -> None:
             f"best_epoch_={state['best_epoch_']}, n_iter_={state['n_iter_']} and {len(state['loss_curve_'])} values in "
             "loss_curve_ do not belong together."
         )
-    if type(state["device_"]) is not str:
-        raise ValueError(f"device_ must be a string, got {repr(state['device_'])}.")
-    if isinstance(stream := state.get(STREAM), dict):
+
+
+def _check_stream(stream: Any) -> None:
+    """Check the networks and the random states in what `partial_fit` keeps."""
+    if isinstance(stream, dict):
         for name in ("before", "preferred"):
             if stream.get(name) is not None:
                 check_network_dict(stream[name])
