@@ -739,6 +739,11 @@ def _check(estimator, sample, device, whole=True):
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
+    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs > 0:
+        raise ValueError(
+            "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
+            "or normalization='layer'."
+        )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
