@@ -265,3 +265,22 @@ def test_example_runs(example, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     headings = [line for line in done.stdout.splitlines() if line.startswith("| ") and not line[2].isdigit()]
     assert all(heading in README for heading in headings)
+
+
+def test_contributing_names_files_and_constants_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\.ci|skae|tests|examples|docs)/[\w/.]*)`", text)
+    assert len(named) > 30
+    files = {name: PACKAGE.parent / name if name.startswith("skae/") else ROOT / name for name in named}
+    assert [name for name, path in files.items() if not path.exists()] == []
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| `(skae/[\w/]+\.py)` \|", text, re.MULTILINE)
+    assert len(rows) > 10
+    for constants, name in rows:
+        source = files[name].read_text(encoding="utf-8")
+        for constant in re.findall(r"`(\w+)`", constants):
+            assert re.search(rf"^{constant}\b.* = ", source, re.MULTILINE), f"{name} has no {constant}"
+
+
+def test_contributing_sets_up_as_the_readme_does():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(command in text for command in blocks("bash")[0].splitlines())
