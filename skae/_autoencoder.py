@@ -29,25 +29,26 @@ from skae._data.validation import (
     values_missing,
 )
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
-from skae._network.custom import custom_module
 from skae._network.layers import DEFAULT_SIZES, check_images
-from skae._network.probe import Demands, needs_of
+from skae._network.probe import Demands, check_same, tried_module
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, fit_network
-from skae._training.net import (
-    DEFAULT_LR,
-    OPTIMIZERS,
-    TrainingConfig,
-    check_callbacks,
-    check_optimizer,
-    net_from_dict,
-    net_to_dict,
-)
+from skae._training.net import TrainingConfig, check_callbacks, net_from_dict, net_to_dict
+from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
-from skae._utils import Documented, check_dtype_on_device, draw_seed, resolve_device, threads_for, torch_dtype
+from skae._utils import (
+    Documented,
+    NestedParamsMixin,
+    check_dtype_on_device,
+    draw_seed,
+    gradients_on,
+    resolve_device,
+    threads_for,
+    torch_dtype,
+)
 
 
 def _takes_steps(estimator):
@@ -61,7 +62,12 @@ def _takes_steps(estimator):
 
 
 class AutoEncoderTransformer(
-    CallbackSupportMixin, Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    CallbackSupportMixin,
+    NestedParamsMixin,
+    Documented,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
 
@@ -114,6 +120,8 @@ class AutoEncoderTransformer(
         A network of your own in place of these, with ``encode`` from (n, n_features) to (n, n_components) and
         ``decode`` back; samples are centered and of unit spread. A class is called with the two numbers; of an
         instance a copy is trained. With ``linear_skip=True`` it learns what PCA leaves.
+    module_params : dict or None, default=None
+        Further arguments for a ``module`` that is a class, such as ``{"width": 64}``.
     alpha : float, default=0.0
         Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
     whiten : bool, default=False
@@ -121,6 +129,9 @@ class AutoEncoderTransformer(
         mean square over training samples. True gives codes of unit variance on the training samples.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
         Finds the weights. "lbfgs" takes all samples in each step.
+    optimizer_params : dict or None, default=None
+        Further arguments for the optimizer, such as ``{"momentum": 0.95}`` for "sgd". They go before what is chosen
+        here otherwise: a momentum of 0.9 after Nesterov for "sgd", a line search for "lbfgs", and ``alpha``.
     lr : "auto" or float, default="auto"
         Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
     max_epochs : int, default=300
@@ -150,7 +161,9 @@ class AutoEncoderTransformer(
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the fit before, on the linear path of the fit before.
     callbacks : list of skorch callbacks, default=None
-        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either.
+        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either. Copies of
+        those that change what is learned act in every other training too, as on all samples: ``LRScheduler``,
+        ``Freezer`` and other ``ParamMapper``, ``GradientNormClipping``, and all with a method ``on_grad_computed``.
     device : str or torch.device, default="cpu"
         "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
     random_state : int, RandomState instance or None, default=None
@@ -237,9 +250,11 @@ class AutoEncoderTransformer(
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "module": [callable, None],
+        "module_params": [dict, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "whiten": ["boolean"],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+        "optimizer_params": [dict, None],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -272,9 +287,11 @@ class AutoEncoderTransformer(
         normalization=None,
         dropout=0.0,
         module=None,
+        module_params=None,
         alpha=0.0,
         whiten=False,
         optimizer="adam",
+        optimizer_params=None,
         lr="auto",
         max_epochs=300,
         batch_size="auto",
@@ -303,9 +320,11 @@ class AutoEncoderTransformer(
         self.normalization = normalization
         self.dropout = dropout
         self.module = module
+        self.module_params = module_params
         self.alpha = alpha
         self.whiten = whiten
         self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
         self.lr = lr
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -355,7 +374,7 @@ class AutoEncoderTransformer(
             If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
         """
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
-        with _unchanged_on_failure(self):
+        with _unchanged_on_failure(self), gradients_on():
             device = resolve_device(self.device)
             X = validate_samples(self, X, ensure_min_samples=2)
             sample = weighted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
@@ -412,7 +431,7 @@ class AutoEncoderTransformer(
         AttributeError
             If ``optimizer="lbfgs"``, which takes all samples in each step.
         """
-        with _unchanged_on_failure(self):
+        with _unchanged_on_failure(self), gradients_on():
             X = validate_samples(self, X, reset=not hasattr(self, "net_"))
             sample = counted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
             self._stream = stream = self._stream_for(sample)
@@ -613,12 +632,8 @@ class AutoEncoderTransformer(
         """Where training begins: at PCA, anywhere, or at the fit before."""
         seed = draw_seed(random_state) if self.module is not None else 0
         architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
-        if before is not None and before.architecture != architecture:
-            raise ValueError(
-                "warm_start=True needs the network of the fit before, as partial_fit does: that was "
-                f"{before.architecture}, but the parameters and X now ask for {architecture}. Set warm_start=False "
-                "and call fit, or keep the sizes."
-            )
+        if before is not None:
+            check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
     def _settings(self, start, random_state):
@@ -635,7 +650,8 @@ class AutoEncoderTransformer(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
             optimizer=self.optimizer,
-            lr=DEFAULT_LR.get(self.optimizer, 3e-3) if self.lr == "auto" else self.lr,
+            optimizer_params=self.optimizer_params or {},
+            lr=learning_rate(self.optimizer, self.lr),
             alpha=self.alpha,
             batch_size=batch_size,
             max_epochs=self.max_epochs,
@@ -721,7 +737,8 @@ def _check(estimator, sample, device, whole=True):
         )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
-    check_optimizer(estimator.optimizer)
+    lr = learning_rate(estimator.optimizer, estimator.lr)
+    check_optimizer(estimator.optimizer, estimator.optimizer_params or {}, lr)
     check_callbacks(estimator.callbacks or ())
 
 
@@ -760,10 +777,9 @@ def _architecture(estimator, n_features, seed, demands):
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), as_regularizers(estimator.regularizer), estimator.module
-    needs = ()
+    module, needs = tried_module(module, estimator.module_params or {}, n_features, n_components, seed, demands)
     if module is not None:
-        kind, module = "module", custom_module(module, {}, n_features, n_components, seed)
-        needs = needs_of(module, n_features, n_components, demands)
+        kind = "module"
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
         kind = "pca" if type(loss) is SquaredError else kind  # PCA is the best linear network, by its squared error
     return Architecture(

@@ -5,15 +5,20 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.model_selection import GroupShuffleSplit
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import _safe_indexing, check_array, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import asarray_like, float_dtypes, is_float64, to_numpy
-from skae._data.validation import validated_samples
+from skae._data.array_api import FLOAT_DTYPES, asarray_like, float_dtypes, is_float64, to_numpy
+from skae._data.containers import as_samples
+from skae._data.duplicates import duplicate_groups
+from skae._data.sample import Sample
+from skae._data.validation import validated_samples, values_missing
+from skae._pca.missing import ImputedRows, mean_of_present
 from skae._utils import Documented
 
 # One sample in so many is not seen by the autoencoder that the threshold is found with.
@@ -118,7 +123,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
             If ``estimator`` has no ``score_samples``.
         """
         _check_scores(self.estimator)
-        X = self.validate_samples(X, reset=True, ensure_min_samples=2)
+        X = self._validated(X, reset=True, ensure_min_samples=2)
         estimator = self.estimator
         if estimator is None:
             n_components = self.n_components
@@ -147,7 +152,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
             In squared units of X, or of what reaches the autoencoder in a pipeline.
         """
         check_is_fitted(self)
-        X = self.validate_samples(X, reset=False)
+        X = self._validated(X, reset=False)
         return _resolved_scores(self.estimator_, X)
 
     def decision_function(self, X):
@@ -189,7 +194,7 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
             setattr(tags.input_tags, name, getattr(of_estimator.input_tags, name))
         return tags
 
-    def validate_samples(self, X, reset, ensure_min_samples=1):
+    def _validated(self, X, reset, ensure_min_samples=1):
         """Samples in floating point, with NaN and sparse where the estimator takes them; for a pipeline as they are."""
         if isinstance(_searched(self.estimator), Pipeline):  # its first step may be for data frames or texts
             if reset:  # later on that step checks the features itself
@@ -216,10 +221,16 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
         if self.contamination != "auto":
             return float(np.percentile(to_numpy(_resolved_scores(fitted, X)), 100.0 * self.contamination))
         # A network reconstructs the samples that it was trained on better than others like them.
-        order = check_random_state(self.random_state).permutation(_num_samples(X))
-        unseen, seen = np.split(order, [len(order) // UNSEEN_PART])
+        random_state, n_samples = check_random_state(self.random_state), _num_samples(X)
+        groups = _copies(fitted, X)
+        if groups is None:
+            order = random_state.permutation(n_samples)
+            unseen, seen = np.split(order, [n_samples // UNSEEN_PART])
+        else:  # an unseen copy of a sample that was seen would say nothing
+            splitter = GroupShuffleSplit(1, test_size=1 / UNSEEN_PART, random_state=random_state)
+            seen, unseen = next(splitter.split(groups, groups=groups))
         if len(seen) <= getattr(last_estimator(fitted), "n_components_", 0) or len(unseen) < 2:
-            seen = unseen = order
+            seen = unseen = np.arange(n_samples)
         other = clone(estimator).fit(_safe_indexing(X, seen))
         lower, upper = np.percentile(to_numpy(_resolved_scores(other, _safe_indexing(X, unseen))), [25, 75])
         return float(lower - 3.0 * (upper - lower))
@@ -244,6 +255,19 @@ def last_estimator(fitted):
     if isinstance(fitted, BaseSearchCV):
         return last_estimator(fitted.best_estimator_)
     return last_estimator(fitted[-1]) if isinstance(fitted, Pipeline) else fitted
+
+
+def _copies(fitted, X):
+    """Return labels of identical samples and near copies, as the autoencoder sees them; None if there are none."""
+    if isinstance(fitted, BaseSearchCV):
+        return _copies(fitted.best_estimator_, X)
+    if isinstance(fitted, Pipeline):
+        return _copies(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+    checks: dict = {"accept_sparse": "csr", "ensure_all_finite": "allow-nan", "dtype": FLOAT_DTYPES}
+    sample = Sample(as_samples(check_array(to_numpy(X), **checks)))
+    if values_missing(sample):
+        sample = sample.of(ImputedRows(sample.X, mean_of_present(sample)[0]))
+    return duplicate_groups(sample)
 
 
 def _resolved_scores(fitted, X):

@@ -1,19 +1,65 @@
-"""Devices, seeded generators, thread counts, and links into the documentation."""
+"""Devices, tensors, seeded generators, thread counts and documentation links."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
-# Up to this many multiplications a batch, a second torch thread costs more than it brings.
+# Number of multiplications per batch up to which torch uses a single thread: starting further threads takes longer
+# than it saves. No measurement of this value is recorded.
 SINGLE_THREAD_WORK = 20_000_000
 REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
 
 
+class NestedParamsMixin:
+    """Goes before BaseEstimator: a parameter of something that has none is an error that names the right place."""
+
+    def set_params(self, **params):
+        """Set the parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values; ``regularizer__noise`` is the ``noise`` of the object that ``regularizer`` is.
+
+        Returns
+        -------
+        estimator instance
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter. Options of the optimizer and of a module class go into
+            ``optimizer_params`` and ``module_params``.
+        """
+        for name, value in params.items():
+            outer, _, option = name.partition("__")
+            if option and outer in self._get_param_names():
+                own = params.get(outer, getattr(self, outer))
+                if isinstance(own, type) or not hasattr(own, "get_params"):
+                    raise ValueError(
+                        f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={own!r} has no parameters. "
+                        f"{_advice(outer, {option: value})}"
+                    )
+        return super().set_params(**params)
+
+
+def _advice(outer: str, options: dict[str, Any]) -> str:
+    """Where these options belong."""
+    return {
+        "optimizer": f"Pass options of the optimizer as optimizer_params={options!r}.",
+        "module": f"Pass options of a module class as module_params={options!r}.",
+        "loss": "Pass an object that has some, such as loss=skae.Huber(delta=0.5).",
+        "regularizer": "Pass an object that has some, such as regularizer=skae.Denoising(noise=0.2).",
+    }.get(outer, f"Set {outer} itself.")
+
+
 def available_devices() -> list[str]:
-    """Names of the devices that this machine can compute on, the processor first."""
+    """Return the names of the devices available on this machine, the CPU first."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -23,22 +69,23 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the ``device`` parameter into a device that this machine has.
+    """Convert the ``device`` parameter to an available device.
 
     Parameters
     ----------
     device : str or torch.device
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for the fastest one present.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for an accelerator if there is one and the CPU
+        otherwise.
 
     Returns
     -------
     torch.device
-        The device, with its index where the kind has several.
+        The device, with an index if it is a CUDA device.
 
     Raises
     ------
     ValueError
-        If the name is no device, or none that this machine has.
+        If ``device`` is not the name of a device, or the device is not available.
     """
     available = available_devices()
     if device == "auto":
@@ -51,19 +98,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return resolved
     raise ValueError(
         f"device={str(device)!r} is not available: this machine has {', '.join(map(repr, available))}. "
-        "Pass one of these, or device='auto' for the fastest one present."
+        "Pass one of these, or device='auto' to choose one automatically."
     )
 
 
 def canonical_device(device: torch.device) -> torch.device:
-    """Write a device as `available_devices` does: with its index where the kind has several."""
+    """Return a device in the form used by `available_devices`: only CUDA devices have an index."""
     if device.type == "cuda":
         return torch.device("cuda", device.index or 0)
     return torch.device(device.type) if device.index in (None, 0) else device
 
 
 def check_dtype_on_device(dtype: np.dtype, device: torch.device) -> None:
-    """Refuse float64 where the device has no such numbers."""
+    """Raise a ValueError if the device does not support the dtype."""
     if device.type == "mps" and dtype == np.float64:
         raise ValueError(
             "device='mps' computes in float32 only, but X is float64. Pass X.astype(numpy.float32) or device='cpu'."
@@ -71,15 +118,16 @@ def check_dtype_on_device(dtype: np.dtype, device: torch.device) -> None:
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """Torch's name for a numpy floating dtype."""
+    """Return the torch dtype of a floating-point NumPy dtype."""
     return torch.float64 if dtype == np.float64 else torch.float32
 
 
 def aligned_tensor(values: np.ndarray) -> torch.Tensor:
-    """Copy an array into memory of torch's own.
+    """Copy an array into memory allocated by torch.
 
-    The last bits of a matrix product depend on how its operands are aligned, which numpy leaves to chance.
-    The copy also takes what torch refuses: read-only memory and negative strides.
+    The last bits of a matrix product depend on the memory alignment of its operands, and the alignment of NumPy arrays
+    varies from run to run. The copy also accepts arrays that torch does not: read-only ones and ones with negative
+    strides.
     """
     tensor = torch.empty(values.shape, dtype=torch_dtype(values.dtype))
     np.copyto(tensor.numpy(), values)
@@ -87,27 +135,34 @@ def aligned_tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def as_tensor(values: np.ndarray) -> torch.Tensor:
-    """View an array as a tensor where torch allows it, copy it elsewhere; to be read only."""
-    # An array of one sample or feature may be contiguous and have negative strides all the same.
+    """Return an array as a tensor that must not be modified, without a copy if torch allows it."""
+    # An array with a single sample or feature can be contiguous and still have negative strides.
     shared = values.flags.c_contiguous and values.flags.writeable and min(values.strides) >= 0
     return torch.from_numpy(values) if shared else aligned_tensor(values)
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:
-    """Draw one seed for a generator of its own."""
+    """Draw a seed for a separate generator."""
     return int(random_state.randint(np.iinfo(np.int32).max))
 
 
 def seeded_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator that no other code shares, so that threads cannot disturb each other."""
+    """Create a generator that is independent of the global one, which other threads may use."""
     return torch.Generator(device=device).manual_seed(seed)
 
 
-class _ThreadLimit:
-    """One torch thread while anybody asks for it, the caller's count again after the last one left.
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Train inside this block, whatever ``torch.no_grad`` or ``torch.inference_mode`` the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
-    ``torch.set_num_threads`` acts on the calling thread and on threads that start later. Counting the
-    users keeps a fit in one Python thread from handing its limit to the others for good.
+
+class _ThreadLimit:
+    """Limit of one torch thread, removed when the last user leaves.
+
+    ``torch.set_num_threads`` applies to the calling thread and to threads that start later. The number of users is
+    counted because a fit that starts while the limit applies would otherwise restore a thread count of one.
     """
 
     def __init__(self) -> None:
@@ -137,9 +192,12 @@ _THREAD_LIMIT = _ThreadLimit()
 
 @contextmanager
 def threads_for(work: int) -> Iterator[None]:
-    """Compute on one thread inside this block if ``work``, in multiplications a batch, is small.
+    """Limit torch to one thread inside this block if there is little work.
 
-    Larger work keeps the caller's thread count.
+    Parameters
+    ----------
+    work : int
+        Number of multiplications per batch. Above `SINGLE_THREAD_WORK`, the number of threads is not changed.
     """
     if work > SINGLE_THREAD_WORK:
         yield
@@ -152,7 +210,7 @@ def threads_for(work: int) -> Iterator[None]:
 
 
 class Documented:
-    """Goes before BaseEstimator: the question mark and the tooltips of parameters lead to our reference."""
+    """Mixin for links to the API reference in the HTML representation; it must come before BaseEstimator."""
 
     _doc_link_module = "skae"
     _doc_link_template = REFERENCE + "#skae.{estimator_name}"

@@ -1,7 +1,10 @@
-"""Draw samples from a variational autoencoder, and return the standard deviation of its codes."""
+"""Samples drawn from a variational autoencoder, and standard deviations of its codes."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -11,36 +14,39 @@ from skae._data.dataset import apply_in_batches
 from skae._data.validation import validated_samples
 
 
-def sample(estimator, n_samples=1, random_state=None):
+def sample(estimator: AutoEncoderTransformer, n_samples: int = 1, random_state: Any = None) -> NDArray:
     """Draw new samples from a variational autoencoder.
 
-    Codes are drawn from the standard normal distribution, which training has made them look like, and decoded.
+    Codes are drawn from the standard normal distribution and decoded. The regularizer makes the distribution of the
+    codes similar to the standard normal distribution.
 
     Parameters
     ----------
     estimator : AutoEncoderTransformer
-        Fitted with ``regularizer="variational"``.
+        Autoencoder fitted with ``regularizer="variational"``.
     n_samples : int, default=1
-        Number of samples.
+        Number of samples to draw.
     random_state : int, RandomState instance or None, default=None
-        Draws the codes.
+        Seed or generator of the random codes. Pass an int for reproducible samples.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        Means of new samples, in the units and the dtype of the training samples.
+        New samples: the reconstructions of the codes, in the units and the dtype of the training samples.
 
     Raises
     ------
     ValueError
-        If the autoencoder is not variational, or ``n_samples`` is below one.
+        If the autoencoder is not variational, or ``n_samples`` is less than 1.
     TypeError
-        If ``estimator`` is no AutoEncoderTransformer.
+        If ``estimator`` is not an AutoEncoderTransformer.
+    NotFittedError
+        If ``estimator`` is not fitted.
 
     See Also
     --------
-    Variational : The regularizer.
-    transform_std : The spread of codes.
+    Variational : Regularizer of variational autoencoders.
+    transform_std : Standard deviations of codes.
 
     Examples
     --------
@@ -59,34 +65,37 @@ def sample(estimator, n_samples=1, random_state=None):
     return apply_in_batches(module.decode_unit, codes, estimator.n_features_in_, module.mean, dtype)
 
 
-def transform_std(estimator, X):
-    """Return the standard deviation of each code of each sample.
+def transform_std(estimator: AutoEncoderTransformer, X: Any) -> NDArray:
+    """Compute the standard deviation of each code of each sample.
 
-    `AutoEncoderTransformer.transform` returns the mean.
+    A variational encoder maps a sample to a normal distribution of codes, whose mean is returned by
+    `AutoEncoderTransformer.transform`.
 
     Parameters
     ----------
     estimator : AutoEncoderTransformer
-        Fitted with ``regularizer="variational"``.
+        Autoencoder fitted with ``regularizer="variational"``.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
         Samples in the units of the training samples.
 
     Returns
     -------
     ndarray of shape (n_samples, n_components)
-        In the units of the codes.
+        Standard deviations in the units of the codes.
 
     Raises
     ------
     ValueError
-        If the autoencoder is not variational, or X does not have its features.
+        If the autoencoder is not variational, or X does not have the features of the training samples.
     TypeError
-        If ``estimator`` is no AutoEncoderTransformer.
+        If ``estimator`` is not an AutoEncoderTransformer.
+    NotFittedError
+        If ``estimator`` is not fitted.
 
     See Also
     --------
-    Variational : The regularizer.
-    sample : New samples.
+    Variational : Regularizer of variational autoencoders.
+    sample : Draw new samples.
 
     Examples
     --------
@@ -102,8 +111,8 @@ def transform_std(estimator, X):
     return np.exp(0.5 * apply_in_batches(module.log_variance, X, estimator.n_components_, module.mean, X.dtype))
 
 
-def _variational_module(estimator):
-    """The network of a fitted variational autoencoder."""
+def _variational_module(estimator: Any) -> Any:
+    """Return the network of a fitted variational autoencoder."""
     if not isinstance(estimator, AutoEncoderTransformer):
         raise TypeError(f"estimator must be an AutoEncoderTransformer, got {estimator!r}.")
     check_is_fitted(estimator)

@@ -1,4 +1,7 @@
-"""What is public: the converter for skl2onnx, and the decoder as a model of its own."""
+"""Export to ONNX: a converter for skl2onnx, and the decoder as a separate model."""
+
+from os import PathLike
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -12,13 +15,13 @@ from skae._onnx.network import decode, in_precision
 __all__ = ["export_decoder", "register"]
 
 
-def register():
-    """Teach skl2onnx to convert autoencoders, wherever they stand in a pipeline, and outlier detectors.
+def register() -> None:
+    """Register converters for autoencoders and outlier detectors with skl2onnx.
 
-    After this ``skl2onnx.to_onnx`` takes pipelines, feature transformers and unions with fitted autoencoders in them.
-    The result computes what `AutoEncoderTransformer.transform` does, for any number of samples, in the precision that it
-    would have: of the network or of the input, whichever is higher. Codes have the precision of the input. Calling it
-    again changes nothing.
+    After the call, ``skl2onnx.to_onnx`` converts fitted autoencoders and outlier detectors, also as steps of pipelines,
+    column transformers and feature unions. The model computes `AutoEncoderTransformer.transform` for any number of
+    samples. It computes in the precision of the network or of the input, whichever is higher. Codes have the precision
+    of the input. Further calls have no effect.
 
     Raises
     ------
@@ -27,17 +30,19 @@ def register():
 
     See Also
     --------
-    export_decoder : The way back from codes to samples.
+    export_decoder : Export `AutoEncoderTransformer.inverse_transform`.
 
     Notes
     -----
-    Where `transform` raises an error, on missing values that were not allowed, on infinity and on codes that overflow,
-    a model returns NaN or infinity. The operator set must be 18 or higher; a conversion to a lower one raises a
-    ValueError. A ``module`` of your own must consist of layers and steps that have a translation, with which it is
-    compared on a few samples; a NotImplementedError names the one that has none.
+    `AutoEncoderTransformer.transform` raises an error for infinity, for missing values unless ``allow_nan=True``, and
+    if codes overflow. In these cases, the model returns NaN or infinity. The operator set must be 18 or higher; the
+    conversion raises a ValueError for a lower one. A custom ``module`` must consist of supported layers and operations;
+    otherwise the conversion raises a NotImplementedError that names the unsupported one. The converted module is
+    compared with the original on a few samples.
 
-    An `AutoEncoderOutlierDetector` becomes two outputs of shape (n_samples, 1): "label", as `predict` returns it, and
-    "scores", which is `decision_function`. Samples that it would refuse are outliers.
+    The model of an `AutoEncoderOutlierDetector` has two outputs of shape (n_samples, 1): "label", the result of
+    `predict`, and "scores", the result of `decision_function`. Samples for which these methods raise an error are
+    outliers.
 
     Examples
     --------
@@ -59,30 +64,32 @@ def register():
     register_converters()
 
 
-def export_decoder(estimator, path):
-    """Write `AutoEncoderTransformer.inverse_transform` into a file, as an ONNX model.
+def export_decoder(estimator: Any, path: str | PathLike) -> None:
+    """Write `AutoEncoderTransformer.inverse_transform` to a file as an ONNX model.
 
-    Its input is called "codes" and its output "X", both in the precision of the network.
+    The input of the model is named "codes" and the output "X". Both have the precision of the network.
 
     Parameters
     ----------
     estimator : AutoEncoderTransformer
-        Fitted.
+        Fitted autoencoder.
     path : str or path-like
-        File to write; one that exists is replaced.
+        File to write. An existing file is replaced.
 
     Raises
     ------
     ImportError
         If onnx is not installed.
     TypeError
-        If ``estimator`` is no AutoEncoderTransformer.
+        If ``estimator`` is not an AutoEncoderTransformer.
+    NotFittedError
+        If ``estimator`` is not fitted.
     NotImplementedError
-        If a step of the estimator's own ``module`` has no translation.
+        If a layer or operation of a custom ``module`` is not supported.
 
     See Also
     --------
-    register : The way from samples to codes, in pipelines.
+    register : Convert `AutoEncoderTransformer.transform` and pipelines.
 
     Examples
     --------

@@ -439,6 +439,8 @@ class TestErrors:
             ("alpha", -1.0),
             ("whiten", 3),
             ("optimizer", "newton"),
+            ("optimizer_params", "fast"),
+            ("module_params", 64),
             ("lr", 0.0),
             ("lr", "fast"),
             ("max_epochs", -1),

@@ -155,9 +155,9 @@ def test_axes_handed_in_are_used(display, trained):
     for ax in own.axes_.flat:
         assert place.x0 - 1e-9 <= ax.get_position(original=True).x0 < place.x1
 
-    with pytest.raises(ValueError, match=rf"ax holds 5 axes, but {display.__name__}.plot needs {np.prod(shape)}: "):
+    with pytest.raises(ValueError, match=rf"ax has 5 axes, but {display.__name__}.plot needs {np.prod(shape)}: "):
         display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=plt.subplots(5)[1])
-    with pytest.raises(ValueError, match="ax has no place in a grid, so it cannot be divided"):
+    with pytest.raises(ValueError, match="ax is not part of a grid, so it cannot be divided"):
         display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=plt.figure().add_axes([0, 0, 1, 1]))
 
 
@@ -174,8 +174,8 @@ def test_losses_are_those_of_the_estimator(early_stopped):
     assert display.valid_line_.get_markevery() == [early_stopped.best_epoch_]
     assert_array_equal(display.start_line_.get_ydata(), 1 - scores[0])
     assert_array_equal(display.best_line_.get_xdata(), early_stopped.best_epoch_)
-    kept = f"kept: epoch {early_stopped.best_epoch_}"
-    assert texts(ax.get_legend().get_texts()) == ["training rows", "held-out rows", "PCA, held-out rows", kept]
+    best = f"best epoch: {early_stopped.best_epoch_}"
+    assert texts(ax.get_legend().get_texts()) == ["training samples", "held-out samples", "PCA, held-out samples", best]
 
 
 def test_no_level_of_pca_without_pca():
@@ -188,18 +188,18 @@ def test_no_level_of_pca_without_pca():
 def test_a_warm_start_is_not_called_pca(curved):
     twice = AutoEncoderTransformer(2, warm_start=True, **{**TINY, "early_stopping": True}).fit(curved).fit(curved)
     display = LossCurveDisplay.from_estimator(twice)
-    assert display.start_line_.get_label() == "start, held-out rows"
+    assert display.start_line_.get_label() == "initialization, held-out samples"
 
 
 def test_losses_without_held_out_rows(trained):
     display = LossCurveDisplay.from_estimator(trained)
     assert display.valid_line_ is None and display.start_line_ is None
-    assert texts(display.ax_.get_legend().get_texts()) == ["training rows", f"kept: epoch {trained.best_epoch_}"]
+    assert texts(display.ax_.get_legend().get_texts()) == ["training samples", f"best epoch: {trained.best_epoch_}"]
 
 
 def test_the_start_may_be_what_was_kept():
     display = LossCurveDisplay(train_losses=[0.9, 0.1], valid_losses=[0.5, 0.6, 0.7], start_name="PCA").plot()
-    assert display.best_line_.get_label() == "kept: the start"
+    assert display.best_line_.get_label() == "best epoch: 0 (initialization)"
     assert display.ax_.get_yscale() == "log"
     assert LossCurveDisplay(train_losses=[0.9, -0.1]).plot().ax_.get_yscale() == "linear"
 
@@ -207,9 +207,8 @@ def test_the_start_may_be_what_was_kept():
 @pytest.mark.parametrize("parameters", [{"max_epochs": 0}, {"activation": "identity"}], ids=str)
 def test_nothing_learnt_has_no_curve(curved, parameters):
     estimator = AutoEncoderTransformer(2, **parameters).fit(curved)
-    text = (
-        rf"has an empty loss_curve_.* max_epochs=0 \(given: {estimator.max_epochs}\).*too few rows carry the variance"
-    )
+    given = rf"max_epochs=0 \(given: {estimator.max_epochs}\)"
+    text = rf"has an empty loss_curve_.* {given}.*too few samples carry the variance"
     with pytest.raises(ValueError, match=text):
         LossCurveDisplay.from_estimator(estimator)
 
@@ -413,7 +412,7 @@ def test_equal_codes_can_be_drawn(trained):
 
 @pytest.mark.parametrize("components", [(0, 3), (0, 0), (0,), (0, 1, 2), 1, (0, -1), (0.0, 1.0), "01"])
 def test_which_codes_is_checked(trained, components):
-    with pytest.raises(ValueError, match=r"components=.* must be two different whole numbers from 0 to 2"):
+    with pytest.raises(ValueError, match=r"components=.* must be two different integers from 0 to 2"):
         LatentDisplay.from_estimator(trained, DIGITS, components=components)
 
 
@@ -450,7 +449,7 @@ def test_bottlenecks_are_cross_validated(curved):
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     assert_allclose(np.diff(ends)[:, 0], 2 * np.std(expected, axis=1))
     assert texts(ax.get_legend().get_texts()) == ["PCA", "autoencoder"]
-    assert ax.get_ylabel() == "held-out share of variance explained"
+    assert ax.get_ylabel() == "held-out explained variance ratio"
     assert texts(ax.get_xticklabels()) == ["1", "2", "4"]
 
 
@@ -506,7 +505,7 @@ def test_bottlenecks_of_a_search(curved):
     chosen = np.argmax(search.cv_results_["mean_test_score"] * (search.cv_results_["param_n_components"] == 3))
     assert display.scores[1].std() == pytest.approx(search.cv_results_["std_test_score"][chosen])
     assert_allclose(display.pca_scores, [held_out_pca(curved, k, cv) for k in (1, 3)])
-    assert display.score_name == "held-out share of variance explained"
+    assert display.score_name == "held-out explained variance ratio"
 
     bare = BottleneckDisplay.from_cv_results(search.cv_results_)
     assert_array_equal(bare.scores, display.scores)
@@ -522,7 +521,7 @@ def test_bottlenecks_of_a_search_over_a_pipeline(frame):
     search = GridSearchCV(pipeline, {"autoencodertransformer__n_components": [1, 2]}, cv=2).fit(frame)
     display = BottleneckDisplay.from_cv_results(search, frame)
     assert_allclose(display.pca_scores, display.scores)
-    text = "does not tell what surrounds autoencodertransformer__n_components"
+    text = "does not contain the estimator with the parameter autoencodertransformer__n_components"
     with pytest.raises(ValueError, match=text):
         BottleneckDisplay.from_cv_results(search.cv_results_, frame)
 
@@ -626,7 +625,7 @@ def test_heat_maps_have_names_and_zero_in_the_middle(scaled, frame):
         assert_array_equal(image.get_array(), getattr(display, name))
         low, high = image.get_clim()
         assert low == -high == -np.abs(getattr(display, name)).max()
-    assert [bar.ax.get_ylabel() for bar in display.colorbars_] == ["step in code", "step in feature"]
+    assert [bar.ax.get_ylabel() for bar in display.colorbars_] == ["change of code", "change of feature"]
 
 
 def test_names_come_from_frames_steps_or_the_caller(frame):
@@ -642,7 +641,7 @@ def test_names_come_from_frames_steps_or_the_caller(frame):
     assert texts(display.axes_[0, 0].get_yticklabels()) == list("01234")
     display = LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy(), feature_names=list("abcde"))
     assert texts(display.axes_[0, 0].get_yticklabels()) == list("abcde")
-    with pytest.raises(ValueError, match="feature_names holds 2 names, but there are 5 features"):
+    with pytest.raises(ValueError, match="feature_names has 2 names, but there are 5 features"):
         LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy(), feature_names=["a", "b"])
 
 
@@ -673,7 +672,7 @@ def test_rows_far_from_the_training_rows_do_not_count_in_the_codes(curved):
     options = {"step": "unit", "n_samples": 61}
     with_wild, without = (LatentLoadingsDisplay.from_estimator(estimator, X, **options) for X in (wild, curved))
     assert_allclose(with_wild.encoder, without.encoder)
-    with pytest.raises(ValueError, match="None of the 1 rows is near the training rows"):
+    with pytest.raises(ValueError, match="None of the 1 samples is close to the training samples"):
         LatentLoadingsDisplay.from_estimator(estimator, wild[-1:], **options)
 
 
@@ -693,8 +692,8 @@ def test_parameters_of_loadings_are_checked(trained):
         LatentLoadingsDisplay.from_estimator(trained, DIGITS, average="median")
     with pytest.raises(ValueError, match="step='big' must be 'spread' or 'unit'"):
         LatentLoadingsDisplay.from_estimator(trained, DIGITS, step="big")
-    with pytest.raises(ValueError, match="step='spread' needs at least 2 rows, but X has 1"):
+    with pytest.raises(ValueError, match="step='spread' needs at least 2 samples, but X has 1"):
         LatentLoadingsDisplay.from_estimator(trained, DIGITS[:1])
     for components in ([], [3], [0.5], "0"):
-        with pytest.raises(ValueError, match="components=.* must hold whole numbers from 0 to 2"):
+        with pytest.raises(ValueError, match="components=.* must be integers from 0 to 2"):
             LatentLoadingsDisplay.from_estimator(trained, DIGITS, components=components)

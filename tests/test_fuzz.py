@@ -119,6 +119,8 @@ INVALID = {
     "alpha": [-1, np.nan, None],
     "whiten": ["no", None],
     "optimizer": ["newton", None, int],
+    "optimizer_params": [3, "fast", {"speed": 2}, {"lr": 0.1}],
+    "module_params": [3, "wide", {"width": 2}],
     "lr": [0, -1.0, np.nan, "slow"],
     "max_epochs": [-1, 1.5, None],
     "batch_size": [0, 1.5, "all"],

@@ -146,7 +146,7 @@ def test_an_empty_row_is_the_mean(curved):
 
 def test_an_empty_column_is_refused(curved):
     curved[:, [1, 3]] = np.nan
-    with pytest.raises(ValueError, match="Column 1 of X has no value at all, nor have 1 other columns"):
+    with pytest.raises(ValueError, match="Feature 1 of X has no observed values, one of 2 such features among"):
         AutoEncoderTransformer(2, allow_nan=True, **TINY).fit(curved)
 
 

@@ -10,9 +10,12 @@ import torch
 from helpers import TINY, TRAINED, curved_rows
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
 from torch import nn
 
-from skae import AutoEncoderTransformer
+from skae import AutoEncoderTransformer, Denoising, LatentLoadingsDisplay
 
 SHORT = {**TINY, "n_components": 2, "max_epochs": 3}
 
@@ -403,3 +406,196 @@ class TestRefusedBeforeTraining:
         codes_of(module, curved_rows())
         assert module.training
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class TestOptions:
+    def test_of_a_module_class(self):
+        X = curved_rows()
+        estimator = AutoEncoderTransformer(module=Net, module_params={"width": 3}, **SHORT).fit(X)
+        assert estimator.net_.module_.core.encoder.module.inside[0].out_features == 3
+        assert clone(estimator).module_params == {"width": 3}
+        copied = pickle.loads(pickle.dumps(estimator))
+        assert copied.module_params == {"width": 3}
+        np.testing.assert_array_equal(copied.transform(X), estimator.transform(X))
+        search = GridSearchCV(
+            estimator, {"module_params": [{"width": 3}, {"width": 4}, None]}, cv=2, error_score="raise"
+        )
+        assert search.fit(X).best_params_["module_params"] in ({"width": 3}, {"width": 4}, None)
+
+    @pytest.mark.parametrize(
+        ("module", "params", "message"),
+        [
+            (Net, {"widht": 3}, r"Net\(n_features, n_components, width=8\) cannot be called .* 'widht'"),
+            (
+                Net,
+                {"n_components": 3},
+                "{'n_components': 3}: multiple values for argument 'n_components'",
+            ),
+            (Net, {3: 3}, "keys of module_params must be strings"),
+            (Net(5, 2), {"width": 3}, "module is an instance of Net. Pass the class, or build the instance with these"),
+            (None, {"width": 3}, "but module is None. Pass the class"),
+        ],
+    )
+    def test_that_a_module_does_not_take(self, module, params, message):
+        with pytest.raises(ValueError, match=message):
+            AutoEncoderTransformer(module=module, module_params=params, **SHORT).fit(curved_rows())
+
+    @pytest.mark.parametrize(
+        ("optimizer", "params", "expected"),
+        [
+            ("sgd", {"momentum": 0.5}, {"momentum": 0.5, "nesterov": True}),
+            ("sgd", {"momentum": 0.0}, {"momentum": 0.0, "nesterov": False}),
+            ("adam", {"betas": (0.8, 0.9)}, {"betas": (0.8, 0.9), "fused": True, "weight_decay": 0.01}),
+            ("adamw", {"foreach": True, "weight_decay": 0.5}, {"foreach": True, "fused": None, "weight_decay": 0.5}),
+            ("lbfgs", {"history_size": 3}, {"history_size": 3, "line_search_fn": "strong_wolfe"}),
+            (torch.optim.RMSprop, {"alpha": 0.9, "momentum": 0.1}, {"alpha": 0.9, "momentum": 0.1}),
+        ],
+    )
+    @pytest.mark.parametrize("early_stopping", [True, False])
+    def test_of_the_optimizer(self, optimizer, params, expected, early_stopping):
+        seen = []
+
+        class Look(Callback):
+            def on_train_end(self, net, **kwargs):
+                seen.append(net.optimizer_.param_groups[0])
+
+        parameters = {"optimizer": optimizer, "optimizer_params": params, "early_stopping": early_stopping}
+        estimator = AutoEncoderTransformer(**SHORT, lr=0.01, alpha=0.01, callbacks=[Look()], **parameters)
+        estimator.fit(curved_rows())
+        assert {name: seen[0][name] for name in expected} == expected
+        assert estimator.optimizer_params is params
+
+    @pytest.mark.parametrize("max_epochs", [0, 2])
+    @pytest.mark.parametrize(
+        ("optimizer", "params", "message"),
+        [
+            (
+                "adam",
+                {"momentum": 0.9},
+                "has 'momentum', which Adam does not take. It takes betas, eps",
+            ),
+            (
+                "sgd",
+                {"momentum": -1},
+                "not take optimizer_params={'momentum': -1} with lr=0.1: Invalid mom",
+            ),
+            ("sgd", {"lr": 0.3}, "has 'lr', which is a parameter of its own: set lr=0.3"),
+            ("sgd", {"params": []}, "has 'params', which SGD does not take"),
+            ("lbfgs", {"line_search_fn": 3, "weight_decay": 1}, "has 'weight_decay', which LBFGS does not take"),
+            (torch.optim.RMSprop, {"alpha": "large"}, "RMSprop does not take optimizer_params={'alpha': 'large'} with"),
+        ],
+    )
+    def test_that_an_optimizer_does_not_take(self, optimizer, params, message, max_epochs):
+        parameters = {**SHORT, "max_epochs": max_epochs, "optimizer": optimizer, "optimizer_params": params}
+        with pytest.raises(ValueError, match=message):
+            AutoEncoderTransformer(**parameters).fit(curved_rows())
+        if optimizer != "lbfgs":
+            with pytest.raises(ValueError, match=message):
+                AutoEncoderTransformer(**parameters).partial_fit(curved_rows())
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("optimizer__momentum", 0.9, r"'optimizer__momentum' .* optimizer_params=\{'momentum': 0.9\}"),
+            ("module__width", 64, r"'module__width' .* module_params=\{'width': 64\}"),
+            ("loss__delta", 0.3, r"loss='squared_error' has no parameters. Pass .* loss=skae.Huber\(delta=0.5\)"),
+            ("regularizer__noise", 0.3, r"regularizer='denoising' has no parameters. .* regularizer=skae.Denoising"),
+            ("lr__decay", 0.3, "'lr__decay' for AutoEncoderTransformer: lr='auto' has no parameters. Set lr itself"),
+            ("speed", 3, "Invalid parameter 'speed' for estimator AutoEncoderTransformer"),
+        ],
+    )
+    def test_set_params_in_skorchs_manner(self, name, value, message):
+        estimator = AutoEncoderTransformer(regularizer="denoising")
+        with pytest.raises(ValueError, match=message):
+            estimator.set_params(**{name: value})
+        for wrong in (torch.optim.SGD, Net):
+            with pytest.raises(ValueError, match="Invalid parameter"):
+                AutoEncoderTransformer(optimizer=wrong, module=wrong).set_params(**{name: value})
+        if "__" in name:
+            with pytest.raises(ValueError, match=message):
+                make_pipeline(estimator).set_params(**{f"autoencodertransformer__{name}": value})
+
+    def test_set_params_of_an_object(self):
+        estimator = AutoEncoderTransformer().set_params(regularizer=Denoising(), regularizer__noise=0.3, lr=0.1)
+        assert (estimator.regularizer.noise, estimator.lr) == (0.3, 0.1)
+        assert estimator.set_params(regularizer__noise=0.2).regularizer.noise == 0.2
+        assert estimator.set_params() is estimator
+
+    def test_in_the_repr(self):
+        estimator = AutoEncoderTransformer(optimizer="sgd", optimizer_params={"momentum": 0.5}, module_params={"a": 1})
+        text = repr(estimator)
+        assert "optimizer_params={'momentum': 0.5}" in text
+        assert "module_params={'a': 1}" in text
+
+    def test_warm_start_needs_the_same_network(self):
+        estimator = AutoEncoderTransformer(module=Net, warm_start=True, **SHORT).fit(curved_rows())
+        estimator.fit(curved_rows())
+        with pytest.raises(ValueError, match="needs the network of the fit before, .* module Net now has"):
+            estimator.set_params(module_params={"width": 4}).fit(curved_rows())
+
+
+class TestWithoutGradients:
+    """The caller's no_grad and inference_mode are for the caller's own tensors."""
+
+    CONTEXTS = (torch.no_grad, torch.inference_mode)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {},
+            {"module": Noisy},
+            {"module": Lazy},
+            {"module": Distances},
+            {"optimizer": "lbfgs"},
+            {"regularizer": "contractive"},
+        ],
+    )
+    def test_fit(self, context, parameters):
+        X = curved_rows(100)
+        parameters = {**SHORT, "max_epochs": 2, "linear_skip": False, **parameters}
+        expected = AutoEncoderTransformer(**parameters).fit(X).transform(30 * X)
+        with context():
+            estimator = AutoEncoderTransformer(**parameters).fit(X)
+            np.testing.assert_array_equal(estimator.transform(30 * X), expected)
+            assert torch.is_inference_mode_enabled() == (context is torch.inference_mode)
+            assert not torch.is_grad_enabled()
+        np.testing.assert_array_equal(estimator.transform(30 * X), expected)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_from_inside_to_outside_and_back(self, context):
+        X = curved_rows(150)
+        chunks = np.split(X, 3)
+        reference = AutoEncoderTransformer(2, warm_start=True, random_state=0)
+        for chunk in chunks:
+            reference.partial_fit(chunk)
+        with context():
+            estimator = AutoEncoderTransformer(2, warm_start=True, random_state=0).partial_fit(chunks[0])
+            estimator = pickle.loads(pickle.dumps(estimator))
+        estimator = estimator.partial_fit(chunks[1])
+        with context():
+            estimator.partial_fit(torch.from_numpy(chunks[2]).clone().numpy())
+        np.testing.assert_array_equal(estimator.transform(X), reference.transform(X))
+        with context():
+            inside = estimator.fit(X).transform(X)
+        np.testing.assert_array_equal(reference.fit(X).transform(X), inside)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_instances_and_tensors_that_were_made_there(self, context):
+        with context():
+            module = Net(5, 2)
+            rows = torch.from_numpy(curved_rows(60)).clone()
+            codes = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows)
+        again = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows.clone())
+        np.testing.assert_array_equal(codes, again)
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_derivatives_for_pictures(self, context):
+        pytest.importorskip("matplotlib")
+        X = curved_rows(60)
+        estimator = AutoEncoderTransformer(2, **TINY).fit(X)
+        expected = LatentLoadingsDisplay.from_estimator(estimator, X)
+        with context():
+            found = LatentLoadingsDisplay.from_estimator(estimator, X)
+        np.testing.assert_array_equal(found.encoder, expected.encoder)
+        np.testing.assert_array_equal(found.decoder, expected.decoder)

@@ -213,3 +213,18 @@ def test_what_a_pipeline_or_a_search_does_not_take_is_refused():
         AutoEncoderOutlierDetector(pipeline).fit(X)
     with pytest.raises(ValueError, match="AutoEncoderOutlierDetector does not accept missing values"):
         AutoEncoderOutlierDetector(GridSearchCV(AutoEncoderTransformer(), {"n_components": [1, 2]})).fit(X)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_copies_do_not_lower_the_threshold(noise):
+    """Five copies of each sample: fresh ordinary samples stay ordinary."""
+    random = np.random.default_rng(0)
+    mix = random.normal(size=(3, 20))
+
+    def draw(n_samples):
+        return random.normal(size=(n_samples, 3)) @ mix + random.normal(size=(n_samples, 20))
+
+    X = np.repeat(draw(100), 5, axis=0)
+    X = X + noise * X.std(axis=0) * random.normal(size=X.shape)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(3, random_state=0), random_state=0).fit(X)
+    assert np.mean(detector.predict(draw(1000)) == -1) < 0.05

@@ -66,6 +66,10 @@ PARAMETERS = {
         "whiten": np.bool_(True),
     },
     "torch": {"optimizer": torch.optim.RMSprop, "device": torch.device("cpu"), "lr": 1e-3},
+    "options": {
+        "optimizer": "adamw",
+        "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True, "eps": np.float64(1e-7)},
+    },
     "a generator": {"random_state": np.random.RandomState(3)},
     "no end": {"loss": Huber(delta=float("inf"))},
     "images": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 3, 4)},

@@ -189,7 +189,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("weight", [1e-101, 1e101])
     def test_extreme_weights_are_refused(self, weight, rows):
-        message = re.escape(f"sample_weight[2] is {weight:.3g}; partial_fit takes 0 and weights from 1e-100 to 1e+100.")
+        message = re.escape(f"sample_weight[2]={weight:.3g} must be 0 or from 1e-100 to 1e+100 in partial_fit.")
         with pytest.raises(ValueError, match=message):
             AutoEncoderTransformer(**SHORT).partial_fit(rows[:3], sample_weight=[0.0, 1.0, weight])
 
@@ -206,7 +206,7 @@ class TestErrors:
             fitted.set_params(n_components=3).partial_fit(rows)
 
     def test_first_chunk_must_know_every_column(self, rows):
-        with pytest.raises(ValueError, match="Column 1 of X has no value at all"):
+        with pytest.raises(ValueError, match="Feature 1 of X has no observed values"):
             AutoEncoderTransformer(allow_nan=True).partial_fit(np.where(np.arange(5) == 1, np.nan, rows))
 
 

@@ -1,1 +1,1 @@
-"""Samples: containers, weights, duplicates, validation and batches."""
+"""Validation, containers, weighting, duplicate detection and batching of samples."""

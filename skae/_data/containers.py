@@ -1,4 +1,4 @@
-"""Wrap dense, sparse and memory-mapped data such that slices of samples come out as dense arrays."""
+"""Containers that return dense arrays when sparse or memory-mapped data are indexed."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -9,15 +9,17 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-# Above so many values X is never held whole: what lies in a file stays there, and samples are shuffled within windows of
-# blocks that lie together. Whatever holds the samples, the same ones follow each other.
+# Data with more than LARGE_SIZE values are not loaded into memory as a whole: they stay in their file. Samples are read
+# in blocks of up to BLOCK_VALUES values and shuffled within windows of WINDOW_BLOCKS blocks. The order does not depend
+# on the container, so that data in memory and in a file give the same results. No measurement of these values is
+# recorded.
 LARGE_SIZE = 2**26
 BLOCK_VALUES = 2**17
 WINDOW_BLOCKS = 64
 
 
 class Samples(Protocol):
-    """What the floors above ask of X; an array has it all."""
+    """Protocol of X in the rest of the package; a NumPy array satisfies it."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -31,12 +33,12 @@ class Samples(Protocol):
 
 
 class SparseSamples:
-    """A sparse matrix whose samples come out dense.
+    """Sparse matrix that returns dense arrays when it is indexed.
 
     Parameters
     ----------
     matrix : CSR matrix or array of shape (n_samples, n_features)
-        Left as it is.
+        The data. They are not copied.
     """
 
     def __init__(self, matrix: Any) -> None:
@@ -44,37 +46,46 @@ class SparseSamples:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of samples and features."""
+        """Number of samples and number of features."""
         return self.matrix.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return self.matrix.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray:
-        """Return the chosen samples, of a pair of choices some features of theirs, as a dense array."""
+        """Return the samples, or the samples and features if the key is a pair, as a dense array."""
         samples, features = key if isinstance(key, tuple) else (key, None)
-        chosen = self.matrix[samples]
-        return (chosen if features is None else chosen[:, features]).toarray()
+        selected = self.matrix[samples]
+        return (selected if features is None else selected[:, features]).toarray()
 
     def gather(self, samples: NDArray, out: NDArray) -> None:
-        """Write some samples into an array."""
+        """Copy samples into an array.
+
+        Parameters
+        ----------
+        samples : ndarray of int of shape (n,)
+            Indices of the samples.
+        out : ndarray of shape (n, n_features)
+            Where they are written.
+        """
         self.matrix[samples].toarray(out=out)
 
 
 class StoredSamples:
-    """Samples of something that reads slices from a file: a memory map, or an array of h5py or zarr.
+    """Samples that are read from a file when they are indexed.
 
-    The blocks read last are kept, as many as a shuffled pass needs at a time.
+    The file is a memory map or an array of h5py or zarr. The last `WINDOW_BLOCKS` blocks that were read are cached, as
+    many as a shuffled epoch needs at a time.
 
     Parameters
     ----------
     array : array-like of shape (n_samples, n_features)
-        Numbers; left as it is.
+        The data. They are not copied.
     """
 
     def __init__(self, array: Any) -> None:
@@ -84,42 +95,52 @@ class StoredSamples:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of samples and features."""
+        """Number of samples and number of features."""
         return self.array.shape
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray:
-        """Return the chosen samples, of a pair of choices some features of theirs."""
+        """Return the samples, or the samples and features if the key is a pair, as a dense array."""
         samples, features = key if isinstance(key, tuple) else (key, slice(None))
         if isinstance(samples, slice):
             return self._read(samples, features)
-        chosen = np.empty((len(samples), len(range(*features.indices(self.shape[1])))), dtype=self.dtype)
-        for places, _ in self._places(samples):
-            span = slice(samples[places].min(), samples[places].max() + 1)
-            chosen[places] = self._read(span, features)[samples[places] - span.start]
-        return chosen
+        selected = np.empty((len(samples), len(range(*features.indices(self.shape[1])))), dtype=self.dtype)
+        for positions, _ in self._by_block(samples):
+            span = slice(samples[positions].min(), samples[positions].max() + 1)
+            selected[positions] = self._read(span, features)[samples[positions] - span.start]
+        return selected
 
     def gather(self, samples: NDArray, out: NDArray) -> None:
-        """Write some samples into an array."""
-        for places, block in self._places(samples):
-            out[places] = self._block(block)[samples[places] - block * block_length(self.shape[1])]
+        """Copy samples into an array.
+
+        Parameters
+        ----------
+        samples : ndarray of int of shape (n,)
+            Indices of the samples.
+        out : ndarray of shape (n, n_features)
+            Where they are written.
+        """
+        for positions, block in self._by_block(samples):
+            out[positions] = self._block(block)[samples[positions] - block * block_length(self.shape[1])]
 
     def _read(self, samples: slice, features: slice = slice(None)) -> NDArray:
+        """Read contiguous samples from the file."""
         return np.asarray(self.array[samples, features], dtype=self.dtype)
 
-    def _places(self, samples: NDArray) -> Iterator[tuple[NDArray, int]]:
-        """For each block, where its samples stand among those asked for, and its number."""
+    def _by_block(self, samples: NDArray) -> Iterator[tuple[NDArray, int]]:
+        """Yield the positions in ``samples`` of the samples of each block, and the index of the block."""
         blocks = samples // block_length(self.shape[1])
         order = np.argsort(blocks, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
-            yield places, int(blocks[places[0]])
+        for positions in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
+            yield positions, int(blocks[positions[0]])
 
     def _block(self, block: int) -> NDArray:
+        """Return a block from the cache, or read it."""
         if block not in self._blocks:
             start = block * block_length(self.shape[1])
-            # A copy: a view of a memory map would be read again and again.
+            # A copy, because a view of a memory map would be read from the file at every access.
             self._blocks[block] = np.array(self._read(slice(start, start + block_length(self.shape[1]))))
             if len(self._blocks) > WINDOW_BLOCKS:
                 self._blocks.popitem(last=False)
@@ -128,32 +149,38 @@ class StoredSamples:
 
 
 def is_large(X: Samples) -> bool:
-    """Whether X has more values than are held at a time."""
+    """Return whether X has more than `LARGE_SIZE` values and is not loaded into memory as a whole."""
     return X.shape[0] * X.shape[1] > LARGE_SIZE
 
 
 def block_length(n_features: int) -> int:
-    """Samples that are read together."""
+    """Return the number of samples per block, which are read together."""
     return max(BLOCK_VALUES // n_features, 1)
 
 
 def lies_in_file(X: Any) -> bool:
-    """Whether X is read from a file when it is sliced: a memory map, or an array in chunks."""
+    """Return whether X is read from a file when it is indexed: a memory map, or an array of h5py or zarr."""
     return isinstance(X, np.memmap) or (hasattr(X, "chunks") and hasattr(X, "dtype") and hasattr(X, "shape"))
 
 
 def as_samples(X: Any) -> Any:
-    """Wrap what is sparse; an array stays as it is."""
+    """Wrap X in `SparseSamples` if it is sparse; return other data unchanged."""
     return SparseSamples(X) if scipy.sparse.issparse(X) else X
 
 
 def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
-    """Slices of X of so many values."""
+    """Generate slices of consecutive samples with up to ``n_values`` values, but at least one sample."""
     return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
 
 
 def extremes(X: Samples) -> NDArray:
-    """Smallest and largest value of each feature, of shape (2, n_features); NaN does not count."""
+    """Compute the minimum and maximum of each feature, ignoring NaN.
+
+    Returns
+    -------
+    ndarray of shape (2, n_features)
+        Minima and maxima.
+    """
     lowest, highest = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     for chunk in chunks_of(X, BLOCK_VALUES):
         samples = X[chunk]
@@ -162,9 +189,19 @@ def extremes(X: Samples) -> NDArray:
 
 
 def gather(X: Samples, samples: NDArray, out: NDArray) -> None:
-    """Write some samples of X into a C-contiguous array of its dtype."""
+    """Copy samples of X into an array.
+
+    Parameters
+    ----------
+    X : Samples of shape (n_samples, n_features)
+        The data.
+    samples : ndarray of int of shape (n,)
+        Indices of the samples.
+    out : ndarray of shape (n, n_features)
+        C-contiguous array of the dtype of X, where they are written.
+    """
     if isinstance(X, np.ndarray):
-        # The mode spares numpy a buffer; all samples exist.
+        # mode="clip" avoids a buffered copy of out. No index is out of bounds.
         np.take(X, samples, axis=0, out=out, mode="clip")
     else:
         X.gather(samples, out)  # type: ignore[attr-defined]

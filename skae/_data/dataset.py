@@ -1,4 +1,4 @@
-"""Iterate over samples in batches, and apply a network to whole arrays batch by batch."""
+"""Datasets and batches of samples, and the application of a network to whole arrays batch by batch."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,39 +14,53 @@ from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, gather, 
 from skae._data.sample import Sample
 from skae._utils import aligned_tensor, as_tensor, torch_dtype
 
-# Values that one pass outside training may hold at once, intermediate layers not counted.
+# Number of values per batch outside of training, which limits the memory. The values of intermediate layers are not
+# counted. No measurement of this value is recorded.
 EVALUATION_VALUES = 1_000_000
-# Up to this many values the samples of a set are standardized once instead of batch by batch.
+# Number of values up to which a dataset is standardized once and kept, instead of batch by batch. No measurement of
+# this value is recorded.
 RESIDENT_VALUES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Standardizer:
-    """How samples become inputs of a network: centered, of unit overall scale, in its dtype, on its device."""
+    """Conversion of samples to inputs of a network.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_features,)
+        Mean of each feature, which is subtracted. It is on the device of the network.
+    scale : Tensor
+        Common scale of all features, by which they are divided.
+    dtype : torch.dtype
+        Dtype of the network.
+    """
 
     mean: Tensor
     scale: Tensor
     dtype: torch.dtype
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Standardize samples in place, in their own precision, then convert them."""
+        """Standardize samples in place, in their own precision, and convert them to the dtype of the network."""
         return samples.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
 
 
 class SampleDataset(torch.utils.data.Dataset):
-    """Some samples of X, each its own target, gathered and standardized only when a batch asks for them.
+    """Dataset of samples that are their own targets.
+
+    Samples are gathered and standardized when a batch is requested.
 
     Parameters
     ----------
     X : Sample or Samples of shape (n_samples, n_features)
-        Left as it is if the network is on the processor; the samples of an array are standardized and moved once where it
-        is not. Few samples are copied.
+        The samples. A copy is standardized and kept if there are at most `RESIDENT_VALUES` values, or if X is an array
+        and the network is not on the CPU.
     y : None
-        Ignored; skorch hands one over where it builds a set of its own.
+        Ignored. It exists because skorch passes it.
     standardize : Standardizer, default=None
-        Makes them inputs of the network; None leaves them as they are.
+        Converts samples to inputs of the network. None does not change them.
     fill : callable, default=None
-        Fills in missing values of samples that have been standardized; None where none are missing.
+        Imputes the missing values of standardized samples. None if there are no missing values.
     """
 
     def __init__(
@@ -68,7 +82,7 @@ class SampleDataset(torch.utils.data.Dataset):
 
     @property
     def X(self) -> NDArray:
-        """The samples as one array, for skorch's scoring callbacks."""
+        """All samples as an array, for the scoring callbacks of skorch."""
         return self.take_filled(np.arange(len(self))).cpu().numpy()
 
     y = X
@@ -76,12 +90,12 @@ class SampleDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.sample)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         sample = self.take(np.atleast_1d(index))
         return (sample[0], sample[0]) if np.ndim(index) == 0 else (sample, sample)
 
     def take(self, positions: NDArray) -> Tensor:
-        """Gather the samples at these positions of the set."""
+        """Return the samples at the given positions of the dataset."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         sample = self.sample
@@ -90,28 +104,29 @@ class SampleDataset(torch.utils.data.Dataset):
         return samples if self._standardize is None else self._standardize(samples)
 
     def take_filled(self, positions: NDArray) -> Tensor:
-        """Gather samples, their missing values filled in."""
+        """Return the samples at the given positions, with missing values imputed."""
         samples = self.take(positions)
         return samples if self.fill is None else self.fill(samples)
 
 
 class SampleBatches:
-    """Iterate over a `SampleDataset` in pairs of a batch and its target, which is the batch itself.
+    """Iterable of the batches of a `SampleDataset`, as pairs of a batch and its target.
 
-    Of missing values the batch has what they are filled in with, and the target NaN. Of weighted samples a shuffled pass
-    has each as often as its weight says, in the long run where that is no whole number; other passes have each once.
+    The target is the batch itself. Missing values are imputed in the batch and NaN in the target. In a shuffled pass,
+    the expected number of times that a sample is drawn is proportional to its weight. Otherwise, each sample is drawn
+    once.
 
     Parameters
     ----------
     dataset : SampleDataset
         The samples.
     batch_size : int
-        Samples a batch. A last batch of a single sample joins the one before, because layers that
-        normalize over the batch cannot take it.
-    generator : torch.Generator or None
-        Shuffles anew at each pass; None keeps the order.
+        Number of samples per batch. A last batch of a single sample is merged with the batch before it, because batch
+        normalization needs more than one sample.
+    generator : torch.Generator or None, default=None
+        Generator that shuffles the samples at each pass. None does not shuffle.
     augment : callable, default=None
-        Makes other samples of those of a batch.
+        Function that is applied to each batch and returns the augmented batch, which is its own target.
     """
 
     def __init__(
@@ -130,18 +145,20 @@ class SampleBatches:
         return len(self._starts())
 
     def _starts(self) -> list[int]:
+        """Return the position of the first sample of each batch."""
         starts = list(range(0, len(self.dataset), self.batch_size))
         if len(starts) > 1 and len(self.dataset) - starts[-1] == 1:
             starts.pop()
         return starts
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
-        """Positions in the order of a shuffled pass."""
+        """Draw the positions of a shuffled pass, with weighted samples drawn in proportion to their weights."""
         n_samples, weights = len(self.dataset), self.dataset.sample.weights
         order = self._shuffled(generator)
         if weights is None:
             return order
-        # Systematic sampling; a line search must meet the same samples again.
+        # Systematic sampling. With a single batch the offset is fixed, because a line search must evaluate the same
+        # samples again.
         full = self.batch_size >= n_samples
         offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
         ends = np.cumsum(weights[order])
@@ -149,11 +166,11 @@ class SampleBatches:
         return order[np.searchsorted(ends, ticks, side="right").clip(max=n_samples - 1)]
 
     def _shuffled(self, generator: torch.Generator) -> NDArray:
-        """All positions, in any order; of many values in windows of blocks, so that few are read at a time."""
+        """Draw a random order of all positions; large data are shuffled within windows of blocks."""
         sample = self.dataset.sample
         if not is_large(sample.X):
             return torch.randperm(len(sample), generator=generator).numpy()
-        # Samples of large data stay in their order until here.
+        # The indices of a sample of large data are sorted.
         n_blocks = math.ceil(len(sample.X) / block_length(sample.shape[1]))
         firsts = sample.first_at(np.arange(n_blocks + 1) * block_length(sample.shape[1]))
         order, n_filled = np.empty(len(sample), dtype=np.int64), 0
@@ -177,20 +194,22 @@ class SampleBatches:
 
 
 class PerSampleBuffer:
-    """One number for each sample of a set, written a batch at a time into memory set aside before.
+    """Preallocated array with one value per sample, filled batch by batch.
 
-    Small tensors kept one by one would lie scattered where the large ones of each batch have been, and hold on to that
-    memory.
+    A list of small tensors would fragment the memory between the large tensors of each batch and keep it from being
+    reused.
 
     Parameters
     ----------
     n_samples : int
-        Samples of the set.
+        Number of samples.
 
     Attributes
     ----------
+    array : ndarray of shape (n_samples,)
+        The values.
     n_written : int
-        Samples whose number has been written.
+        Number of values written so far.
     """
 
     def __init__(self, n_samples: int) -> None:
@@ -198,7 +217,7 @@ class PerSampleBuffer:
         self.n_written = 0
 
     def append(self, values: Tensor) -> None:
-        """Write the numbers of the next samples."""
+        """Write the values of the next samples."""
         stop = self.n_written + len(values)
         self.array[self.n_written : stop] = values.cpu().numpy()
         self.n_written = stop
@@ -206,34 +225,36 @@ class PerSampleBuffer:
 
 @torch.inference_mode()
 def apply_in_batches(
-    function: Callable[[Tensor], Tensor], X: Any, n_features: int, asarray_like: Tensor, dtype: DTypeLike
+    function: Callable[[Tensor], Tensor], X: Any, n_features: int, like: Tensor, dtype: DTypeLike
 ) -> Any:
-    """Send all samples of X through a network, a bounded number at a time.
+    """Apply a function to all samples of X, a limited number at a time.
 
     Parameters
     ----------
     function : callable
-        Maps a tensor of shape (n, X.shape[1]) to one of shape (n, n_features). It may be handed a view of X, so it
-        changes nothing in place and multiplies no matrix before it has computed samples of its own.
-    X : Samples or Tensor of shape (n_samples, n_features)
+        Maps a tensor of shape (n, X.shape[1]) to a tensor of shape (n, n_features). The input may be a view of X, so
+        the function must not modify it. Nor may the input be an operand of a matrix product: the alignment of its
+        memory is not fixed, and the last bits of the product depend on it.
+    X : Sample, Samples or Tensor of shape (n_samples, X.shape[1])
         The samples, float32 or float64.
     n_features : int
-        Width of the result.
+        Number of features of the result.
     like : Tensor
-        Has the dtype and lies on the device that the network computes in.
-    dtype : dtype of numpy
-        Of the result.
+        Tensor whose dtype and device the input of the function gets.
+    dtype : dtype-like
+        NumPy dtype of the result.
 
     Returns
     -------
     ndarray or Tensor of shape (n_samples, n_features)
-        What the function made of the samples, in their order; of a tensor on its device.
+        The results in the order of the samples. If X is a tensor, a tensor on the device of X.
     """
-    here = isinstance(X, Tensor)
-    result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=X.device if here else "cpu")
-    samples = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
-    for start in range(0, len(X), samples):
-        chunk = slice(start, start + samples)
-        some = X[chunk].detach() if here else as_tensor(X[chunk])
-        result[chunk] = function(some.to(asarray_like.device, asarray_like.dtype))
-    return result if here else result.numpy()
+    is_tensor = isinstance(X, Tensor)
+    device = X.device if is_tensor else "cpu"
+    result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=device)
+    chunk_size = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
+    for start in range(0, len(X), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        samples = X[chunk].detach() if is_tensor else as_tensor(X[chunk])
+        result[chunk] = function(samples.to(like.device, like.dtype))
+    return result if is_tensor else result.numpy()

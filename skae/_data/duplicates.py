@@ -1,4 +1,4 @@
-"""Find identical samples and near copies, which belong on one side of a validation split."""
+"""Detection of identical samples and near copies, which must be on the same side of a validation split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,39 +9,43 @@ from scipy.spatial import KDTree
 from skae._data.containers import chunks_of, is_large
 from skae._data.sample import Sample
 
-# Samples nearer to each other than this part of the median distance to the nearest distinct sample are near copies.
-# With a tenth, copies with noise of 1 % of each feature's standard deviation are found on nine of eleven sets of
-# data, with a twentieth on seven; ordinary samples that are grouped by mistake are below 1 % with either.
+# Samples are near copies if their distance is below this fraction of the median distance to the nearest distinct
+# sample. With 0.1, copies with noise of 1 % of each feature's standard deviation are found in nine of eleven datasets,
+# with 0.05 in seven. Fewer than 1 % of the other samples are grouped by mistake with either.
 NEAR_COPY_RATIO = 0.1
-# Samples at which the distance to the nearest distinct sample is measured, and neighbors that may be copies of one.
+# Number of samples for which the distance to the nearest distinct sample is computed, and largest number of copies of
+# one sample that this distance takes into account. No measurement of these values is recorded.
 N_QUERIES = 200
 N_COPIES = 32
-# Principal components of these samples in which candidates are looked for: 12 took the least time on 60,000 images.
+# Number of principal components of these samples in which candidates are searched: 12 took the least time for 60,000
+# images.
 N_DIMENSIONS = 12
-# Candidates per sample above which near copies cannot be told from ordinary neighbors.
+# Mean number of candidates per sample above which near copies cannot be distinguished from other neighbors. No
+# measurement of this value is recorded.
 MAX_CANDIDATES = 100
+# Number of values that are processed at a time, which limits the memory. No measurement of this value is recorded.
 CHUNK_VALUES = 2_000_000
-# Groups to which the samples of large data are assigned by their contents.
+# Number of groups to which the samples of large data are assigned by their values.
 N_BUCKETS = 2**16
 
 
 def duplicate_groups(sample: Sample) -> NDArray | None:
-    """Label samples such that identical samples and near copies fraction a label.
+    """Label samples such that identical samples and near copies have the same label.
 
     Near copies are samples whose distance is below a tenth of the median distance between a sample and its nearest
-    distinct neighbor. Large data are not compared with each other: there, samples are assigned to one of 65,536 groups
-    by their contents, which puts identical samples together.
+    distinct neighbor. The samples of large data are not compared with each other: they are assigned to one of 65,536
+    groups by a hash of their values, so that identical samples are in the same group.
 
     Parameters
     ----------
     sample : Sample of shape (n_samples, n_features)
-        Without missing values, or with these filled in.
+        Samples without missing values, or with imputed values in their place.
 
     Returns
     -------
     ndarray of int of shape (n_samples,) or None
-        Labels from zero, in the order of the first sample of each group; of large data in no order. None if no two
-        samples are copies of each other, or all are.
+        Labels from 0, in the order of the first sample of each group; not in this order for large data. None if there
+        are no copies, or if all samples are copies of each other.
     """
     hashes = content_hashes(sample)
     if is_large(sample.X):
@@ -49,7 +53,7 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     _, first, labels = np.unique(hashes, return_index=True, return_inverse=True)
     distinct = sample.take(np.sort(first))
     labels = np.argsort(np.argsort(first))[labels]  # in the order of the distinct samples
-    with np.errstate(over="ignore", invalid="ignore"):  # values whose squares overflow are refused elsewhere
+    with np.errstate(over="ignore", invalid="ignore"):  # an error for values whose squares overflow is raised elsewhere
         pairs = _near_copies(distinct)
     if len(pairs) > 0:
         edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(distinct), len(distinct)))
@@ -58,17 +62,20 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
 
 
 def labels_by_first(groups: NDArray) -> NDArray:
-    """Number groups from zero in the order in which they first appear."""
+    """Convert group labels to integers from 0, in the order in which the groups first appear."""
     _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[labels]
 
 
 def content_hashes(sample: Sample) -> NDArray:
-    """Hash the values of each sample to 64 bits, in integer arithmetic, which is exact wherever a sample lies."""
+    """Compute a 64-bit hash of the values of each sample.
+
+    Integer arithmetic is exact, so the hash does not depend on the position or the container of a sample.
+    """
     factors = np.random.RandomState(0).randint(2**62, size=(2, sample.shape[1]), dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(sample), dtype=np.uint64)
     for chunk in chunks_of(sample, CHUNK_VALUES):
-        # Zero has two signs, and NaN many bit patterns.
+        # Equal values need equal bits: zero has two signs, and NaN has many bit patterns.
         values = np.asarray(sample[chunk], dtype=np.float64) + 0.0
         bits = np.where(np.isnan(values), np.nan, values).view(np.uint64)
         mixed = (bits ^ (bits >> np.uint64(32))) * factors[0]
@@ -77,14 +84,14 @@ def content_hashes(sample: Sample) -> NDArray:
 
 
 def content_draws(sample: Sample, seed: int) -> NDArray:
-    """Draw a number between 0 and 1 for each sample, the same one for identical samples wherever they are."""
+    """Draw a number between 0 and 1 for each sample, which depends only on its values and the seed."""
     factor = np.random.RandomState(seed).randint(2**62, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = content_hashes(sample) * factor
     return ((mixed ^ (mixed >> np.uint64(32))) * factor >> np.uint64(11)) / 2.0**53
 
 
 def _near_copies(sample: Sample) -> NDArray:
-    """Pairs of near copies among distinct samples, as positions of shape (n_pairs, 2)."""
+    """Return the positions of pairs of near copies among distinct samples, of shape (n_pairs, 2)."""
     n_samples, n_features = sample.shape
     none = np.empty((0, 2), dtype=int)
     if n_samples < 3:
@@ -93,30 +100,30 @@ def _near_copies(sample: Sample) -> NDArray:
     if not (np.isfinite(radius) and radius > 0):
         return none
     queries = np.asarray(sample.spread_out(N_QUERIES), dtype=np.float64)
-    # No distance is larger in an orthogonal projection than it is.
+    # An orthogonal projection does not increase distances, so it loses no pairs.
     components = np.linalg.svd(queries - queries.mean(axis=0), full_matrices=False)[2][:N_DIMENSIONS]
     projected = np.empty((n_samples, len(components)))
     for chunk in chunks_of(sample, CHUNK_VALUES):
         projected[chunk] = np.asarray(sample[chunk], dtype=np.float64) @ components.T
     tree = KDTree(projected)
-    places = np.linspace(0, n_samples - 1, min(n_samples, N_QUERIES), dtype=int)
-    if tree.query_ball_point(projected[places], radius, return_length=True).mean() > MAX_CANDIDATES:
+    positions = np.linspace(0, n_samples - 1, min(n_samples, N_QUERIES), dtype=int)
+    if tree.query_ball_point(projected[positions], radius, return_length=True).mean() > MAX_CANDIDATES:
         return none
     pairs = tree.query_pairs(radius, output_type="ndarray")
     near = np.empty(len(pairs), dtype=bool)
     step = max(CHUNK_VALUES // n_features, 1)
     for start in range(0, len(pairs), step):
-        some = pairs[start : start + step]
-        differences = np.asarray(sample[some[:, 0]], dtype=np.float64) - sample[some[:, 1]]
+        chunk_pairs = pairs[start : start + step]
+        differences = np.asarray(sample[chunk_pairs[:, 0]], dtype=np.float64) - sample[chunk_pairs[:, 1]]
         near[start : start + step] = np.linalg.norm(differences, axis=1) < radius
     return pairs[near]
 
 
 def _distinct_distance(sample: Sample) -> float:
-    """Median distance from a sample to the nearest one that is no near copy of it, at some samples.
+    """Estimate the median distance from a sample to the nearest sample that is not a near copy of it.
 
-    Where the sorted distances from a sample to its neighbors jump by the reciprocal of `NEAR_COPY_RATIO`, the neighbors
-    before the jump are copies.
+    If the sorted distances from a sample to its neighbors increase by a factor of at least ``1 / NEAR_COPY_RATIO`` from
+    one neighbor to the next, the neighbors before the largest such increase are near copies.
     """
     queries = np.asarray(sample.spread_out(N_QUERIES), dtype=np.float64)
     squares = np.square(queries).sum(axis=1)[:, None]
@@ -126,7 +133,7 @@ def _distinct_distance(sample: Sample) -> float:
         values = np.asarray(sample[chunk], dtype=np.float64)
         distances = np.square(values).sum(axis=1) - 2 * (queries @ values.T) + squares
         nearest = np.sort(np.hstack([nearest, distances]), axis=1)[:, : n_neighbors + 1]
-    # The nearest is the sample itself, at a distance of rounding errors.
+    # The nearest neighbor is the sample itself, at a distance that consists of rounding errors.
     rounding = 64 * np.finfo(np.float64).eps * squares
     distances = np.sqrt(np.maximum(nearest[:, 1:], rounding))
     ratios = distances[:, 1:] / np.maximum(distances[:, :-1], np.finfo(np.float64).tiny)

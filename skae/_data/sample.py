@@ -1,4 +1,4 @@
-"""Select and weight samples of X."""
+"""Selection and weighting of samples of X."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,28 +8,33 @@ from numpy.typing import DTypeLike, NDArray
 
 from skae._data.containers import Samples
 
-# Whole numbers are taken for repetitions up to so many a sample on average; above, repeating would cost too much.
+# Integer weights are treated as numbers of repetitions up to this mean. Above, repeating samples would take too long.
+# No measurement of this value is recorded.
 MOST_REPETITIONS = 10
-# Weights whose squares, times as many samples as anyone has, are floating-point numbers.
+# Range of the weights of partial_fit, in which sums of squared weights neither overflow nor underflow. Chosen by
+# reasoning.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
-# Of the largest weight; below, a sample changes no bit of any mean.
+# Weights below this fraction of the largest weight are treated as zero, because they do not change any bit of a mean.
+# Chosen by reasoning.
 NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some samples of X.
+    """Selection of samples of X, with weights and groups.
 
     Attributes
     ----------
     X : Samples of shape (n_samples, n_features)
-        Where the samples lie; left as it is.
-    indices : ndarray of int or None
-        Numbers of the samples, in an order of their own and with repetitions; None is every sample once.
+        All samples. They are not copied.
+    indices : ndarray of int of shape (len(self),) or None
+        Indices of the selected samples in X, in any order and possibly with repetitions. None selects every sample
+        once.
     weights : ndarray of shape (len(self),) or None
-        How much each of them counts beside the others; None is equally.
+        Weights of the selected samples. None gives all the same weight.
     groups : ndarray of int of shape (len(self),) or None
-        Labels of samples that say the same and stay on one side of a validation split; None is one for each sample.
+        Labels of groups. Samples of a group stay on the same side of a validation split. None makes each sample a
+        group.
     """
 
     X: Samples
@@ -41,70 +46,75 @@ class Sample:
         return len(self.X) if self.indices is None else len(self.indices)
 
     def __getitem__(self, positions: slice | NDArray) -> NDArray:
-        """Return the samples at some positions."""
+        """Return the samples at the given positions of the selection as an array."""
         return self.X[positions if self.indices is None else self.indices[positions]]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of samples and features."""
+        """Number of samples and number of features."""
         return len(self), self.X.shape[1]
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return self.X.dtype
 
     @property
     def numbers(self) -> NDArray:
-        """Numbers of the samples in X."""
+        """Indices of the selected samples in X."""
         return np.arange(len(self.X)) if self.indices is None else self.indices
 
     @property
     def total(self) -> float:
-        """Number of samples, as far as they count."""
+        """Sum of the weights, which is the number of samples without weights."""
         return len(self) if self.weights is None else float(self.weights.sum())
 
     def first_at(self, numbers: NDArray) -> NDArray:
-        """First position of a sample of these numbers or above, where positions ascend with the numbers."""
+        """Return the first positions of samples whose indices in X are at least ``numbers``, for sorted indices."""
         return np.minimum(numbers, len(self)) if self.indices is None else np.searchsorted(self.indices, numbers)
 
     def take(self, positions: NDArray) -> "Sample":
-        """The sample of the samples at some positions."""
+        """Select the samples at the given positions of the selection."""
         indices = positions if self.indices is None else self.indices[positions]
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
         return Sample(self.X, indices, weights, groups)
 
     def of(self, X: Samples) -> "Sample":
-        """The same sample of other values."""
+        """Apply the selection, weights and groups to other data of the same length."""
         return replace(self, X=X)
 
     def spread_out(self, n_samples: int) -> NDArray:
-        """Up to so many of the samples, evenly spread over the order."""
+        """Return up to ``n_samples`` of the samples, at evenly spaced positions, as an array."""
         return self[np.linspace(0, len(self) - 1, min(len(self), n_samples), dtype=int)]
 
     def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
-        """Sum of what was computed of the samples at some positions."""
+        """Return the weighted sum of values computed for the samples at the given positions."""
         if self.weights is None:
             return values.sum(axis=0, dtype=np.float64)
         return self.weights[positions] @ values
 
     def mean(self, values: NDArray) -> NDArray:
-        """Mean of what was computed of all samples."""
+        """Return the weighted mean of values computed for all samples."""
         return np.average(values, axis=0, weights=self.weights)
 
 
 def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
-    """Let each sample count as its weight says.
+    """Select the samples with non-zero weights.
 
-    Samples of weight zero, or next to nothing beside the largest, are left out. Whole numbers are numbers of repetitions,
-    up to ten a sample on average; other weights are relative to their mean.
+    Samples whose weight is zero or negligible compared to the largest weight are left out. Integer weights are numbers
+    of repetitions if the mean over the remaining samples is at most ten. Other weights are divided by their mean.
 
     Parameters
     ----------
     X : Samples of shape (n_samples, n_features)
         All samples.
     weights : ndarray of shape (n_samples,) or None
-        None below zero, some above; None is one each.
+        Non-negative weights, at least one of which is positive. None gives each sample the weight one.
+
+    Returns
+    -------
+    Sample
+        The selected samples, repeated or with their weights.
     """
     if weights is None:
         return Sample(X)
@@ -120,12 +130,26 @@ def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
 
 
 def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
-    """Let each sample of a chunk count as its weight says, whatever the mean; samples of weight zero are left out.
+    """Select the samples of a chunk with non-zero weights, which are kept unscaled.
+
+    Weights are not divided by their mean, because they are relative to those of other chunks.
+
+    Parameters
+    ----------
+    X : Samples of shape (n_samples, n_features)
+        All samples of the chunk.
+    weights : ndarray of shape (n_samples,) or None
+        Non-negative weights. None gives each sample the weight one.
+
+    Returns
+    -------
+    Sample
+        The selected samples with their weights.
 
     Raises
     ------
     ValueError
-        If a weight is so large or so small that no mean could be kept beside the samples of other chunks.
+        If a weight is outside the range in which weighted sums over all chunks can be computed.
     """
     if weights is None:
         return Sample(X)
@@ -133,46 +157,57 @@ def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
     extreme = used[(weights[used] < SMALLEST_WEIGHT) | (weights[used] > LARGEST_WEIGHT)]
     if len(extreme) > 0:
         raise ValueError(
-            f"sample_weight[{extreme[0]}] is {weights[extreme[0]]:.3g}; partial_fit takes 0 and weights from "
-            f"{SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}. Divide all weights by the same number, or use 0."
+            f"sample_weight[{extreme[0]}]={weights[extreme[0]]:.3g} must be 0 or from {SMALLEST_WEIGHT:g} to "
+            f"{LARGEST_WEIGHT:g} in partial_fit. Divide all weights by the same number, or use 0."
         )
     return Sample(X, used, weights[used])
 
 
 def groups_over(samples: Sequence[Sample]) -> NDArray | None:
-    """Group labels of the samples of several sets, one set after the other; None if each is a group of its own."""
+    """Concatenate the group labels of several selections, without labels in common; return None if none has groups."""
     if all(sample.groups is None for sample in samples):
         return None
     labels, n_labels = [], 0
     for sample in samples:
-        of_set = np.arange(len(sample)) if sample.groups is None else np.unique(sample.groups, return_inverse=True)[1]
-        labels.append(of_set + n_labels)
+        set_labels = (
+            np.arange(len(sample)) if sample.groups is None else np.unique(sample.groups, return_inverse=True)[1]
+        )
+        labels.append(set_labels + n_labels)
         n_labels = int(labels[-1].max(initial=n_labels)) + 1
     return np.concatenate(labels)
 
 
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
-    """Mean of what was computed of the samples of several samples."""
+    """Return the weighted mean of values computed for the samples of several selections."""
     return float(np.average(np.concatenate(values), weights=weights_over(samples)))
 
 
 def weights_over(samples: Sequence[Sample]) -> NDArray | None:
-    """Weights of the samples of several samples, one after the other."""
+    """Concatenate the weights of several selections; return None if none has weights."""
     weights = [sample.weights for sample in samples if sample.weights is not None]
     return np.concatenate(weights) if weights else None
 
 
 class Reservoir:
-    """A uniform sample of the samples offered so far, without replacement.
+    """Uniform random sample, without replacement, of all samples offered so far.
 
     Parameters
     ----------
     n_samples : int
-        Most that are kept.
+        Maximum number of samples that are kept.
     n_features : int
         Number of features.
-    dtype : dtype
-        Of the values.
+    dtype : dtype-like
+        Dtype of the samples.
+
+    Attributes
+    ----------
+    n_offered : int
+        Number of samples offered so far.
+    samples : ndarray of shape (n_kept, n_features)
+        The samples that are kept.
+    weights : ndarray of shape (n_kept,)
+        Their weights.
 
     References
     ----------
@@ -190,18 +225,28 @@ class Reservoir:
         return len(self.samples)
 
     def offer(self, samples: NDArray, weights: NDArray, random: np.random.RandomState) -> None:
-        """Let samples take the places of others by chance."""
+        """Add samples while there is space, then let them replace others at random.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n, n_features)
+            New samples.
+        weights : ndarray of shape (n,)
+            Their weights, which do not change the probability that they are kept.
+        random : RandomState
+            Random number generator.
+        """
         free = self.n_samples - len(self)
         self.samples = np.concatenate([self.samples, samples[:free]])
         self.weights = np.concatenate([self.weights, weights[:free]])
-        rest, its_weights = samples[free:], weights[free:]
+        rest, rest_weights = samples[free:], weights[free:]
         numbers = self.n_offered + min(free, len(samples)) + np.arange(len(rest))
-        places = (random.uniform(size=len(rest)) * (numbers + 1)).astype(int)
-        stays = places < self.n_samples
-        self.samples[places[stays]], self.weights[places[stays]] = rest[stays], its_weights[stays]
+        positions = (random.uniform(size=len(rest)) * (numbers + 1)).astype(int)
+        kept = positions < self.n_samples
+        self.samples[positions[kept]], self.weights[positions[kept]] = rest[kept], rest_weights[kept]
         self.n_offered += len(samples)
 
     @property
     def sample(self) -> Sample:
-        """All that are kept."""
+        """The samples that are kept, with their weights."""
         return Sample(self.samples, weights=None if np.all(self.weights == 1.0) else self.weights)

@@ -1,4 +1,6 @@
-"""Validate X, sample weights, groups and missing values."""
+"""Validation of X, sample weights, groups and missing values."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,39 +20,69 @@ from skae._data.containers import (
 )
 from skae._data.sample import Sample
 
-# Values of a file that are checked at a time.
+# Number of values that are checked at a time, which limits the memory. No measurement of this value is recorded.
 CHECKED_VALUES = 1_000_000
 
 
 def values_missing(sample: Sample) -> bool:
-    """Whether any value is NaN."""
+    """Return whether any value is NaN."""
     if isinstance(sample.X, SparseSamples):
         return bool(np.isnan(sample.X.matrix.data).any())
     return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHECKED_VALUES))
 
 
 def check_features(sample: Sample) -> None:
-    """Refuse features without any value."""
-    there = np.zeros(sample.shape[1], dtype=bool)
+    """Check that each feature has at least one value that is not missing.
+
+    Raises
+    ------
+    ValueError
+        If all values of a feature are missing.
+    """
+    observed = np.zeros(sample.shape[1], dtype=bool)
     for chunk in chunks_of(sample, CHECKED_VALUES):
-        there |= (~np.isnan(sample[chunk])).any(axis=0)
-    empty = np.flatnonzero(~there)
+        observed |= (~np.isnan(sample[chunk])).any(axis=0)
+    empty = np.flatnonzero(~observed)
     if len(empty) > 0:
         raise ValueError(
-            f"Feature {empty[0]} of X has no value at all, nor have {len(empty) - 1} other features: there is nothing to "
-            "learn about it. Drop what is empty, for example with SimpleImputer."
+            f"Feature {empty[0]} of X has no observed values, one of {len(empty)} such features among {len(observed)}. "
+            "Each feature needs at least one value. Drop these features, for example with SimpleImputer."
         )
 
 
 def n_present(X: Samples) -> NDArray:
-    """Number of values that each sample has, at least one."""
+    """Count the values of each sample that are not missing; the count is 1 if there are none, to divide by it.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        The counts as floating-point numbers.
+    """
     return np.concatenate(
         [np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1.0) for chunk in chunks_of(X, CHECKED_VALUES)]
     )
 
 
-def check_groups(X, groups):
-    """Number the groups of the samples of X from zero."""
+def check_groups(X: Any, groups: Any) -> NDArray:
+    """Validate the groups of the samples and convert them to integers from 0.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        The samples.
+    groups : array-like of shape (n_samples,)
+        Group labels.
+
+    Returns
+    -------
+    ndarray of int of shape (n_samples,)
+        Labels from 0, in the order of the sorted group labels.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each sample, or there are fewer than two groups.
+    """
     groups = column_or_1d(to_numpy(groups), warn=True)
     if len(groups) != X.shape[0]:
         raise ValueError(
@@ -65,15 +97,37 @@ def check_groups(X, groups):
     return labels
 
 
-def validated_samples(estimator, X, method):
-    """Samples for a method of a fitted estimator, dense or sparse, in floating point."""
+def validated_samples(estimator: Any, X: Any, method: str) -> Any:
+    """Validate X for a method of a fitted estimator, and return it as floating-point samples, dense or sparse."""
     samples = validate_samples(estimator, X, reset=False)
     check_kind(X, estimator, "mean_", method)
     return samples
 
 
-def validate_samples(estimator, X, **options):
-    """Samples in floating point, dense or sparse; of a large file as they lie, checked a few at a time."""
+def validate_samples(estimator: Any, X: Any, **options: Any) -> Any:
+    """Validate X and return it as floating-point samples, dense or sparse.
+
+    Large data in a file are checked a limited number of samples at a time, and stay in the file.
+
+    Parameters
+    ----------
+    estimator : AutoEncoderTransformer
+        Its parameter ``allow_nan`` says whether X may contain NaN.
+    X : {array-like, sparse matrix, tensor or array in a file} of shape (n_samples, n_features)
+        The samples.
+    **options : dict
+        Passed to `sklearn.utils.validation.validate_data`.
+
+    Returns
+    -------
+    array, tensor, SparseSamples or StoredSamples
+        The samples.
+
+    Raises
+    ------
+    ValueError
+        If X is not valid input of the estimator.
+    """
     X = X.detach() if isinstance(X, torch.Tensor) else X
     checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
     if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
@@ -88,23 +142,29 @@ def validate_samples(estimator, X, **options):
     return samples
 
 
-def check_sample_weight(X, sample_weight):
-    """Weights of samples as floating-point numbers; None where there are none."""
+def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:
+    """Validate sample weights and return them as float64; return None if there are none.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite, non-negative weight for each sample, or all weights are zero.
+    """
     if sample_weight is None:
         return None
-    # Of X only the number of samples is asked for: it may be of another kind.
+    # Only the number of samples of X is needed, and X may be of another array library.
     weights = _check_sample_weight(
         to_numpy(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
     )
-    if not weights.any():  # scikit-learn refuses that itself from 1.9 on
+    if not weights.any():  # scikit-learn raises this error from version 1.9 on
         raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
     return weights
 
 
-def _check_fills(estimator, samples):
-    """Refuse missing values where `fit` has not learned what to expect of them."""
-    learnt = estimator.net_.module_.filling is not None
-    if estimator.allow_nan and not learnt and values_missing(Sample(to_numpy(samples))):
+def _check_fills(estimator: Any, samples: Any) -> None:
+    """Refuse missing values of an estimator that was fitted without any."""
+    imputes = estimator.net_.module_.filling is not None
+    if estimator.allow_nan and not imputes and values_missing(Sample(to_numpy(samples))):
         raise ValueError(
             f"Input X contains NaN, but this {type(estimator).__name__} was fitted with allow_nan=False, before "
             "allow_nan=True was set: it does not know what to fill in. Call fit again with allow_nan=True."

@@ -1,4 +1,4 @@
-"""Pictures of fitted autoencoders, each one class by scikit-learn's conventions for a Display."""
+"""Plots of fitted autoencoders, as Display classes that follow the conventions of scikit-learn."""
 
 from skae._display.bottleneck import BottleneckDisplay
 from skae._display.latent import LatentDisplay

@@ -1,20 +1,29 @@
-"""Where pictures are drawn: matplotlib if it is there, axes in rows and columns, colours, and rows as images."""
+"""Helpers for plots: the import of matplotlib, grids of axes, colors, and samples as images."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-COLOURS = {"original": "#000000", "autoencoder": "#D55E00", "PCA": "#0072B2", "kept": "#009E73"}
-# Ten colours for categories by M. A. Petroff, chosen to be told apart by everybody; beyond ten the marker changes.
-CATEGORY_COLOURS = (
+# Colors of the palette of M. Okabe and K. Ito, which is suitable for color-blind readers.
+COLORS = {"original": "#000000", "autoencoder": "#D55E00", "PCA": "#0072B2", "best": "#009E73"}
+# Ten colors for categories by M. A. Petroff, which are suitable for color-blind readers. Further categories differ by
+# their marker.
+CATEGORY_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 CATEGORY_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")
 
 
-def pyplot(caller):
-    """Import matplotlib's pyplot, or say how to get it.
+def pyplot(caller: str) -> Any:
+    """Import `matplotlib.pyplot`.
+
+    Parameters
+    ----------
+    caller : str
+        Name of the calling function, for the error message.
 
     Raises
     ------
@@ -28,19 +37,39 @@ def pyplot(caller):
     return plt
 
 
-def one_axes(caller, ax, size=(6.4, 4.4)):
-    """The axes that were handed in, or new ones."""
+def one_axes(caller: str, ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
+    """Return the given axes, or create a figure with axes if ``ax`` is None."""
     plt = pyplot(caller)
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
-def axes_grid(caller, ax, shape, size, layout="compressed"):
-    """Samples and columns of axes: new ones, those handed in, or a division of the one handed in.
+def axes_grid(
+    caller: str, ax: Any, shape: tuple[int, int], size: tuple[float, float], layout: str = "compressed"
+) -> NDArray:
+    """Return axes in rows and columns.
+
+    Parameters
+    ----------
+    caller : str
+        Name of the calling function, for the error message.
+    ax : matplotlib Axes, array of Axes or None
+        Axes that are divided into a grid, or as many axes as the grid has. None creates a figure.
+    shape : tuple of int
+        Number of rows and columns.
+    size : tuple of float
+        Width and height of the figure in inches.
+    layout : str, default="compressed"
+        Layout of the figure.
+
+    Returns
+    -------
+    ndarray of matplotlib Axes
+        Axes of the given shape.
 
     Raises
     ------
     ValueError
-        If another number of axes was handed in, or one that belongs to no grid and cannot be divided.
+        If ``ax`` has another number of axes, or is a single axes that is not part of a grid and cannot be divided.
     """
     plt = pyplot(caller)
     if ax is None:
@@ -50,34 +79,48 @@ def axes_grid(caller, ax, shape, size, layout="compressed"):
     axes = np.asarray(ax, dtype=object)
     if axes.size != math.prod(shape):
         raise ValueError(
-            f"ax holds {axes.size} axes, but {caller} needs {math.prod(shape)}: {shape[0]} rows of {shape[1]}. Pass "
-            f"plt.subplots({shape[0]}, {shape[1]})[1], a single axes to be divided, or None."
+            f"ax has {axes.size} axes, but {caller} needs {math.prod(shape)}: {shape[0]} rows of {shape[1]}. Pass "
+            f"plt.subplots({shape[0]}, {shape[1]})[1], a single axes that can be divided, or None."
         )
     return axes.reshape(shape)
 
 
-def _divided(ax, shape):
-    """Axes in the place of one."""
+def _divided(ax: Any, shape: tuple[int, int]) -> NDArray:
+    """Divide axes into a grid of axes."""
     if shape == (1, 1):
         return np.array([[ax]], dtype=object)
-    place = ax.get_subplotspec()
-    if place is None:
+    spec = ax.get_subplotspec()
+    if spec is None:
         raise ValueError(
-            f"ax has no place in a grid, so it cannot be divided into {shape[0]} rows of {shape[1]} axes. Pass one "
-            f"that plt.subplots made, or an array of {math.prod(shape)} axes."
+            f"ax is not part of a grid, so it cannot be divided into {shape[0]} rows of {shape[1]} axes. Pass axes "
+            f"created by plt.subplots, or an array of {math.prod(shape)} axes."
         )
     ax.set_axis_off()
-    inner = place.subgridspec(*shape)
-    return np.array([[ax.figure.add_subplot(inner[i, j]) for j in range(shape[1])] for i in range(shape[0])])
+    grid = spec.subgridspec(*shape)
+    return np.array([[ax.figure.add_subplot(grid[i, j]) for j in range(shape[1])] for i in range(shape[0])])
 
 
-def resolved_image_shape(image_shape, input_shape, n_features):
-    """Height and width of the images that rows are, behind a 3 for colours; None where rows are none.
+def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) -> tuple[int, ...] | None:
+    """Determine the shape of the images that the samples represent.
+
+    Parameters
+    ----------
+    image_shape : "auto", tuple of int or None
+        Parameter of the display. "auto" uses ``input_shape`` if it is the shape of an image.
+    input_shape : tuple of int or None
+        Parameter of the autoencoder.
+    n_features : int
+        Number of features.
+
+    Returns
+    -------
+    tuple of int or None
+        (height, width), or (3, height, width) for color images. None if samples are not drawn as images.
 
     Raises
     ------
     ValueError
-        If the shape is none of an image, or does not multiply to the number of features.
+        If ``image_shape`` is not the shape of an image with ``n_features`` values.
     """
     if isinstance(image_shape, str) and image_shape == "auto":
         sides = () if input_shape is None else _without_one_channel(input_shape)
@@ -93,44 +136,44 @@ def resolved_image_shape(image_shape, input_shape, n_features):
     return sides
 
 
-def _without_one_channel(shape):
-    """Sides as integers, a single channel dropped."""
+def _without_one_channel(shape: Any) -> tuple[int, ...]:
+    """Return a shape as integers, without the channels if there is only one."""
     sides = tuple(int(side) for side in shape)
     return sides[1:] if len(sides) == 3 and sides[0] == 1 else sides
 
 
-def _is_image(sides):
-    """Whether these are height and width, or three channels, height and width."""
+def _is_image(sides: Sequence[int]) -> bool:
+    """Return whether a shape is (height, width) or (3, height, width)."""
     return len(sides) in (2, 3) and min(sides) > 0 and (len(sides) == 2 or sides[0] == 3)
 
 
-def as_images(rows, sides):
-    """Fold rows into images, colours last as matplotlib wants them."""
-    images = np.reshape(rows, (*np.shape(rows)[:-1], *sides))
+def as_images(samples: ArrayLike, sides: tuple[int, ...]) -> NDArray:
+    """Reshape samples to images, with the color channels last as matplotlib expects."""
+    images = np.reshape(samples, (*np.shape(samples)[:-1], *sides))
     return np.moveaxis(images, -3, -1) if len(sides) == 3 else images
 
 
-def show_image(ax, image, limits, cmap):
-    """Draw one image without ticks; colours are scaled to the limits as grey values are."""
+def show_image(ax: Any, image: NDArray, limits: tuple[float, float], cmap: Any) -> Any:
+    """Draw an image without ticks, with its values scaled from the limits to 0 and 1."""
     if image.ndim == 3:
-        image = as_colours(image, limits)
+        image = as_colors(image, limits)
     artist = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     without_ticks(ax)
     return artist
 
 
-def as_colours(image, limits):
-    """Scale values between the limits to 0 and 1."""
+def as_colors(image: NDArray, limits: tuple[float, float]) -> NDArray:
+    """Scale values from the limits to 0 and 1, and clip them."""
     low, high = limits
     return np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
-def without_ticks(ax):
-    """Leave only a faint frame."""
+def without_ticks(ax: Any) -> None:
+    """Remove the ticks and draw a light gray frame."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_color("0.8")
 
 
-def label_row(ax, text):
-    """Write horizontally what a row of axes shows, beside its first."""
+def label_row(ax: Any, text: str) -> None:
+    """Write a horizontal label beside the first axes of a row."""
     ax.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=8)

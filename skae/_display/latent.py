@@ -1,68 +1,72 @@
-"""The picture of the codes, and of what the decoder makes of a grid of them."""
+"""Plot of the codes of samples, and of images decoded from a grid of codes."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skae._display.canvas import (
-    CATEGORY_COLOURS,
+    CATEGORY_COLORS,
     CATEGORY_MARKERS,
-    COLOURS,
-    as_colours,
+    COLORS,
+    as_colors,
     as_images,
     axes_grid,
     pyplot,
     resolved_image_shape,
     without_ticks,
 )
-from skae._display.fitted import dense, first_samples, fitted_parts
+from skae._display.fitted import Fitted, dense, first_samples, fitted_parts
 
-# More numbers than this are values, fewer are names of classes.
-MOST_CLASSES = 20
-# Samples that say how dark and bright images are.
-ROWS_FOR_LIMITS = 1000
+# Integer labels with up to this many distinct values are classes. Chosen by reasoning.
+MAX_CLASSES = 20
+# Number of samples from which the limits of the colormap are computed. Chosen by reasoning.
+N_SAMPLES_FOR_LIMITS = 1000
 
 
 class LatentDisplay:
-    """Two of the codes of rows, coloured by label, and images decoded along a grid of them.
+    """Two codes of each sample, colored by label, and images decoded from a grid of codes.
 
-    It is recommended to create one by `from_estimator`. All parameters are stored as attributes.
+    It is recommended to create a display with `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     codes : array-like of shape (n_samples, 2)
-        Two codes of each row.
+        Two codes of each sample.
     y : array-like of shape (n_samples,) or None, default=None
-        Labels. Words, booleans and up to twenty different whole numbers are classes and get a legend; other numbers
-        are values and get a colour bar.
+        Labels of the samples. Strings, booleans and up to twenty different integers are classes and are shown in a
+        legend. Other numbers are values and are shown in a colorbar.
     components : tuple of int, default=(0, 1)
-        Which codes they are, for the labels.
+        Indices of the two codes, for the axis labels.
     images : ndarray of shape (n_images, n_images, height, width) or (..., 3), default=None
-        Images decoded along a grid over the codes, from the lowest codes on, the second code first; NaN where there is
-        none to show.
+        Images decoded from a grid of codes. The first axis is the second code and the second axis is the first code,
+        both in increasing order. Images that are not drawn are NaN.
     limits : tuple of float or None, default=None
-        Values at the ends of the images' colours. None is the lowest and highest of the images.
+        Values at the ends of the colormap of the images. None uses the minimum and maximum of the images.
 
     Attributes
     ----------
     scatters_ : list of matplotlib PathCollection
-        The codes, of each class in turn.
+        The codes, with one collection for each class.
     grid_ : matplotlib AxesImage or None
         The decoded images.
     colorbar_ : matplotlib Colorbar or None
-        Of values.
+        The colorbar, if the labels are values.
     ax_ : matplotlib Axes
-        Where the codes are.
+        The axes with the codes.
     axes_ : ndarray of matplotlib Axes
-        Where the codes are, and where the images are if there are any: an image is at the place of its codes.
+        The axes with the codes and, if there are images, the axes with the images. Each image is drawn at the position
+        of its codes.
     figure_ : matplotlib Figure
-        Where the axes are.
+        The figure that contains the axes.
 
     See Also
     --------
-    ReconstructionDisplay : Samples and what comes back of them.
-    LatentLoadingsDisplay : Which features drive which code.
+    ReconstructionDisplay : Samples and their reconstructions.
+    LatentLoadingsDisplay : Effects of features on codes, and of codes on features.
 
     Examples
     --------
@@ -75,7 +79,15 @@ class LatentDisplay:
     (10, (2,))
     """
 
-    def __init__(self, *, codes, y=None, components=(0, 1), images=None, limits=None):
+    def __init__(
+        self,
+        *,
+        codes: ArrayLike,
+        y: Any = None,
+        components: Sequence[int] = (0, 1),
+        images: Any = None,
+        limits: tuple[float, float] | None = None,
+    ) -> None:
         self.codes = codes
         self.y = y
         self.components = components
@@ -84,43 +96,52 @@ class LatentDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y=None, *, components=(0, 1), image_shape="auto", n_images=12, ax=None, cmap="gray"
-    ):
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        components: Sequence[int] = (0, 1),
+        image_shape: Any = "auto",
+        n_images: int = 12,
+        ax: Any = None,
+        cmap: Any = "gray",
+    ) -> "LatentDisplay":
         """Draw the codes of X.
 
         Parameters
         ----------
         estimator : AutoEncoderTransformer or Pipeline
-            Fitted; a pipeline ends with the autoencoder.
+            Fitted autoencoder, or fitted pipeline whose last step is an autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows.
+            Samples in the units of the training samples.
         y : array-like of shape (n_samples,), default=None
-            Labels. Words, booleans and up to twenty different whole numbers are classes and get a legend; other
-            numbers are values and get a colour bar.
+            Labels of the samples. Strings, booleans and up to twenty different integers are classes and are shown in a
+            legend. Other numbers are values and are shown in a colorbar.
         components : tuple of int, default=(0, 1)
-            Which two codes. The others have their medians in the decoded images.
+            Indices of the two codes to draw. In the grid that is decoded, the other codes are set to their medians.
         image_shape : "auto", tuple of int or None, default="auto"
-            Height and width of the images that rows are, behind a 1 or 3 for channels. None draws no images. "auto"
-            is the estimator's ``input_shape``.
+            Shape of the images that the samples represent: (height, width) or (channels, height, width) with 1 or 3
+            channels. None draws no images. "auto" uses the ``input_shape`` of the autoencoder.
         n_images : int, default=12
-            Images along each side of the grid. Only those are drawn at whose place there are codes: what the decoder
-            makes of others, it has learnt from no row.
+            Number of images along each side of the grid. An image is drawn only if the codes of a sample are in its
+            cell of the grid, because the decoder has not learned to decode other codes.
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes, which is divided if there are images, or two then; None makes a new figure.
+            Axes to draw on. If there are images, two axes or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images with one channel.
+            Colormap of images with one channel.
 
         Returns
         -------
         LatentDisplay
-            The picture and its data.
+            The display, which stores the data of the plot.
 
         Raises
         ------
         ValueError
-            If a parameter is not as described, or X does not have the estimator's features.
+            If a parameter is invalid, or X does not have the features of the estimator.
         TypeError
-            If there is no autoencoder.
+            If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
             If matplotlib is not installed.
         """
@@ -136,35 +157,35 @@ class LatentDisplay:
         sides = resolved_image_shape(image_shape, fitted.autoencoder.input_shape, example.shape[1])
         images = limits = None
         if sides is not None:
-            shown = dense(first_samples(X if fitted.undoes(X) else fitted.inputs(X), ROWS_FOR_LIMITS))
-            limits = float(np.nanmin(shown)), float(np.nanmax(shown))
+            samples = dense(first_samples(X if fitted.is_invertible(X) else fitted.inputs(X), N_SAMPLES_FOR_LIMITS))
+            limits = float(np.nanmin(samples)), float(np.nanmax(samples))
             grid, filled = _grid_of_codes(codes, components, n_images)
-            rows = np.full((n_images**2, example.shape[1]), np.nan)
-            rows[filled] = _decoded(fitted, X, grid[filled])
-            images = as_images(rows.reshape(n_images, n_images, -1), sides)
+            decoded = np.full((n_images**2, example.shape[1]), np.nan)
+            decoded[filled] = _decoded(fitted, X, grid[filled])
+            images = as_images(decoded.reshape(n_images, n_images, -1), sides)
         return cls(codes=codes[:, components], y=y, components=components, images=images, limits=limits).plot(
             ax=ax, cmap=cmap
         )
 
-    def plot(self, ax=None, *, cmap="gray"):
-        """Draw.
+    def plot(self, ax: Any = None, *, cmap: Any = "gray") -> "LatentDisplay":
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes, which is divided if there are images, or two then; None makes a new figure.
+            Axes to draw on. If there are images, two axes or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images with one channel.
+            Colormap of images with one channel.
 
         Returns
         -------
         LatentDisplay
-            The display itself.
+            The display.
 
         Raises
         ------
         ValueError
-            If ``ax`` is not as described.
+            If ``ax`` is invalid.
         ImportError
             If matplotlib is not installed.
         """
@@ -181,79 +202,79 @@ class LatentDisplay:
         elif kind == "classes":
             self._plot_classes(codes, labels)
         else:
-            self.scatters_ = [self.ax_.scatter(*codes.T, s=_area(codes), color=COLOURS["autoencoder"], linewidths=0)]
+            self.scatters_ = [self.ax_.scatter(*codes.T, s=_area(codes), color=COLORS["autoencoder"], linewidths=0)]
         low, high = _limits(codes)
         self.ax_.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         if self.images is not None:
             self._plot_images(low, high, cmap)
         first, second = self.components
-        for one in self.axes_:
-            one.set(xlabel=f"code {first}", ylabel=f"code {second}")
+        for axis in self.axes_:
+            axis.set(xlabel=f"code {first}", ylabel=f"code {second}")
         return self
 
-    def _plot_values(self, codes, values):
-        """One colour for each value."""
+    def _plot_values(self, codes: NDArray, values: NDArray) -> None:
+        """Draw the codes with the color of their values, and a colorbar."""
         scatter = self.ax_.scatter(*codes.T, s=_area(codes), c=values, cmap="viridis", linewidths=0)
         self.scatters_ = [scatter]
         self.colorbar_ = self.figure_.colorbar(scatter, ax=self.ax_, label=str(getattr(self.y, "name", None) or "y"))
 
-    def _plot_classes(self, codes, labels):
-        """One colour for each class; after ten the marker changes."""
+    def _plot_classes(self, codes: NDArray, labels: NDArray) -> None:
+        """Draw the codes with the color and marker of their class, and a legend."""
         self.scatters_ = []
         for index, label in enumerate(np.unique(labels)):
-            turn, colour = divmod(index, len(CATEGORY_COLOURS))
-            style = {"color": CATEGORY_COLOURS[colour], "marker": CATEGORY_MARKERS[turn % len(CATEGORY_MARKERS)]}
-            own = codes[labels == label]
-            self.scatters_.append(self.ax_.scatter(*own.T, s=_area(codes), label=str(label), linewidths=0, **style))
-        n_features = 1 + (len(self.scatters_) - 1) // 20
-        outside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "handletextpad": 0.2}
-        self.ax_.legend(markerscale=2.0, ncols=n_features, **outside)
+            marker, color = divmod(index, len(CATEGORY_COLORS))
+            style = {"color": CATEGORY_COLORS[color], "marker": CATEGORY_MARKERS[marker % len(CATEGORY_MARKERS)]}
+            members = codes[labels == label]
+            self.scatters_.append(self.ax_.scatter(*members.T, s=_area(codes), label=str(label), linewidths=0, **style))
+        n_columns = 1 + (len(self.scatters_) - 1) // 20
+        position = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "handletextpad": 0.2}
+        self.ax_.legend(markerscale=2.0, ncols=n_columns, **position)
 
-    def _plot_images(self, low, high, cmap):
-        """All images side by side, each at the place of its codes."""
-        images = self.images[::-1]  # the highest codes are at the top
+    def _plot_images(self, low: NDArray, high: NDArray, cmap: Any) -> None:
+        """Draw each image at the position of its codes."""
+        images = self.images[::-1]  # the largest second code is at the top
         n_down, n_across, height, width = images.shape[:4]
         mosaic = np.moveaxis(images, 2, 1).reshape(n_down * height, n_across * width, *images.shape[4:])
         limits = (np.nanmin(mosaic), np.nanmax(mosaic)) if self.limits is None else self.limits
         if mosaic.ndim == 3:
             shown = ~np.isnan(mosaic[..., :1])
-            mosaic = np.concatenate([np.nan_to_num(as_colours(mosaic, limits)), shown], axis=2)
+            mosaic = np.concatenate([np.nan_to_num(as_colors(mosaic, limits)), shown], axis=2)
         ax, extent = self.axes_[1], (low[0], high[0], low[1], high[1])
         style = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest", "aspect": "auto"}
         self.grid_ = ax.imshow(mosaic, extent=extent, **style)
         without_ticks(ax)
         ax.set_title("decoded", fontsize="medium")
-        for one in self.axes_:
-            one.set_box_aspect(n_down * height / (n_across * width))
+        for axis in self.axes_:
+            axis.set_box_aspect(n_down * height / (n_across * width))
 
 
-def _decoded(fitted, X, codes):
-    """Samples of codes, in the units of X where the steps before can be undone."""
-    rows = np.asarray(fitted.autoencoder.inverse_transform(codes))
-    return fitted.undone(rows) if fitted.undoes(X) else rows
+def _decoded(fitted: Fitted, X: Any, codes: NDArray) -> NDArray:
+    """Decode codes to samples, in the units of X if the steps before the autoencoder can be inverted."""
+    samples = np.asarray(fitted.autoencoder.inverse_transform(codes))
+    return fitted.inverted(samples) if fitted.is_invertible(X) else samples
 
 
-def _two_codes(components, n_components):
-    """A list of two codes that there are."""
+def _two_codes(components: Any, n_components: int) -> list[int]:
+    """Validate the indices of two codes, and return them as a list."""
     chosen = list(components) if np.iterable(components) else [components]
-    known = [isinstance(code, Integral) and 0 <= code < n_components for code in chosen]
-    if len(chosen) != 2 or not all(known) or chosen[0] == chosen[1]:
+    valid = [isinstance(code, Integral) and 0 <= code < n_components for code in chosen]  # type: ignore[operator]
+    if len(chosen) != 2 or not all(valid) or chosen[0] == chosen[1]:
         raise ValueError(
-            f"components={components!r} must be two different whole numbers from 0 to {n_components - 1}: the "
+            f"components={components!r} must be two different integers from 0 to {n_components - 1}: the "
             f"autoencoder has n_components={n_components}."
         )
     return [int(code) for code in chosen]
 
 
-def _limits(codes):
-    """Lowest and highest codes with a margin."""
+def _limits(codes: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the minimum and maximum of each code with a margin."""
     low, high = codes.min(axis=0), codes.max(axis=0)
     margin = np.where(high > low, 0.03 * (high - low), 0.5)
     return low - margin, high + margin
 
 
-def _grid_of_codes(codes, components, n_images):
-    """Codes in the middles of the cells of a grid over two of them, and whether any row is in a cell."""
+def _grid_of_codes(codes: NDArray, components: list[int], n_images: int) -> tuple[NDArray, NDArray]:
+    """Return the codes at the centers of a grid over two of them, and whether each cell contains a sample."""
     low, high = _limits(codes[:, components])
     steps = (np.arange(n_images) + 0.5) / n_images
     across, up = (low[axis] + steps * (high[axis] - low[axis]) for axis in (0, 1))
@@ -263,19 +284,19 @@ def _grid_of_codes(codes, components, n_images):
     return grid.astype(codes.dtype), np.isin(np.arange(n_images**2), row * n_images + column)
 
 
-def _kind_of_labels(y):
-    """Whether labels are classes or values, or None if there are none; and the labels as an array."""
+def _kind_of_labels(y: Any) -> tuple[str | None, Any]:
+    """Return "classes" or "values", and the labels as an array; return None twice if there are no labels."""
     if y is None:
         return None, None
     labels = column_or_1d(np.asarray(y))
     if not np.issubdtype(labels.dtype, np.number):
         return "classes", labels.astype(str)
-    whole = np.isfinite(labels).all() and np.array_equal(labels, np.round(labels))
-    if whole and len(np.unique(labels)) <= MOST_CLASSES:
+    is_integer = np.isfinite(labels).all() and np.array_equal(labels, np.round(labels))
+    if is_integer and len(np.unique(labels)) <= MAX_CLASSES:
         return "classes", labels
     return "values", labels
 
 
-def _area(codes):
-    """Area of a point: the more there are, the smaller."""
+def _area(codes: NDArray) -> float:
+    """Return the area of a point, which decreases with the number of points."""
     return float(np.clip(10_000.0 / max(len(codes), 1), 4.0, 30.0))

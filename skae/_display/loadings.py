@@ -1,9 +1,12 @@
-"""The picture of which features drive which code, and which features a code drives."""
+"""Plot of the effects of features on codes, and of codes on features."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
@@ -15,62 +18,66 @@ from skae._utils import aligned_tensor
 
 AVERAGES = ("mean", "rms")
 STEPS = ("spread", "unit")
-# Signs want two colours and zero between them; sizes want one that grows.
-COLOUR_MAPS = {"mean": "RdBu_r", "rms": "viridis"}
-# Up to this many features and codes have their names at the axis.
-MOST_NAMES = 40
-# Inches of one image or cell, and the widest figure.
-IMAGE_SIDE, CELL_HEIGHT, CELL_WIDTH, WIDEST = 1.2, 0.22, 0.45, 16.0
+# A diverging colormap for signed effects, and a sequential one for magnitudes.
+COLORMAPS = {"mean": "RdBu_r", "rms": "viridis"}
+# Features and codes are named at the axis if there are at most this many. Chosen by reasoning.
+MAX_NAMES = 40
+# Sizes of an image and of a cell, and the maximum width of the figure, in inches.
+IMAGE_SIDE, CELL_HEIGHT, CELL_WIDTH, MAX_WIDTH = 1.2, 0.22, 0.45, 16.0
 
 
 class LatentLoadingsDisplay:
-    """Which features drive which code, and which features each code drives.
+    """Effects of features on codes (encoder), and of codes on the reconstruction (decoder).
 
-    Derivatives of the codes by the features, and of the reconstruction by the codes, averaged over rows. It is
-    recommended to create one by `from_estimator`. All parameters are stored as attributes.
+    The effects are derivatives of the codes with respect to the features, and of the reconstruction with respect to the
+    codes. They are averaged over samples.
+
+    It is recommended to create a display with `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     encoder : ndarray of shape (n_features, n_components)
-        What a step in each feature does to each code.
+        Change of each code per step in each feature.
     decoder : ndarray of shape (n_features, n_components)
-        What a step in each code does to the reconstruction of each feature.
+        Change of the reconstruction of each feature per step in each code.
     average : {"mean", "rms"}, default="mean"
-        How rows were averaged.
+        How the effects were averaged over samples.
     components : sequence of int, default=None
-        Which codes these are. None is all from 0 on.
+        Indices of the codes. None numbers them from 0.
     feature_names : sequence of str, default=None
-        Names of the features; None numbers them.
+        Names of the features. None numbers them.
     image_shape : tuple of int or None, default=None
-        Height and width of the images that rows are, behind a 3 for colours. None draws heat maps.
+        Shape (height, width) or (3, height, width) of the images that the samples represent. None draws heat maps.
 
     Attributes
     ----------
     artists_ : dict of str to list of matplotlib AxesImage
-        The heat map, or the image of each code, of "encoder" and "decoder".
+        The heat map, or the images of all codes, of "encoder" and "decoder".
     colorbars_ : list of matplotlib Colorbar
-        Of encoder and decoder.
+        The colorbars of encoder and decoder.
     axes_ : ndarray of matplotlib Axes
-        Of shape (1, 2) for heat maps, (2, n_components) for images.
+        The axes, of shape (1, 2) for heat maps and (2, n_components) for images.
     figure_ : matplotlib Figure
-        Where the axes are.
+        The figure that contains the axes.
 
     See Also
     --------
-    LatentDisplay : The codes themselves.
-    sklearn.inspection.PartialDependenceDisplay : The effect of one feature on a prediction.
+    LatentDisplay : Codes of the samples.
+    sklearn.inspection.PartialDependenceDisplay : Effect of one feature on a prediction.
 
     Notes
     -----
-    A mean shows signs, but effects of different signs in different rows cancel; of two or three codes of curved data
-    more than half of them may. The root of the mean square, "rms", shows how strong an effect is and no sign. Where the
-    mean is far smaller, the effect of the feature depends on the others.
+    The mean shows the signs of the effects, but effects with different signs for different samples cancel. With two or
+    three codes of nonlinear data, more than half of the effects may cancel. The root mean square, "rms", shows the
+    magnitude of the effects but not their signs. If the mean is much smaller than the root mean square, the effect of
+    the feature depends on other features.
 
-    With steps of one, encoder and decoder of a linear autoencoder are both PCA's ``components_``, but features that
-    hardly vary may seem to drive codes, and features in different units cannot be compared. With steps of one standard
-    deviation, features count by what they do on the rows at hand. What a code does to features is in their units.
+    With ``step="unit"``, both encoder and decoder of a linear autoencoder are the ``components_`` of PCA. However,
+    features with little variation may appear to have large effects, and features with different units cannot be
+    compared. With ``step="spread"``, steps are one standard deviation over the samples. Effects on features are in the
+    units of the features.
 
-    Of images with three channels the mean over the channels is drawn.
+    For images with three channels, the mean over the channels is drawn.
 
     Examples
     --------
@@ -83,7 +90,16 @@ class LatentLoadingsDisplay:
     ((10, 3), 'bmi')
     """
 
-    def __init__(self, *, encoder, decoder, average="mean", components=None, feature_names=None, image_shape=None):
+    def __init__(
+        self,
+        *,
+        encoder: NDArray,
+        decoder: NDArray,
+        average: str = "mean",
+        components: Sequence[int] | None = None,
+        feature_names: Any = None,
+        image_shape: Any = None,
+    ) -> None:
         self.encoder = encoder
         self.decoder = decoder
         self.average = average
@@ -94,57 +110,60 @@ class LatentLoadingsDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
+        estimator: Any,
+        X: Any,
         *,
-        average="mean",
-        step="spread",
-        components=None,
-        image_shape="auto",
-        feature_names=None,
-        n_samples=256,
-        ax=None,
-        cmap=None,
-    ):
-        """Average derivatives over rows of X, and draw them.
+        average: str = "mean",
+        step: str = "spread",
+        components: Sequence[int] | None = None,
+        image_shape: Any = "auto",
+        feature_names: Any = None,
+        n_samples: int = 256,
+        ax: Any = None,
+        cmap: Any = None,
+    ) -> "LatentLoadingsDisplay":
+        """Average the derivatives over samples of X, and draw them.
 
         Parameters
         ----------
         estimator : AutoEncoderTransformer or Pipeline
-            Fitted; a pipeline ends with the autoencoder, and features are what the steps before hand to it.
+            Fitted autoencoder, or fitted pipeline whose last step is an autoencoder. Features are those of the input of
+            the autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows. Samples far beyond those do not count in the derivatives of the codes,
-            which are found by a search there.
+            Samples in the units of the training samples. Samples far outside the range of the training samples are left
+            out of the encoder: their codes are found by an iterative search and have no derivatives.
         average : {"mean", "rms"}, default="mean"
-            "mean" keeps signs, which may cancel; "rms", the root of the mean square, does neither.
+            How the effects are averaged over samples. "mean" keeps the signs, so that effects may cancel. "rms" is the
+            root mean square, which has no sign.
         step : {"spread", "unit"}, default="spread"
-            How large the steps are whose effects are drawn: one standard deviation over the rows, or one.
+            Size of the steps whose effects are drawn: one standard deviation over the samples, or one unit.
         components : sequence of int, default=None
-            Which codes to draw; None draws all.
+            Indices of the codes to draw. None draws all.
         image_shape : "auto", tuple of int or None, default="auto"
-            Height and width of the images that rows are, behind a 1 or 3 for channels. None draws heat maps. "auto" is
-            the estimator's ``input_shape``.
+            Shape of the images that the samples represent: (height, width) or (channels, height, width) with 1 or 3
+            channels. None draws heat maps. "auto" uses the ``input_shape`` of the autoencoder.
         feature_names : sequence of str, default=None
-            Names of the features. None takes those that the autoencoder or the step before it knows.
+            Names of the features. None uses the feature names of the autoencoder or of the step before it, if they have
+            any.
         n_samples : int, default=256
-            Samples to average over at most, evenly spaced in X.
+            Maximum number of samples to average over. They are evenly spaced in X.
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
+            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default=None
-            None is a map from blue over white to red for means, and one from dark to bright for "rms".
+            Colormap. None uses "RdBu_r" for the mean and "viridis" for "rms".
 
         Returns
         -------
         LatentLoadingsDisplay
-            The picture and its data.
+            The display, which stores the data of the plot.
 
         Raises
         ------
         ValueError
-            If a parameter is not as described, X does not have the estimator's features, or no row is near the
-            training rows.
+            If a parameter is invalid, X does not have the features of the estimator, or all samples are far outside the
+            range of the training samples.
         TypeError
-            If there is no autoencoder.
+            If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
             If matplotlib is not installed.
         """
@@ -158,69 +177,71 @@ class LatentLoadingsDisplay:
             raise ValueError(f"step={step!r} must be 'spread' or 'unit'.")
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
-        chosen = _codes_to_draw(components, n_codes)
+        selected = _codes_to_draw(components, n_codes)
         names = fitted.feature_names() if feature_names is None else feature_names
         if names is not None and len(names) != n_features:
-            raise ValueError(f"feature_names holds {len(names)} names, but there are {n_features} features.")
-        rows = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
-        loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, rows)), average == "mean", step)
+            raise ValueError(
+                f"feature_names has {len(names)} names, but there are {n_features} features. Pass one for each feature."
+            )
+        indices = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
+        loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, indices)), average == "mean", step)
         return cls(
-            encoder=loadings[0][:, chosen],
-            decoder=loadings[1][:, chosen],
+            encoder=loadings[0][:, selected],
+            decoder=loadings[1][:, selected],
             average=average,
-            components=chosen,
+            components=selected,
             feature_names=names,
             image_shape=resolved_image_shape(image_shape, autoencoder.input_shape, n_features),
         ).plot(ax=ax, cmap=cmap)
 
-    def plot(self, ax=None, *, cmap=None):
-        """Draw.
+    def plot(self, ax: Any = None, *, cmap: Any = None) -> "LatentLoadingsDisplay":
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
+            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default=None
-            None is a map from blue over white to red for means, and one from dark to bright for "rms".
+            Colormap. None uses "RdBu_r" for the mean and "viridis" for "rms".
 
         Returns
         -------
         LatentLoadingsDisplay
-            The display itself.
+            The display.
 
         Raises
         ------
         ValueError
-            If ``ax`` is not as described.
+            If ``ax`` is invalid.
         ImportError
             If matplotlib is not installed.
         """
         caller = f"{type(self).__name__}.plot"
         n_features, n_codes = self.encoder.shape
-        cmap = COLOUR_MAPS[self.average] if cmap is None else cmap
+        cmap = COLORMAPS[self.average] if cmap is None else cmap
         if self.image_shape is None:
-            rows = min(n_features, MOST_NAMES)
-            size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, WIDEST), CELL_HEIGHT * rows + 1.2
+            n_rows = min(n_features, MAX_NAMES)
+            size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, MAX_WIDTH), CELL_HEIGHT * n_rows + 1.2
             self.axes_ = axes_grid(caller, ax, (1, 2), size, layout="constrained")
             self._plot_heat_maps(cmap)
         else:
-            size = min(IMAGE_SIDE * n_codes + 1.8, WIDEST), 2 * IMAGE_SIDE + 0.6
+            size = min(IMAGE_SIDE * n_codes + 1.8, MAX_WIDTH), 2 * IMAGE_SIDE + 0.6
             self.axes_ = axes_grid(caller, ax, (2, n_codes), size)
             self._plot_images(cmap)
         self.figure_ = self.axes_.flat[0].figure
         return self
 
-    def _code_names(self):
-        """How the codes are called."""
+    def _code_names(self) -> list[str]:
+        """Return the names of the codes."""
         return [f"code {code}" for code in (self.components or range(self.encoder.shape[1]))]
 
-    def _limits(self, values):
-        """Ends of the colours: zero in the middle of what has signs, at the end of what has none."""
+    def _limits(self, values: NDArray) -> dict[str, float]:
+        """Return the limits of the colormap: symmetric around zero for the mean, from zero for the root mean square."""
         largest = float(np.abs(values).max()) or 1.0
         return {"vmin": -largest if self.average == "mean" else 0.0, "vmax": largest}
 
-    def _plot_heat_maps(self, cmap):
-        """Features down, codes across; the encoder on the left."""
+    def _plot_heat_maps(self, cmap: Any) -> None:
+        """Draw heat maps of features and codes, the encoder on the left."""
         self.artists_, self.colorbars_ = {}, []
         for name, ax in zip(("encoder", "decoder"), self.axes_[0], strict=True):
             values = getattr(self, name)
@@ -228,18 +249,18 @@ class LatentLoadingsDisplay:
             self.artists_[name] = [image]
             self.colorbars_.append(ax.figure.colorbar(image, ax=ax, aspect=30, label=_meaning(name)))
             ax.set_title(name, fontsize="medium")
-            if values.shape[1] <= MOST_NAMES:
+            if values.shape[1] <= MAX_NAMES:
                 ax.set_xticks(range(values.shape[1]), self._code_names(), rotation=90)
             if name == "decoder":
                 ax.tick_params(labelleft=False)
-            elif len(values) <= MOST_NAMES:
+            elif len(values) <= MAX_NAMES:
                 names = range(len(values)) if self.feature_names is None else self.feature_names
-                ax.set_yticks(range(len(values)), [str(one) for one in names])
+                ax.set_yticks(range(len(values)), [str(feature) for feature in names])
             if name == "encoder" and self.feature_names is None:
                 ax.set_ylabel("feature")
 
-    def _plot_images(self, cmap):
-        """One image for each code, the encoder's above."""
+    def _plot_images(self, cmap: Any) -> None:
+        """Draw an image for each code, the encoder above the decoder."""
         self.artists_, self.colorbars_ = {}, []
         for name, axes in zip(("encoder", "decoder"), self.axes_, strict=True):
             images = as_images(getattr(self, name).T, self.image_shape)
@@ -254,38 +275,38 @@ class LatentLoadingsDisplay:
             ax.set_title(title, fontsize="medium")
 
 
-def _meaning(name):
-    """What the colours of encoder and decoder mean."""
-    return "step in code" if name == "encoder" else "step in feature"
+def _meaning(name: str) -> str:
+    """Return the label of the colorbar of encoder or decoder."""
+    return "change of code" if name == "encoder" else "change of feature"
 
 
-def _codes_to_draw(components, n_components):
-    """A list of codes that there are."""
+def _codes_to_draw(components: Any, n_components: int) -> list[int]:
+    """Validate the indices of codes, and return them as a list."""
     if components is None:
         return list(range(n_components))
-    chosen = list(components) if np.iterable(components) else [components]
-    if not chosen or not all(isinstance(code, Integral) and 0 <= code < n_components for code in chosen):
+    selected = list(components) if np.iterable(components) else [components]
+    if not selected or not all(isinstance(code, Integral) and 0 <= code < n_components for code in selected):  # type: ignore[operator]
         raise ValueError(
-            f"components={components!r} must hold whole numbers from 0 to {n_components - 1}: the autoencoder has "
+            f"components={components!r} must be integers from 0 to {n_components - 1}: the autoencoder has "
             f"n_components={n_components}."
         )
-    return [int(code) for code in chosen]
+    return [int(code) for code in selected]
 
 
-def _loadings(autoencoder, X, signed, step):
-    """Average effects of encoder and decoder, of shape (2, n_features, n_components), in units of the data."""
-    module, rows = autoencoder.net_.module_, validated_samples(autoencoder, X, "transform")
+def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:
+    """Return the average effects of encoder and decoder, of shape (2, n_features, n_components)."""
+    module, samples = autoencoder.net_.module_, validated_samples(autoencoder, X, "transform")
     network, n_features = module.network, autoencoder.n_features_in_
     with torch.no_grad():
-        x = module.standardized(aligned_tensor(rows[:]).to(module.mean))
+        x = module.standardized(aligned_tensor(samples[:]).to(module.mean))
         codes, smooth = network.encode(x), network.smooth_codes(x)
         near = (codes == smooth).all(dim=1)
         if step == "spread" and len(x) < 2:
-            raise ValueError("step='spread' needs at least 2 rows, but X has 1. Pass more rows, or step='unit'.")
+            raise ValueError("step='spread' needs at least 2 samples, but X has 1. Pass more samples, or step='unit'.")
         if not near.any():
             raise ValueError(
-                f"None of the {len(x)} rows is near the training rows: their codes are found by a search and have no "
-                "derivatives. Pass rows like the training rows."
+                f"None of the {len(x)} samples is close to the training samples: their codes are found by a search and "
+                "have no derivatives. Pass samples that are similar to the training samples."
             )
         encoder = average_jacobian(encoder_jacobians, network.smooth_codes, x[near], codes.shape[1], signed)
         decoder = average_jacobian(decoder_jacobians, network.decode, codes, n_features, signed)

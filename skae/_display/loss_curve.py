@@ -1,50 +1,53 @@
-"""The picture of a training: its losses epoch by epoch, PCA's, and the epoch that was kept."""
+"""Plot of the losses by epoch, the loss of PCA and the best epoch."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from skae._display.canvas import COLOURS, one_axes, pyplot
+from skae._display.canvas import COLORS, one_axes, pyplot
 from skae._display.fitted import fitted_parts, has_pca
 
-# From this ratio of the largest to the smallest loss on, their axis is logarithmic.
-WIDE = 5.0
+# The axis is logarithmic if the ratio of the largest to the smallest loss is above this value. Chosen by reasoning.
+MIN_LOG_RATIO = 5.0
 
 
 class LossCurveDisplay:
-    """Losses of a training, epoch by epoch.
+    """Training and validation losses of a fitted autoencoder by epoch.
 
-    It is recommended to create one by `from_estimator`. All parameters are stored as attributes. All losses are shares
-    of what the mean of the rows loses, so 1 is as good as nothing learnt, and the squared error's are shares of the
-    variance that is left.
+    It is recommended to create a display with `from_estimator`. All parameters are stored as attributes. Losses are
+    divided by the loss of a constant reconstruction by the mean, so 1 is the loss of a network that has learned
+    nothing. For the squared error this is the fraction of the variance that is not explained.
 
     Parameters
     ----------
     train_losses : array-like of shape (n_epochs,)
-        Training loss of each epoch, noise and regularizers included: it may be above the held-out rows' loss.
+        Training loss of each epoch. It includes noise and regularization, so it may be above the validation loss.
     valid_losses : array-like of shape (n_epochs + 1,) or None, default=None
-        Loss of the held-out rows, at the start and after each epoch.
+        Loss of the held-out samples, at initialization and after each epoch.
     best_epoch : int, default=0
-        The epoch that was kept; 0 is the start.
+        The epoch whose network was selected; 0 is the initialization.
     start_name : str or None, default=None
-        What training started at, if its loss is to be drawn as a level.
+        Name of the initialization, whose validation loss is drawn as a horizontal line. None does not draw it.
 
     Attributes
     ----------
     train_line_ : matplotlib Line2D
         The training loss.
     valid_line_ : matplotlib Line2D or None
-        The loss of the held-out rows.
+        The validation loss.
     start_line_ : matplotlib Line2D or None
-        The level of the start.
+        Horizontal line at the validation loss of the initialization.
     best_line_ : matplotlib Line2D
-        Upright at the epoch that was kept.
+        Vertical line at the best epoch.
     ax_ : matplotlib Axes
-        Where they are.
+        The axes with the plot.
     figure_ : matplotlib Figure
-        Where the axes are.
+        The figure that contains the axes.
 
     See Also
     --------
-    BottleneckDisplay : Scores over the size of the bottleneck.
+    BottleneckDisplay : Scores as a function of the number of components.
     AutoEncoderTransformer : Has ``loss_curve_``, ``validation_scores_`` and ``best_epoch_``.
 
     Examples
@@ -57,34 +60,41 @@ class LossCurveDisplay:
     'epoch'
     """
 
-    def __init__(self, *, train_losses, valid_losses=None, best_epoch=0, start_name=None):
+    def __init__(
+        self,
+        *,
+        train_losses: ArrayLike,
+        valid_losses: ArrayLike | None = None,
+        best_epoch: int = 0,
+        start_name: str | None = None,
+    ) -> None:
         self.train_losses = train_losses
         self.valid_losses = valid_losses
         self.best_epoch = best_epoch
         self.start_name = start_name
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
-        """Draw the losses of a fitted autoencoder's training.
+    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "LossCurveDisplay":
+        """Draw the losses of a fitted autoencoder.
 
         Parameters
         ----------
         estimator : AutoEncoderTransformer or Pipeline
-            Fitted; a pipeline ends with the autoencoder.
+            Fitted autoencoder, or fitted pipeline whose last step is an autoencoder.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. None creates a new figure.
 
         Returns
         -------
         LossCurveDisplay
-            The picture and its data.
+            The display, which stores the data of the plot.
 
         Raises
         ------
         ValueError
-            If there was no training.
+            If the autoencoder was fitted without an epoch of training.
         TypeError
-            If there is no autoencoder.
+            If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
             If matplotlib is not installed.
         """
@@ -92,14 +102,14 @@ class LossCurveDisplay:
         autoencoder = fitted_parts(estimator).autoencoder
         if not autoencoder.loss_curve_:
             raise ValueError(
-                f"{type(autoencoder).__name__} has an empty loss_curve_: it is its start, without an epoch of "
-                "training, so there is no curve to draw. That is so with max_epochs=0 (given: "
-                f"{autoencoder.max_epochs}), where activation='identity' makes it PCA, where PCA leaves nothing to "
-                "learn, and where too few rows carry the variance."
+                f"{type(autoencoder).__name__} has an empty loss_curve_: it was not trained, so there is no curve to "
+                f"draw. There is no training with max_epochs=0 (given: {autoencoder.max_epochs}), with "
+                "activation='identity', which makes it PCA, if PCA explains all the variance, or if too few samples "
+                "carry the variance."
             )
         scores = autoencoder.validation_scores_
-        # A warm start goes on from the fit before, so what it began with need not be PCA.
-        start_name = "start" if autoencoder.warm_start else "PCA"
+        # With warm_start, training continues from the previous fit, so the initialization need not be PCA.
+        start_name = "initialization" if autoencoder.warm_start else "PCA"
         return cls(
             train_losses=np.asarray(autoencoder.loss_curve_),
             valid_losses=None if scores is None else 1.0 - np.asarray(scores),
@@ -107,18 +117,18 @@ class LossCurveDisplay:
             start_name=start_name if has_pca(autoencoder) and scores is not None else None,
         ).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw.
+    def plot(self, ax: Any = None) -> "LossCurveDisplay":
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. None creates a new figure.
 
         Returns
         -------
         LossCurveDisplay
-            The display itself.
+            The display.
 
         Raises
         ------
@@ -129,20 +139,20 @@ class LossCurveDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         losses = np.asarray(self.train_losses)
         epochs = np.arange(1, len(losses) + 1)
-        (self.train_line_,) = ax.plot(epochs, losses, color="0.55", linewidth=1.2, label="training rows")
+        (self.train_line_,) = ax.plot(epochs, losses, color="0.55", linewidth=1.2, label="training samples")
         self.valid_line_ = self.start_line_ = None
         if self.valid_losses is not None:
             valid = np.asarray(self.valid_losses)
-            style = {"color": COLOURS["autoencoder"], "marker": "o", "markevery": [self.best_epoch]}
-            (self.valid_line_,) = ax.plot(np.arange(len(valid)), valid, label="held-out rows", **style)
+            style = {"color": COLORS["autoencoder"], "marker": "o", "markevery": [self.best_epoch]}
+            (self.valid_line_,) = ax.plot(np.arange(len(valid)), valid, label="held-out samples", **style)
             if self.start_name is not None:
-                style = {"color": COLOURS["PCA"], "linestyle": "--", "label": f"{self.start_name}, held-out rows"}
+                style = {"color": COLORS["PCA"], "linestyle": "--", "label": f"{self.start_name}, held-out samples"}
                 self.start_line_ = ax.axhline(valid[0], **style)
             losses = np.append(losses, valid)
-        label = f"kept: epoch {self.best_epoch}" if self.best_epoch else "kept: the start"
-        self.best_line_ = ax.axvline(self.best_epoch, color=COLOURS["kept"], linestyle=":", label=label)
-        if losses.min() > 0 and losses.max() > WIDE * losses.min():
+        label = f"best epoch: {self.best_epoch}" if self.best_epoch else "best epoch: 0 (initialization)"
+        self.best_line_ = ax.axvline(self.best_epoch, color=COLORS["best"], linestyle=":", label=label)
+        if losses.min() > 0 and losses.max() > MIN_LOG_RATIO * losses.min():
             ax.set_yscale("log")
-        ax.set(xlabel="epoch", ylabel="loss, as a share of the mean's")
+        ax.set(xlabel="epoch", ylabel="loss relative to the mean")
         ax.legend()
         return self

@@ -1,56 +1,59 @@
-"""The picture of what an autoencoder and PCA make of rows."""
+"""Plot of samples and their reconstructions by an autoencoder and by PCA."""
 
 import math
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from skae._display.canvas import COLOURS, as_images, axes_grid, label_row, pyplot, resolved_image_shape, show_image
+from skae._display.canvas import COLORS, as_images, axes_grid, label_row, pyplot, resolved_image_shape, show_image
 from skae._display.fitted import (
     dense,
     first_samples,
     fitted_parts,
     has_pca,
     pca_baseline,
-    pca_rows,
+    pca_reconstructed,
     pca_score,
     reconstructed,
 )
 
+# Number of line plots beside each other.
 PROFILE_COLUMNS = 4
-# Inches of one image or profile.
+# Side of an image, and width and height of a line plot, in inches.
 IMAGE_SIDE = 1.0
-PROFILE_SIDES = (2.6, 1.8)
+PROFILE_SIZE = (2.6, 1.8)
 
 
 class ReconstructionDisplay:
-    """Samples, and what comes back of them from an autoencoder and from PCA with as many numbers.
+    """Samples and their reconstructions by an autoencoder and by PCA with the same number of components.
 
-    It is recommended to create one by `from_estimator`. All parameters are stored as attributes.
+    It is recommended to create a display with `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     rows : dict of str to ndarray of shape (n_samples, n_features)
-        What to draw, by name, the originals first.
+        The samples and their reconstructions by name, the original samples first.
     image_shape : tuple of int or None, default=None
-        Height and width of the images that rows are, behind a 3 for colours. None draws rows as lines over the
-        features.
+        Shape (height, width) or (3, height, width) of the images that the samples represent. None draws the samples as
+        lines over the features.
     scores : dict of str to float, default=None
-        Share of the variance explained, by name, for the labels.
+        Explained variance ratio by name, for the labels.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        Of shape (n_kinds, n_samples) for images: originals above reconstructions. For profiles as many as there are
-        rows, up to four beside each other.
+        The axes. For images, of shape (n_names, n_samples), with the original samples in the first row. For lines, one
+        axes for each sample, in rows of up to four.
     artists_ : dict of str to list
-        The image or line of each row, by name.
+        The image or line of each sample, by name.
     figure_ : matplotlib Figure
-        Where the axes are.
+        The figure that contains the axes.
 
     See Also
     --------
-    LatentDisplay : The codes, and what the decoder makes of a grid of them.
+    LatentDisplay : Codes, and images decoded from a grid of codes.
     AutoEncoderTransformer : The autoencoder.
 
     Examples
@@ -64,46 +67,62 @@ class ReconstructionDisplay:
     (3, 5)
     """
 
-    def __init__(self, *, rows, image_shape=None, scores=None):
+    def __init__(
+        self,
+        *,
+        rows: dict[str, NDArray],
+        image_shape: Any = None,
+        scores: dict[str, float] | None = None,
+    ) -> None:
         self.rows = rows
         self.image_shape = image_shape
         self.scores = scores
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_samples=8, image_shape="auto", X_train=None, ax=None, cmap="gray"):
-        """Draw the first rows of X and their reconstructions.
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        n_samples: int = 8,
+        image_shape: Any = "auto",
+        X_train: Any = None,
+        ax: Any = None,
+        cmap: Any = "gray",
+    ) -> "ReconstructionDisplay":
+        """Draw the first samples of X and their reconstructions.
 
         Parameters
         ----------
         estimator : AutoEncoderTransformer or Pipeline
-            Fitted; a pipeline ends with the autoencoder. Images are in the units of X if the steps before can be
-            undone; otherwise everything is drawn as the autoencoder is handed it.
+            Fitted autoencoder, or fitted pipeline whose last step is an autoencoder. Images are in the units of X if
+            the steps before it have an inverse transform. Otherwise, they are in the units of its input.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training rows; all of them count in the shares of variance.
+            Samples in the units of the training samples. The explained variance ratios are computed from all of them.
         n_samples : int, default=8
-            How many rows to draw.
+            Number of samples to draw.
         image_shape : "auto", tuple of int or None, default="auto"
-            Height and width of the images that rows are, behind a 1 or 3 for channels. None draws lines over the
-            features. "auto" is the estimator's ``input_shape``.
+            Shape of the images that the samples represent: (height, width) or (channels, height, width) with 1 or 3
+            channels. None draws lines over the features. "auto" uses the ``input_shape`` of the autoencoder.
         X_train : {array-like, sparse matrix or array} of shape (n_train, n_features), default=None
-            Samples to fit PCA on. None takes the PCA that the autoencoder started at; with ``linear_skip=False`` there
-            is none, and it is left out.
+            Samples to fit PCA. None uses the PCA from which the autoencoder was initialized, or draws no PCA with
+            ``linear_skip=False``.
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
+            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images with one channel.
+            Colormap of images with one channel.
 
         Returns
         -------
         ReconstructionDisplay
-            The picture and its data.
+            The display, which stores the data of the plot.
 
         Raises
         ------
         ValueError
-            If ``n_samples``, ``image_shape`` or ``ax`` is not as described, or X does not have the estimator's features.
+            If ``n_samples``, ``image_shape`` or ``ax`` is invalid, or X does not have the features of the estimator.
         TypeError
-            If there is no autoencoder.
+            If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
             If matplotlib is not installed.
         """
@@ -111,44 +130,45 @@ class ReconstructionDisplay:
         fitted = fitted_parts(estimator)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
-        autoencoder, inputs, some = fitted.autoencoder, fitted.inputs(X), first_samples(X, n_samples)
-        seen = first_samples(inputs, n_samples)
-        rows = {"autoencoder": reconstructed(autoencoder, seen)}
+        autoencoder, inputs, first = fitted.autoencoder, fitted.inputs(X), first_samples(X, n_samples)
+        first_inputs = first_samples(inputs, n_samples)
+        rows = {"autoencoder": reconstructed(autoencoder, first_inputs)}
         scores = {"autoencoder": autoencoder.score(inputs)}
         if X_train is not None:
             pca = pca_baseline(autoencoder).fit(fitted.inputs(X_train))
-            rows["PCA"], scores["PCA"] = reconstructed(pca, seen), pca.score(inputs)
+            rows["PCA"], scores["PCA"] = reconstructed(pca, first_inputs), pca.score(inputs)
         elif has_pca(autoencoder):
-            rows["PCA"], scores["PCA"] = pca_rows(autoencoder, seen), pca_score(autoencoder, inputs)
-        undoes = fitted.undoes(some)
-        original = dense(some if undoes else seen)
+            rows["PCA"], scores["PCA"] = pca_reconstructed(autoencoder, first_inputs), pca_score(autoencoder, inputs)
+        invertible = fitted.is_invertible(first)
+        original = dense(first if invertible else first_inputs)
         sides = resolved_image_shape(image_shape, autoencoder.input_shape, original.shape[1])
         if sides is None:
-            # Columns of different units share an axis only as the autoencoder sees them.
-            rows = {"original": dense(seen), **rows}
+            # Features with different units can be drawn on the same axis only as scaled by the steps before.
+            rows = {"original": dense(first_inputs), **rows}
         else:
-            rows = {"original": original, **{key: fitted.undone(rows[key]) if undoes else rows[key] for key in rows}}
+            images = {name: fitted.inverted(values) if invertible else values for name, values in rows.items()}
+            rows = {"original": original, **images}
         return cls(rows=rows, image_shape=sides, scores=scores).plot(ax=ax, cmap=cmap)
 
-    def plot(self, ax=None, *, cmap="gray"):
-        """Draw.
+    def plot(self, ax: Any = None, *, cmap: Any = "gray") -> "ReconstructionDisplay":
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes or array of Axes, default=None
-            Where to draw: one axes that is divided, or as many as are needed; None makes a new figure.
+            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images with one channel.
+            Colormap of images with one channel.
 
         Returns
         -------
         ReconstructionDisplay
-            The display itself.
+            The display.
 
         Raises
         ------
         ValueError
-            If ``ax`` is not as described.
+            If ``ax`` is invalid.
         ImportError
             If matplotlib is not installed.
         """
@@ -159,13 +179,13 @@ class ReconstructionDisplay:
         self.figure_ = self.axes_.flat[0].figure
         return self
 
-    def _label(self, name, separator):
-        """A name, and how much of the variance it explains."""
-        share = (self.scores or {}).get(name)
-        return name if share is None else f"{name}{separator}{share:.1%} explained"
+    def _label(self, name: str, separator: str) -> str:
+        """Return a name and its explained variance ratio."""
+        score = (self.scores or {}).get(name)
+        return name if score is None else f"{name}{separator}{score:.1%} explained"
 
-    def _plot_images(self, ax, cmap):
-        """One row of images for each kind."""
+    def _plot_images(self, ax: Any, cmap: Any) -> None:
+        """Draw a row of images for each name."""
         originals = next(iter(self.rows.values()))
         shape = len(self.rows), len(originals)
         size = IMAGE_SIDE * shape[1] + 1.4, IMAGE_SIDE * shape[0] + 0.2
@@ -175,37 +195,37 @@ class ReconstructionDisplay:
         for (name, values), axes in zip(self.rows.items(), self.axes_, strict=True):
             images = as_images(values, self.image_shape)
             pairs = zip(axes, images, strict=True)
-            self.artists_[name] = [show_image(one, image, limits, cmap) for one, image in pairs]
+            self.artists_[name] = [show_image(axis, image, limits, cmap) for axis, image in pairs]
             label_row(axes[0], self._label(name, "\n"))
 
-    def _plot_profiles(self, ax):
-        """One axes for each row, with a line for each kind."""
+    def _plot_profiles(self, ax: Any) -> None:
+        """Draw the samples as lines, with one axes for each sample and one line for each name."""
         n_samples = len(next(iter(self.rows.values())))
-        n_features = min(n_samples, PROFILE_COLUMNS)
-        shape = math.ceil(n_samples / n_features), n_features
-        size = PROFILE_SIDES[0] * shape[1], PROFILE_SIDES[1] * shape[0] + 0.6
+        n_columns = min(n_samples, PROFILE_COLUMNS)
+        shape = math.ceil(n_samples / n_columns), n_columns
+        size = PROFILE_SIZE[0] * shape[1], PROFILE_SIZE[1] * shape[0] + 0.6
         self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size, layout="constrained")
         self.artists_ = {name: [] for name in self.rows}
-        for index, one in enumerate(self.axes_.flat):
-            one.set_visible(index < n_samples)
+        for index, axis in enumerate(self.axes_.flat):
+            axis.set_visible(index < n_samples)
             for name, values in self.rows.items():
                 if index < n_samples:
-                    style = {"color": COLOURS[name], "linewidth": 2.5 if name == "original" else 1.2}
+                    style: dict[str, Any] = {"color": COLORS[name], "linewidth": 2.5 if name == "original" else 1.2}
                     style["alpha"] = 0.3 if name == "original" else 1.0
-                    self.artists_[name] += one.plot(values[index], label=self._label(name, ", "), **style)
-        for one in self.axes_[:, 0]:
-            one.set_ylabel("value")
-        for one in self.axes_[-1]:
-            one.set_xlabel("feature")
-        self._name_lines(ax)
+                    self.artists_[name] += axis.plot(values[index], label=self._label(name, ", "), **style)
+        for axis in self.axes_[:, 0]:
+            axis.set_ylabel("value")
+        for axis in self.axes_[-1]:
+            axis.set_xlabel("feature")
+        self._add_legend(ax)
 
-    def _name_lines(self, ax):
-        """One legend for all profiles, where there is room for it."""
+    def _add_legend(self, ax: Any) -> None:
+        """Draw a common legend: above the axes of a new figure, otherwise in the first axes."""
         handles = [lines[0] for lines in self.artists_.values()]
         first = self.axes_.flat[0]
         if ax is None:
             first.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         else:
-            # A legend may be larger than its axes, which a layout would then shrink and a neighbour cover.
+            # The legend may be larger than the axes. The layout must not shrink them, nor other axes cover it.
             first.legend(handles, list(self.artists_), fontsize="x-small").set_in_layout(False)
             first.set_zorder(1)

@@ -114,6 +114,14 @@ def called(module: nn.Module, direction: str, values: Tensor, asarray_like: bool
         return getattr(module, direction)(values)
 
 
+def freeze_like(network: nn.Module, module: nn.Module | None) -> None:
+    """Freeze the same weights of a user's own network inside another one as this module has frozen."""
+    for stack in network.modules():
+        if isinstance(stack, CustomModuleHalf) and module is not None:
+            for one, now in zip(stack.module.parameters(), module.parameters(), strict=True):
+                one.requires_grad_(now.requires_grad)
+
+
 def custom_module(
     module: "nn.Module | type[nn.Module]", params: Mapping[str, Any], n_features: int, n_components: int, seed: int
 ) -> nn.Module:
@@ -165,6 +173,8 @@ def custom_module(
 
 def _check_call(module, params, n_features, n_components):
     """Refuse options that the class does not take."""
+    if not all(isinstance(name, str) for name in params):
+        raise ValueError(f"keys of module_params must be strings, got {dict(params)!r}.")
     signature = inspect.signature(module)
     try:
         signature.bind(n_features, n_components, **params)

@@ -138,6 +138,20 @@ def trainable_state(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *running]
 
 
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def hold_statistics(module: nn.Module) -> None:
+    """Keep the running statistics of normalizing layers whose weights are frozen, as in evaluation mode."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            weights = list(layer.parameters())
+            if weights and not trainable(layer):
+                layer.eval()
+
+
 def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
     """Copy arrays into the buffers of these names."""
     for name, value in values.items():

@@ -1,12 +1,15 @@
 """Try everything that a user's own module will be asked for before training."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skae._network.custom import DRAWS_IN_EVALUATION, DRAWS_IN_TRAINING, MAKES_TENSORS, called
+from skae._network.architecture import Architecture
+from skae._network.custom import DRAWS_IN_EVALUATION, DRAWS_IN_TRAINING, MAKES_TENSORS, called, custom_module
 from skae._network.draws import Draws
 
 ADVICE = (
@@ -67,6 +70,59 @@ def needs_of(module: nn.Module, n_features: int, n_components: int, demands: Dem
             return _Probe(module, n_features, n_components, demands, asarray_like=True).needs()
         except ValueError:
             raise error from error.__cause__
+
+
+def tried_module(
+    module: "nn.Module | type[nn.Module] | None",
+    params: Mapping[str, Any],
+    n_features: int,
+    n_components: int,
+    seed: int,
+    demands: Demands,
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Make a network of a user's class or instance, if there is one, try it, and say what it needs.
+
+    Raises
+    ------
+    ValueError
+        If there are options, but no class; else as `custom_module` and `needs_of`.
+    TypeError
+        As `custom_module`.
+    """
+    if module is None:
+        if params:
+            raise ValueError(f"module_params={params!r} is for a module class, but module is None. Pass the class.")
+        return None, ()
+    module = custom_module(module, params, n_features, n_components, seed)
+    return module, needs_of(module, n_features, n_components, demands)
+
+
+def check_same(before: Architecture, now: Architecture) -> None:
+    """Refuse to go on with a network that is not what is asked for now.
+
+    Raises
+    ------
+    ValueError
+        If a size or another choice differs, or a weight of the user's own network.
+    """
+    asked = "warm_start=True needs the network of the fit before, as partial_fit does: that was "
+    if before != now:
+        raise ValueError(
+            f"{asked}{before}, but the parameters and X now ask for {now}. Set warm_start=False and call fit, or keep "
+            "the sizes."
+        )
+    shapes, other = _shapes(before.module), _shapes(now.module)
+    if shapes != other:
+        wrong = min(name for name in {*shapes, *other} if shapes.get(name) != other.get(name))
+        raise ValueError(
+            f"{asked}a module whose {wrong!r} has the shape {shapes.get(wrong)}, but module "
+            f"{type(now.module).__name__} now has {other.get(wrong)}. Set warm_start=False and call fit, or keep "
+            "module and module_params."
+        )
+
+
+def _shapes(module: nn.Module | None) -> dict[str, tuple[int, ...]]:
+    return {} if module is None else {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 class _Probe:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skae._utils import gradients_on
+
 # Steps that look for a better code of a sample beyond the reach of the training samples.
 REFINEMENT_STEPS = 5
 # Values that the Jacobians of some samples may hold at once.
@@ -66,6 +68,11 @@ def decoder_jacobians(decode, z):
         return _by_differences(decode, z)
 
 
+def _differentiable(values: Tensor) -> Tensor:
+    """The same values, to take derivatives by; what was made in inference mode has none."""
+    return (values.clone() if values.is_inference() else values).detach().requires_grad_()
+
+
 @torch.no_grad()
 def _by_differences(decode, z):
     """Central differences, with the steps at which rounding and curvature cost about the same."""
@@ -79,10 +86,10 @@ def _by_differences(decode, z):
     return torch.stack(features, dim=2)
 
 
-@torch.enable_grad()
+@gradients_on()
 def _by_two_passes(decode, z):
     """The same out of two backward passes; forward derivatives are lacking in more layers."""
-    z = z.detach().requires_grad_()
+    z = _differentiable(z)
     x_hat = decode(z)
     weights = torch.zeros_like(x_hat, requires_grad=True)
     (products,) = torch.autograd.grad(x_hat, z, weights, create_graph=True)
@@ -106,10 +113,10 @@ def average_jacobian(
     return average if signed else average.sqrt()
 
 
-@torch.enable_grad()
+@gradients_on()
 def encoder_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Derivatives of the codes of each sample by its features, of shape (n, n_features, n_components)."""
-    x = x.detach().requires_grad_()
+    x = _differentiable(x)
     features = encode(x).unbind(dim=1)
     slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in features]
     return torch.stack(slopes_of, dim=2)

@@ -25,6 +25,7 @@ class ScaledAutoEncoder(AutoEncoder):
     """
 
     mean: Tensor
+    training_mean: Tensor
     scale: Tensor
     pca_unit: Tensor
     code_unit: Tensor
@@ -34,6 +35,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self.network = network
         self.architecture = sizes = network.architecture
         self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
+        self.register_buffer("training_mean", torch.empty(sizes.n_features, dtype=dtype))
         self.register_buffer("scale", torch.empty((), dtype=dtype))
         self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
@@ -44,7 +46,8 @@ class ScaledAutoEncoder(AutoEncoder):
         """Take over location, spread and directions, and draw the first weights."""
         linear = self.architecture.linear_skip
         unit = code_unit(pca) if linear else np.ones(self.architecture.n_components)
-        fill_buffers(self, {"mean": pca.mean, "scale": np.array(pca.scale), "pca_unit": unit})
+        location = {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)}
+        fill_buffers(self, {**location, "pca_unit": unit})
         self.code_unit.copy_(self.pca_unit)
         if self.filling is not None:
             self.filling.init_from_pca(pca)
@@ -56,7 +59,7 @@ class ScaledAutoEncoder(AutoEncoder):
         scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
-        fill_buffers(self, {"mean": pca.mean, "scale": np.array(pca.scale)})
+        fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
             self.filling.init_from_pca(pca)
         if self.network.link is not None:
@@ -106,7 +109,9 @@ class ScaledAutoEncoder(AutoEncoder):
         """Squared norms of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
         # One after the other: samples of a file are squared under a cap on memory.
-        return torch.stack([_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.mean, missing)], dim=1)
+        return torch.stack(
+            [_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
+        )
 
 
 def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:

@@ -121,9 +121,4 @@ class OfPresent(nn.Module):
         return self.criterion.nat(n_features, fraction)
 
 
-def squares_of_present(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Squared error of each sample over the values that are there, as a mean over all features, of shape (n,)."""
-    return torch.where(x.isnan(), 0.0, x_hat - x).square().mean(dim=1)
-
-
 AnyCriterion = Criterion | PooledSquaredError | OfPresent

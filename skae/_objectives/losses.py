@@ -25,6 +25,10 @@ class Loss(Documented, BaseEstimator):
         Makes means of what the decoder computes.
     in_data_units : bool
         Whether values come in units of the data; otherwise centered and divided by the overall scale.
+    start : {"mean", "robust", "direction"}
+        Which principal components training starts from: those about the mean; those of samples of which the few that
+        are far from all others are moved towards the median, for losses that wild samples do not dominate; or, where
+        these have the lower loss, those of directions about zero.
 
     See Also
     --------
@@ -44,6 +48,7 @@ class Loss(Documented, BaseEstimator):
 
     link = "identity"
     in_data_units = False
+    start = "mean"
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Return the loss of each value or sample.
@@ -117,6 +122,8 @@ class AbsoluteError(Loss):
     (200, 4)
     """
 
+    start = "robust"
+
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Size of each difference."""
         return (x_hat - x).abs()
@@ -150,6 +157,8 @@ class Huber(Loss):
     >>> AutoEncoderTransformer(4, loss=Huber(), max_epochs=2, random_state=0).fit_transform(X).shape
     (200, 4)
     """
+
+    start = "robust"
 
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = delta
@@ -263,6 +272,7 @@ class Cosine(Loss):
     """
 
     in_data_units = True
+    start = "direction"
 
     def __init__(self, length_weight: float = 0.1) -> None:
         self.length_weight = length_weight

@@ -102,7 +102,7 @@ def _convert_detector(scope, operator, container):
     detector = operator.raw_operator
     graph, module, x = _begun(scope, operator, container, _autoencoder(detector))
     x_hat = decode(graph, module, encode(graph, module, x))
-    differences = [graph.op("Sub", x_hat, x), graph.op("Sub", x, module.mean.numpy())]
+    differences = [graph.op("Sub", x_hat, x), graph.op("Sub", x, module.training_mean.numpy())]
     double, counts = Graph(np.float64, graph.names), float(detector.n_features_in_)
     if module.filling is not None:  # values that are missing count in no error
         missing = graph.op("IsNaN", x)

@@ -1,4 +1,4 @@
-"""The principal components of some samples: what every linear path starts from."""
+"""The principal components of samples, from which the network is initialized."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """Location, spread and principal directions of some samples.
+    """Mean, standard deviations and principal components of samples.
 
     Attributes
     ----------
@@ -17,17 +17,19 @@ class PrincipalComponents:
     feature_std : ndarray of shape (n_features,)
         Standard deviation of each feature (divisor n).
     components : ndarray of shape (n_components, n_features)
-        Orthonormal principal directions, the most important first, signs as in scikit-learn's PCA.
+        Orthonormal principal directions, in order of decreasing explained variance. The signs are those of
+        `sklearn.decomposition.PCA`.
     explained_variance : ndarray of shape (n_components,)
-        Variance along each direction (divisor n - 1).
+        Variance of the samples along each direction (divisor n - 1).
     feature_max_abs : ndarray of shape (n_features,)
-        Largest distance from the mean in each feature.
+        Largest absolute deviation from the mean of each feature.
     code_max_abs : ndarray of shape (n_components,)
-        Largest distance from the mean along each direction.
+        Largest absolute deviation from the mean along each direction.
     effective_sample_size : float
-        How many samples of equal weight would fraction the variance as evenly as these do; samples of a group count as one.
-    present_fraction : float
-        Fraction of the values that were not missing.
+        Number of samples with equal weights over which the variance would be spread as evenly as over these samples.
+        The samples of a group count as one.
+    present_fraction : float, default=1.0
+        Fraction of the values that are not missing.
     """
 
     mean: NDArray
@@ -40,7 +42,7 @@ class PrincipalComponents:
     present_fraction: float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalComponents":
-        """The same with directions of zeros and of no variance up to a number."""
+        """Return a copy with directions of zeros and without variance appended, up to ``n_components`` directions."""
         missing = n_components - len(self.components)
         return replace(
             self,
@@ -51,16 +53,28 @@ class PrincipalComponents:
 
     @property
     def scale(self) -> float:
-        """Root mean square of the features' standard deviations; 1 where nothing varies."""
+        """Root mean square of the standard deviations of the features; 1 if all features are constant."""
         scale = float(np.sqrt(np.mean(np.square(self.feature_std / self._largest)))) * self._largest
         return scale if scale > 0 else 1.0
 
     @property
     def _largest(self) -> float:
+        """Largest standard deviation of a feature; 1 if all features are constant."""
         return float(self.feature_std.max()) or 1.0
 
     def unexplained_variance_ratio(self, total: float) -> float:
-        """Fraction of the variance of samples that the directions leave unexplained; they count as ``total`` samples."""
+        """Compute the fraction of the variance that the directions do not explain.
+
+        Parameters
+        ----------
+        total : float
+            Number of samples, or the sum of their weights.
+
+        Returns
+        -------
+        float
+            Fraction between 0 and 1; 0 if all features are constant.
+        """
         whole = np.mean(np.square(self.feature_std / self.scale)) * len(self.mean)
         explained = np.sum(self.explained_variance / self.scale**2) * (total - 1) / total
         return float(max(1.0 - explained / whole, 0.0)) if whole > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Principal components of samples that come in chunks and are not kept."""
+"""Principal components of samples that arrive in chunks and are not kept."""
 
 import numpy as np
 import torch
@@ -10,23 +10,45 @@ from skae._pca.components import PrincipalComponents
 from skae._pca.exact import WORK_PER_BATCH
 from skae._utils import aligned_tensor, threads_for
 
-# Directions that are kept of what has been seen: at least so many, and so many a component that is wanted. With fewer
-# features nothing is lost.
+# Number of directions that are kept between chunks: KEPT_PER_COMPONENT times the number of components, and at least
+# LEAST_KEPT. With up to this many features the result is exact. No measurement of these values is recorded.
 LEAST_KEPT = 64
 KEPT_PER_COMPONENT = 4
-# Samples that are merged at a time.
+# Number of values that are merged at a time, which limits the memory. No measurement of this value is recorded.
 MERGED_VALUES = 1_000_000
 
 
 class IncrementalPrincipalComponents:
-    """Mean, spread and principal directions of all samples seen so far.
+    """Mean, standard deviations and principal components of all samples seen so far.
 
     Parameters
     ----------
     n_components : int
-        Number of directions that will be asked for.
+        Number of principal components.
     n_features : int
         Number of features.
+
+    Attributes
+    ----------
+    rank : int
+        Maximum number of directions that are kept.
+    n_samples : int
+        Number of samples seen so far.
+    total : float
+        Sum of their weights.
+    uneven : float
+        Sum of the squared weights, divided by ``total`` squared.
+    repetitions : bool
+        Whether all weights so far are integers, which are numbers of repetitions.
+    mean : ndarray of shape (n_features,)
+        Weighted mean of each feature.
+    squares : ndarray of shape (n_features,)
+        Weighted sum of squared deviations from the mean of each feature.
+    reach : ndarray of shape (n_features,)
+        Upper bound of the absolute deviations from the mean of each feature.
+    factor : ndarray of shape (n_kept, n_features)
+        Matrix with orthogonal rows. ``factor.T @ factor`` is the weighted scatter matrix of the samples, up to the
+        directions that were not kept.
 
     References
     ----------
@@ -44,16 +66,20 @@ class IncrementalPrincipalComponents:
         self.mean = np.zeros(n_features)
         self.squares = np.zeros(n_features)
         self.reach = np.zeros(n_features)
-        # Its products of features are those of all samples less their mean, as far as the rank goes.
         self.factor = np.zeros((0, n_features))
 
     def merge(self, sample: Sample) -> None:
-        """Take more samples in, each as often as its weight says.
+        """Update the statistics with more samples.
+
+        Parameters
+        ----------
+        sample : Sample of shape (n, n_features)
+            The samples with their weights.
 
         Raises
         ------
         ValueError
-            If the variance becomes too large for a floating-point number.
+            If the sum of squares can overflow.
         """
         step = max(MERGED_VALUES // len(self.mean), 1)
         for start in range(0, len(sample), step):
@@ -62,54 +88,75 @@ class IncrementalPrincipalComponents:
             self._merge(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
 
     def check(self, samples: NDArray, weights: NDArray) -> None:
-        """Refuse values whose variance would be too large for a floating-point number.
+        """Check that the sum of squares does not overflow.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n, n_features)
+            Samples in float64, which may contain NaN.
+        weights : ndarray of shape (n,)
+            Their weights.
 
         Raises
         ------
         ValueError
-            If it would.
+            If the sum of squares of these samples and of those seen before can overflow.
         """
         largest = np.abs(np.nan_to_num(samples, nan=0.0)).max(initial=0.0)
         with np.errstate(over="ignore"):
             finite = np.isfinite(np.square(largest) * samples.size * (self.total + weights.sum()))
         if not finite:
             raise ValueError(
-                f"X is too large: squares of values up to {largest:.3g}, times weights up to "
-                f"{weights.max():.3g}, overflow float64. Rescale X, for example with StandardScaler."
+                f"X is too large: the sum of squares of values up to {largest:.3g}, with weights up to "
+                f"{weights.max():.3g}, overflows float64. Rescale X, for example with StandardScaler."
             )
 
     def _merge(self, samples: NDArray, weights: NDArray) -> None:
+        """Update the statistics with samples that fit in memory."""
         self.check(samples, weights)
-        more = float(weights.sum())
-        total = self.total + more
-        mean = weights @ samples / more
+        added = float(weights.sum())
+        total = self.total + added
+        mean = weights @ samples / added
         shift = mean - self.mean
         centered = samples - mean
-        moved = self.total * more / total  # of the squared distance between the two means
-        self.squares += weights @ np.square(centered) + moved * np.square(shift)
-        new_mean = self.mean + shift * (more / total)
+        shift_weight = self.total * added / total  # weight of the squared distance between the two means
+        self.squares += weights @ np.square(centered) + shift_weight * np.square(shift)
+        new_mean = self.mean + shift * (added / total)
         self.reach = np.maximum(self.reach + np.abs(new_mean - self.mean), np.abs(samples - new_mean).max(axis=0))
-        stacked = [self.factor, centered * np.sqrt(weights)[:, None], np.sqrt(moved) * shift[None]]
+        stacked = [self.factor, centered * np.sqrt(weights)[:, None], np.sqrt(shift_weight) * shift[None]]
         self.factor = _compressed(np.vstack(stacked), self.rank)
         self.mean, self.total, self.n_samples = new_mean, total, self.n_samples + len(samples)
-        # In units of the total: squares of huge weights are no numbers.
-        self.uneven = (self.uneven * ((total - more) / total) ** 2) + float(np.square(weights / total).sum())
+        # Weights are divided by the total because the squares of very large weights overflow.
+        self.uneven = (self.uneven * ((total - added) / total) ** 2) + float(np.square(weights / total).sum())
         self.repetitions &= bool(np.all(weights == np.rint(weights)))
 
     @property
     def count(self) -> float:
-        """Number of samples; whole weights are repetitions."""
+        """Number of samples. Integer weights are numbers of repetitions."""
         return self.total if self.repetitions else float(self.n_samples)
 
-    def principal_components(self, some: NDArray) -> PrincipalComponents:
-        """The leading directions, signs as in scikit-learn's PCA; how far codes reach is measured at some samples."""
+    def principal_components(self, samples: NDArray) -> PrincipalComponents:
+        """Return the principal components of all samples seen so far.
+
+        The signs are those of `sklearn.decomposition.PCA`.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n, n_features)
+            Samples from which ``code_max_abs`` is computed.
+
+        Returns
+        -------
+        PrincipalComponents
+            The principal components.
+        """
         variance = self.squares / self.total
         constant = variance <= np.square(np.finfo(np.float64).eps * np.abs(self.mean))
         singular = np.linalg.norm(self.factor, axis=1)[: self.n_components]
         components = self.factor[: len(singular)] / np.where(singular > 0, singular, 1.0)[:, None]
         if len(components) > 0:
             _, components = svd_flip(None, components, u_based_decision=False)
-        codes = (some - self.mean) @ components.T
+        codes = (samples - self.mean) @ components.T
         return PrincipalComponents(
             self.mean.copy(),
             np.where(constant, 0.0, np.sqrt(variance)),
@@ -121,8 +168,8 @@ class IncrementalPrincipalComponents:
         ).padded(self.n_components)
 
 
-def _compressed(samples: NDArray, rank: int) -> NDArray:
-    """Orthogonal samples, the longest first, with the same products of features, up to a rank."""
-    with threads_for(samples.size * min(samples.shape) // WORK_PER_BATCH):
-        _, singular, directions = torch.linalg.svd(aligned_tensor(samples), full_matrices=False)
+def _compressed(matrix: NDArray, rank: int) -> NDArray:
+    """Return up to ``rank`` orthogonal rows, the largest first, that best approximate ``matrix.T @ matrix``."""
+    with threads_for(matrix.size * min(matrix.shape) // WORK_PER_BATCH):
+        _, singular, directions = torch.linalg.svd(aligned_tensor(matrix), full_matrices=False)
     return (singular[:rank, None] * directions[:rank]).numpy()

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from skorch.callbacks import Callback
+from torch import nn
 
 from skae._network.layers import trainable_state
 
@@ -34,6 +35,9 @@ class ExponentialMovingAverage(Callback):
             self.n_steps_ += 1
             decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
             torch._foreach_lerp_(self.average_, self.parameters_, 1.0 - decay)
+            for parameter, average in zip(self.parameters_, self.average_, strict=True):
+                if isinstance(parameter, nn.Parameter) and not parameter.requires_grad:
+                    average.copy_(parameter)  # it may have changed before it was frozen
 
     @torch.no_grad()
     def exchange(self) -> None:
@@ -43,7 +47,7 @@ class ExponentialMovingAverage(Callback):
 
 
 class DecoupledWeightDecay(Callback):
-    """Takes a fraction of each weight after every step, whatever the optimizer.
+    """Takes a fraction of each weight that is not frozen after every step, whatever the optimizer.
 
     Attributes
     ----------
@@ -60,7 +64,8 @@ class DecoupledWeightDecay(Callback):
     @torch.no_grad()
     def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
         if training and self.amount > 0:
-            torch._foreach_mul_(self.parameters_, 1.0 - self.amount)
+            free = [parameter for parameter in self.parameters_ if parameter.requires_grad]
+            torch._foreach_mul_(free, 1.0 - self.amount)
 
 
 class FiniteLoss(Callback):

@@ -15,15 +15,19 @@ from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
 from skae._network.architecture import Architecture
+from skae._network.custom import freeze_like
+from skae._network.layers import fill_buffers
 from skae._network.scaling import ScaledAutoEncoder, build
+from skae._objectives.losses import Loss, SquaredError
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import EXACT_SIZE, feature_mean, principal_components, squared_distances
 from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
-from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, predicting_net, schedulers
+from skae._pca.robust import clip_wild_samples, directional_components
+from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
 from skae._training.progress import EpochReport
 from skae._training.schedule import STAGES, RegularizationStage
 from skae._training.selection import EpochSelector, ValidationSplit
-from skae._training.trainer import Trainer
+from skae._training.trainer import Trainer, sample_losses
 from skae._utils import aligned_tensor, seeded_generator, threads_for, torch_dtype
 
 # Where fewer samples than this carry the variance, the mean over held-out samples is not normal yet: PCA is kept.
@@ -78,6 +82,8 @@ class NetworkInitializer:
         A trained network to begin with instead, whatever the samples.
     incomplete : bool
         Whether X has NaN for missing values.
+    training_mean : ndarray of shape (n_features,) or None
+        Mean of each feature of the training samples, where the location that the network uses is another.
     """
 
     sample: Sample
@@ -86,6 +92,7 @@ class NetworkInitializer:
     seed: int
     before: ScaledAutoEncoder | None = None
     incomplete: bool = False
+    training_mean: NDArray | None = None
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
         """Mean, spread and principal directions of some of the samples."""
@@ -104,6 +111,14 @@ class NetworkInitializer:
         mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
         values = self._filled(sample)
         return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
+
+    def for_loss(self, loss: Loss) -> "NetworkInitializer":
+        """Return the same for a loss: with wild samples moved towards the others where these do not dominate it."""
+        if loss.start == "mean" or not self.architecture.linear_skip:
+            return self
+        sample = self.sample
+        mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
+        return replace(self, sample=clip_wild_samples(sample) if loss.start == "robust" else sample, training_mean=mean)
 
     def grouped(self) -> "NetworkInitializer":
         """The same with labels of the samples that say the same; unless there are some, those of copies."""
@@ -144,7 +159,9 @@ class NetworkInitializer:
     def on(self, pca: PrincipalComponents) -> ScaledAutoEncoder:
         """Build the network at these directions, unless there is one to go on with."""
         if self.before is not None:
-            return copy.deepcopy(self.before).to(self.device)
+            model = copy.deepcopy(self.before).to(self.device)
+            freeze_like(model, self.architecture.module)
+            return model
         module = build(self.architecture, torch_dtype(self.sample.dtype))
         module.init_from_pca(pca, seeded_generator(self.seed))
         return module.to(self.device).eval()
@@ -177,6 +194,7 @@ def fit_network(
         If a loss is not finite.
     """
     with threads_for(config.batch_size * start.architecture.n_weights):
+        start = start.for_loss(config.loss)
         as_they_lie, start = start.sample, start.by_distance()
         if validation is not None and config.max_epochs > 0 and start.architecture.kind != "pca":
             start = start.grouped()
@@ -187,6 +205,13 @@ def fit_network(
         # In an order of their own samples give the same to the last bit; many are read faster as they lie.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
         pca = start.principal_components(start.sample if few else as_they_lie)
+        if config.loss.start == "direction" and not start.incomplete and start.architecture.linear_skip:
+            about_zero = directional_components(start.sample, pca)
+            losses = [
+                start.sample.mean(sample_losses(config.loss, start.on(one), start.sample)[:, 0])
+                for one in (about_zero, pca)
+            ]
+            pca = about_zero if losses[0] < losses[1] else pca
         start = start.continued(pca)
         fraction = start.unexplained_fraction(pca)
         config = replace(config, unexplained_variance_ratio=fraction)
@@ -204,6 +229,8 @@ def _finished(
 ) -> tuple[ReconstructionNet, TrainingResult]:
     """Give the codes their units, and wrap the network for predictions."""
     model.set_code_unit(None)
+    if start.training_mean is not None:
+        fill_buffers(model, {"training_mean": start.training_mean})
     learnt = record.best_epoch > 0 or start.before is not None
     if learnt and not config.whiten:
         model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_SAMPLES)))
@@ -237,9 +264,9 @@ def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: 
     return start.architecture.kind != "pca" and pca.unexplained_variance_ratio(start.sample.total) > rounding
 
 
-def _n_folds_used(pca: PrincipalComponents, n_samples: int) -> int:
+def _n_folds_used(effective_sample_size: float, n_samples: int) -> int:
     """In how many sets to hold samples out: the fewer samples carry the variance, the more."""
-    wanted = math.ceil(LARGE_EFFECTIVE_SAMPLE_SIZE / pca.effective_sample_size)
+    wanted = math.ceil(LARGE_EFFECTIVE_SAMPLE_SIZE / effective_sample_size)
     return max(1, min(wanted, LARGE_SAMPLE_SIZE // n_samples))
 
 
@@ -255,12 +282,13 @@ def _search(
     sample = start.sample
     many = refit == "auto" and len(sample) > LARGE_SAMPLE_SIZE
     linear_skip = start.architecture.linear_skip
-    n_folds_used = _n_folds_used(pca, len(sample)) if refit and linear_skip else 1
+    effective = _effective_sample_size(model, sample, config.loss, pca)
+    n_folds_used = _n_folds_used(effective, len(sample)) if refit and linear_skip else 1
     parts = validation.parts(sample, config.seed, n_folds_used)
     if validation.sample is not None:
         refit = False
     too_few = min((len(train) for train, _ in parts), default=0) <= start.architecture.n_components
-    if linear_skip and not config.regularizers and (too_few or pca.effective_sample_size < MIN_EFFECTIVE_SAMPLE_SIZE):
+    if linear_skip and not config.regularizers and (too_few or effective < MIN_EFFECTIVE_SAMPLE_SIZE):
         return model, TrainingResult()
     if start.before is None and config.optimizer != "lbfgs":
         config = replace(config, stages=STAGES, departs=True)
@@ -281,8 +309,8 @@ def _search(
     if (not refit and not fixed) or (many or fixed) and config.regularizers:
         return first.finish(weights), record
     if many or fixed:
-        return _better_on_all_samples(first.finish(weights), model, sample, record)
-    again = Trainer(model, replace(config, verbose=0), sample, callbacks=schedulers(config.callbacks))
+        return _better_on_all_samples(first.finish(weights), model, sample, record, config.loss)
+    again = Trainer(model, replace(config, verbose=0), sample, callbacks=of_every_training(config.callbacks))
     # As many steps as on the smaller set, whatever the number of batches is now.
     ratio = first.n_batches / again.n_batches
     lengths = [math.ceil(n_epochs * ratio) for n_epochs in choice.epochs_per_stage()]
@@ -310,7 +338,7 @@ def _train_again(training: Trainer, stages: Sequence[RegularizationStage], resul
 def _training_on(index, start, config, samples, valid, pca=None) -> Trainer:
     """Prepare the training of this index, with the samples it holds out; only the first one is heard and seen."""
     _check_normalisation(start.architecture, len(samples))
-    callbacks = config.callbacks if index == 0 else schedulers(config.callbacks)
+    callbacks = config.callbacks if index == 0 else of_every_training(config.callbacks)
     own = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
     model = start.on(start.principal_components(samples) if pca is None else pca)
     return Trainer(model, own, samples, valid, callbacks)
@@ -326,11 +354,21 @@ def _check_normalisation(architecture: Architecture, n_samples: int) -> None:
 
 
 def _better_on_all_samples(
-    found: ScaledAutoEncoder, model: ScaledAutoEncoder, sample: Sample, record: TrainingResult
+    found: ScaledAutoEncoder, model: ScaledAutoEncoder, sample: Sample, record: TrainingResult, loss: Loss
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Keep the network that was found if it reconstructs all samples better than the start does."""
-    better = squares(found, sample)[0] < squares(model, sample)[0]
-    return (found, record) if better else (model, replace(record, best_epoch=0))
+    """Keep the network that was found if all samples have a smaller loss than with the start."""
+    losses = [sample.mean(sample_losses(loss, one, sample)[:, 0]) for one in (found, model)]
+    return (found, record) if losses[0] < losses[1] else (model, replace(record, best_epoch=0))
+
+
+def _effective_sample_size(model: ScaledAutoEncoder, sample: Sample, loss: Loss, pca: PrincipalComponents) -> float:
+    """Return how many samples of equal weight would share the loss of the mean as evenly as these do."""
+    if type(loss) is SquaredError:
+        return pca.effective_sample_size
+    losses = sample_losses(loss, model, sample)[:, 1]
+    losses = losses if sample.weights is None else losses * sample.weights
+    losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
+    return float(losses.sum() ** 2 / max(np.square(losses).sum(), np.finfo(float).tiny))
 
 
 def _run_side_by_side(
@@ -356,7 +394,7 @@ def _run_side_by_side(
                 training.set_stage(config.stages[choice.stage])
                 training.epoch()
             losses = np.concatenate([training.valid_losses for training in trainings])
-            if choice.update(losses, _above_floor(trainings)):
+            if choice.update(losses):
                 weights = trainings[0].weights()
             progress.epoch_ends(_report(choice, trainings, config, start))
     for training in trainings:
@@ -376,15 +414,6 @@ def _report(
         return _finished(first.snapshot(), record, start, config)
 
     return EpochReport(first.train_losses[-1], choice.mean_losses[-1], choice.best_epoch, result)
-
-
-def _above_floor(trainings: list[Trainer]) -> bool:
-    """Whether the held-out samples have no larger squared error than PCA's, where another loss is minimized."""
-    if not trainings[0].enforce_pca_floor:
-        return True
-    samples = [training.sample for training in trainings]
-    at_start = mean_over(samples, [training.start_squares for training in trainings])
-    return mean_over(samples, [training.valid_squares for training in trainings]) <= at_start
 
 
 def _valid_scores(choice: EpochSelector, trainings: list[Trainer]) -> list[float]:

@@ -1,9 +1,10 @@
 """The skorch net that runs the training loop."""
 
-import inspect
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from skorch.callbacks import (
     EpochTimer,
     GradientNormClipping,
     LRScheduler,
+    ParamMapper,
     PassthroughScoring,
     PrintLog,
 )
@@ -26,23 +28,18 @@ from torch import Tensor, nn
 from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
+from skae._network.layers import hold_statistics, trainable
 from skae._network.scaling import ScaledAutoEncoder, build
-from skae._objectives.criterion import PooledSquaredError, squares_of_present
+from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._objectives.regularizers import Regularizer
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
+from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
 from skae._training.schedule import STAGES, DifferenceAugmentation, RegularizationStage
-from skae._utils import available_devices, canonical_device, seeded_generator
+from skae._utils import available_devices, canonical_device, gradients_on, seeded_generator
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
-}
-DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 # Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
 LARGEST_GRADIENT = 0.1
 
@@ -58,6 +55,7 @@ class TrainingConfig:
     loss: Loss = field(default_factory=SquaredError)
     regularizers: Sequence[Regularizer] = ()
     optimizer: str | type = "adam"
+    optimizer_params: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 3e-3
     alpha: float = 0.0
     batch_size: int = 256
@@ -117,6 +115,9 @@ class ReconstructionNet(NeuralNet):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
         """One pass over a set, with averaged weights where it is held out."""
         if training or iterator is None:
+            if training:
+                super()._set_training(True)
+                hold_statistics(self.module_)
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             if training and self.objective is not None:
                 self.objective.n_epochs += 1
@@ -145,8 +146,6 @@ class ReconstructionNet(NeuralNet):
         if self.valid_weights_ is not None:
             step["loss"] = self._weighted(losses, self.valid_weights_)
         self.sample_losses_.append(losses)
-        if not self.criterion_.is_squared_error:
-            self.sample_squares_.append(squares_of_present(x_hat, batch[1]))
         return step
 
     def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
@@ -160,7 +159,7 @@ class ReconstructionNet(NeuralNet):
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
-        self.sample_losses_, self.sample_squares_ = PerSampleBuffer(n_samples), PerSampleBuffer(n_samples)
+        self.sample_losses_ = PerSampleBuffer(n_samples)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """The loss, with the L2 penalty while training if the optimizer does not apply it."""
@@ -169,8 +168,24 @@ class ReconstructionNet(NeuralNet):
         if penalty is not None:
             loss = loss + penalty.mean()
         if training and self.penalty:
-            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in self.module_.parameters())
+            loss = loss + 0.5 * self.penalty * sum(weight.square().sum() for weight in trainable(self.module_))
+        if training and not loss.requires_grad:
+            n_weights = sum(weight.numel() for weight in self.module_.parameters())
+            raise ValueError(
+                f"Nothing is left to train: all {n_weights} weights are frozen. Leave some free in module or in the "
+                "patterns of Freezer, choose linear_skip=True, or max_epochs=0."
+            )
         return loss
+
+    def _step_optimizer(self, step_fn) -> None:
+        """Take a step; L-BFGS, which goes by steps before, must leave alone what has been frozen since."""
+        lbfgs = isinstance(self.optimizer_, torch.optim.LBFGS)
+        frozen = [one for one in self.module_.parameters() if not one.requires_grad] if lbfgs else []
+        before = [one.detach().clone() for one in frozen]
+        super()._step_optimizer(step_fn)
+        with torch.no_grad():
+            for one, value in zip(frozen, before, strict=True):
+                one.copy_(value)
 
     def notify(self, method_name, **cb_kwargs) -> None:
         """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
@@ -220,12 +235,8 @@ def build_net(
     objective: Objective | None = None,
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
-    chosen = config.optimizer
-    optimizer, options = OPTIMIZERS[chosen] if isinstance(chosen, str) else (chosen, {})
-    decays = "weight_decay" in inspect.signature(optimizer).parameters
-    if decays:
-        options = {**options, "weight_decay": config.alpha}
-    clipping = [] if objective is None or chosen == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
+    optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
+    clipping = [] if objective is None or config.optimizer == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
     net = ReconstructionNet(
         module,
         PooledSquaredError() if criterion is None else criterion,
@@ -266,25 +277,31 @@ def epochs_of(net: NeuralNet) -> list[dict]:
     return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
 
 
-def schedulers(callbacks: Sequence) -> list:
-    """Fresh copies of the callbacks that schedule the learning rate, which every training needs."""
-    return [clone(callback) for callback in callbacks if isinstance(_instance(callback), LRScheduler)]
+def of_every_training(callbacks: Sequence) -> list:
+    """Fresh copies of the callbacks that change what is learned, which every training needs.
 
-
-def check_optimizer(optimizer: str | type) -> None:
-    """Refuse a class that is no torch optimizer.
-
-    Raises
-    ------
-    TypeError
-        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
+    These are learning-rate schedules, what maps parameters, as `skorch.callbacks.Freezer` does, and what has a method
+    for gradients, as `skorch.callbacks.GradientNormClipping` does.
     """
-    known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
-    if not known:
-        raise TypeError(
-            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
-            f"got {optimizer!r}."
-        )
+    return [_fresh(entry) for entry in callbacks if _changes_training(_instance(entry))]
+
+
+def _changes_training(callback: Any) -> bool:
+    cls = callback if isinstance(callback, type) else type(callback)
+    changes = issubclass(cls, LRScheduler | ParamMapper)
+    return changes or _function(callback, "on_grad_computed") is not Callback.on_grad_computed
+
+
+def _fresh(entry: Any) -> Any:
+    """A copy of an entry of callbacks; a class stays, of which each net makes an instance."""
+    if isinstance(entry, tuple):
+        return entry[0], _fresh(entry[1])
+    if isinstance(entry, type):
+        return entry
+    try:
+        return clone(entry)
+    except (TypeError, RuntimeError):  # its attributes are not its parameters
+        return copy.deepcopy(entry)
 
 
 def check_callbacks(callbacks: Sequence) -> None:
@@ -324,12 +341,14 @@ def net_to_dict(net: ReconstructionNet) -> dict:
     }
 
 
+@gradients_on()
 def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
     module = network_from_dict(frozen)
     return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
 
 
+@gradients_on()
 def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}

@@ -17,7 +17,6 @@ from skae._data.sample import Reservoir, Sample
 from skae._network.custom import CustomModuleHalf
 from skae._network.layers import SeededDropout
 from skae._network.scaling import ScaledAutoEncoder
-from skae._objectives.criterion import squares_of_present
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
@@ -179,13 +178,10 @@ class Stream:
         model = self._learnt(self.training)
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
         start = self.start.on(self.principal_components())
-        (losses, reference, floor), (complement, _, squares) = (
-            _sample_losses(self.training, one, sample) for one in (start, model)
-        )
+        (losses, reference), (of_network, _) = (_sample_losses(self.training, one, sample) for one in (start, model))
         choice = EpochSelector(losses, tol=0.0, n_iter_no_change=1, use_standard_error=True, weights=sample.weights)
-        enforce_pca_floor = not self.config.regularizers and self.start.architecture.linear_skip
-        allowed = not enforce_pca_floor or bool(sample.mean(squares) <= sample.mean(floor))
-        preferred = choice.update(complement, allowed) or not enforce_pca_floor
+        has_floor = not self.config.regularizers and self.start.architecture.linear_skip
+        preferred = choice.update(of_network) or not has_floor
         self.preferred = self._in_units(model) if preferred else None
         if self.record.valid_scores is not None:
             fractions = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
@@ -267,19 +263,13 @@ def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
 
 
 def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Loss of each sample, that of the mean, and squared error, all in the unit of a training whatever the model's own."""
+    """Return the loss of each sample and that of the mean, both in the unit of a training whatever the model's own."""
 
     def measured(x: Tensor) -> Tensor:
         target, x_hat = training.standardize(x.clone()), training.standardize(model(x))
-        per_sample = training.criterion.per_sample
-        samples = [
-            per_sample(x_hat, target),
-            per_sample(torch.zeros_like(x_hat), target),
-            squares_of_present(x_hat, target),
-        ]
-        return torch.stack(samples, dim=1)
+        return torch.stack([training.criterion.per_sample(one, target) for one in (x_hat, x_hat * 0.0)], dim=1)
 
-    return apply_in_batches(measured, sample, 3, model.mean, np.float64).T
+    return apply_in_batches(measured, sample, 2, model.mean, np.float64).T
 
 
 def training_state(training: Trainer) -> dict:

@@ -75,8 +75,8 @@ class EpochSelector:
         self._best, self._reference = 0.0, -math.inf
         self._last_progress = 0
 
-    def update(self, losses: NDArray, allowed: bool = True) -> bool:
-        """Note the losses after one more epoch, and say whether it is the best so far, if it is allowed to be."""
+    def update(self, losses: NDArray) -> bool:
+        """Note the losses after one more epoch, and return whether it is the best so far."""
         self.mean_losses.append(self._mean(losses))
         gains = self.start_losses - losses
         mean = self._mean(gains)
@@ -86,7 +86,7 @@ class EpochSelector:
         if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
             self.stage_starts.append(self.n_epochs)
             self._last_progress = self.n_epochs
-        if not allowed or mean <= 2 * error or mean - error <= self._best:
+        if mean <= 2 * error or mean - error <= self._best:
             return False
         self._best, self.best_epoch = mean - error, self.n_epochs
         return True

@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset, Standardizer
+from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
 from skae._data.sample import Sample
 from skae._network.autoencoder import FeedForwardAutoEncoder
 from skae._network.custom import CustomModuleHalf
 from skae._network.draws import Draws
 from skae._network.layers import SeededDropout, trainable_state
 from skae._network.scaling import ScaledAutoEncoder
-from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, PooledSquaredError, squares_of_present
-from skae._objectives.losses import SquaredError
+from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, PooledSquaredError
+from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._training.callbacks import DecoupledWeightDecay, ExponentialMovingAverage, StopTraining
 from skae._training.net import TrainingConfig, build_net
@@ -61,10 +61,6 @@ class Evaluator:
         if self.objective is not None:
             self.objective.rewind()
         return self._over_samples(self._loss)
-
-    def squares(self) -> NDArray:
-        """Squared error of each sample."""
-        return self._over_samples(lambda x, target: squares_of_present(self.network(x), target))
 
     def losses_of_mean(self) -> NDArray:
         """Loss of each sample if it were reconstructed as the mean."""
@@ -134,10 +130,6 @@ class Trainer:
         looked_at = SampleBatches(self.samples if self.valid is None else self.valid, config.batch_size)
         self.measures = Evaluator(self.network, criterion, self.objective, looked_at)
         self.start_losses = self.measures.losses()
-        # PCA is the floor of the squared error, whatever loss is minimized; a regularizer asks for something else.
-        other = not criterion.is_squared_error and not config.regularizers
-        self.enforce_pca_floor = self.network.architecture.linear_skip and other
-        self.start_squares = self.measures.squares() if self.enforce_pca_floor else np.zeros(0)
         _leave_start(self)
         self.set_stage(config.stages[0])
         self.net.notify("on_train_begin", X=self.samples, y=None)
@@ -189,19 +181,10 @@ class Trainer:
         """Loss of each held-out sample after the epoch, in their order."""
         return self.net.sample_losses_.array
 
-    @property
-    def valid_squares(self) -> NDArray:
-        """Squared error of each held-out sample after the epoch, where it is not the loss."""
-        return self.net.sample_squares_.array
-
     def improves(self) -> bool:
-        """Whether the samples have a smaller loss than at the start, and no larger squared error."""
+        """Return whether the samples have a smaller loss than at the start."""
         with self.net.evaluation():
-            mean = self.sample.mean
-            better = mean(self.measures.losses()) < mean(self.start_losses)
-            return bool(
-                better and (not self.enforce_pca_floor or mean(self.measures.squares()) <= mean(self.start_squares))
-            )
+            return bool(self.sample.mean(self.measures.losses()) < self.sample.mean(self.start_losses))
 
     def weights(self) -> list[Tensor]:
         """A copy of the weights as they are evaluated."""
@@ -215,6 +198,19 @@ class Trainer:
     def snapshot(self) -> ScaledAutoEncoder:
         """A model of its own with the weights as they are now; training goes on."""
         return _handed_over(self, copy.deepcopy(self.model), self.weights())
+
+
+def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
+    """Return the loss of each sample, and what it would be if the mean were its reconstruction, of shape (n, 2)."""
+    if type(loss) is SquaredError:
+        return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
+    criterion = OfPresent(Criterion(loss, model.mean, model.scale, torch.zeros_like(model.mean)[None]))
+
+    def measured(x: Tensor) -> Tensor:
+        target, x_hat = ((values - model.mean) / model.scale for values in (x, model(x)))
+        return torch.stack([criterion.per_sample(one, target) for one in (x_hat, torch.zeros_like(x_hat))], dim=1)
+
+    return apply_in_batches(measured, sample, 2, model.mean, np.float64)
 
 
 def _leave_start(training: Trainer) -> None:
@@ -234,7 +230,12 @@ def _leave_start(training: Trainer) -> None:
 
 def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[Tensor]) -> ScaledAutoEncoder:
     """Give a model these weights, and the reach that codes have with them."""
-    _set_weights(model.network, weights)
+    frozen = [not value.requires_grad for value in trainable_state(training.network)]
+    with torch.no_grad():
+        # Training in single precision has rounded them all.
+        for value, weight, kept in zip(trainable_state(model.network), weights, frozen, strict=True):
+            rounded = value.to(weight.dtype)
+            value.copy_(torch.where(rounded == weight, value, weight.to(value.dtype)) if kept else weight)
     model.network.enable_inverse_link()
     if training.network.architecture.linear_skip:
         network = copy.deepcopy(training.network).eval()

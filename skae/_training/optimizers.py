@@ -1,0 +1,83 @@
+"""Optimizers by name, and their options."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
+    "adam": (torch.optim.Adam, {"fused": True}),
+    "adamw": (torch.optim.AdamW, {"fused": True}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
+}
+DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
+
+
+def learning_rate(optimizer: str | type, lr: str | float) -> float:
+    """Turn the ``lr`` parameter into a number."""
+    if not isinstance(lr, str):
+        return lr
+    return DEFAULT_LR.get(optimizer, 3e-3) if isinstance(optimizer, str) else 3e-3
+
+
+def optimizer_of(optimizer: str | type, params: Mapping[str, Any], alpha: float) -> tuple[type, dict[str, Any], bool]:
+    """Return an optimizer's class, its options besides ``lr``, and whether the L2 penalty is among them.
+
+    Options of ours that do not go together with the user's are left out, such as Nesterov's momentum without momentum.
+    """
+    cls, ours = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else (optimizer, {})
+    decays = "weight_decay" in inspect.signature(cls).parameters
+    penalty = {"weight_decay": alpha} if decays else {}
+    options = {**ours, **penalty, **params}
+    if params and ours and _refusal(cls, options) is not None:
+        options = {**penalty, **params}
+    return cls, options, decays
+
+
+def check_optimizer(optimizer: str | type, params: Mapping[str, Any], lr: float) -> None:
+    """Refuse what is no torch optimizer, and options that it does not take.
+
+    Raises
+    ------
+    TypeError
+        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
+    ValueError
+        If the optimizer has no such option, or does not take its value.
+    """
+    known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
+    if not known:
+        raise TypeError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a subclass of torch.optim.Optimizer, "
+            f"got {optimizer!r}."
+        )
+    cls, options, _ = optimizer_of(optimizer, params, 0.0)
+    if "lr" in params:
+        raise ValueError(
+            f"optimizer_params={dict(params)!r} has 'lr', which is a parameter of its own: set lr={params['lr']!r}."
+        )
+    arguments = list(inspect.signature(cls).parameters.values())
+    names = [one.name for one in arguments[1:] if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    unknown = [name for name in params if name not in names]
+    if unknown and not any(one.kind is one.VAR_KEYWORD for one in arguments):
+        allowed = ", ".join(name for name in names if name != "lr")
+        raise ValueError(
+            f"optimizer_params={dict(params)!r} has {unknown[0]!r}, which {cls.__name__} does not take. "
+            f"It takes {allowed}."
+        )
+    refusal = _refusal(cls, {"lr": lr, **options})
+    if refusal is not None:
+        raise ValueError(
+            f"{cls.__name__} does not take optimizer_params={dict(params)!r} with lr={lr:g}: {refusal} Change them, or "
+            "choose another optimizer."
+        ) from refusal
+
+
+def _refusal(cls: type, options: Mapping[str, Any]) -> Exception | None:
+    """What an optimizer says to options, tried on a weight of nothing."""
+    try:
+        cls([torch.nn.Parameter(torch.zeros(1, 1))], **options)
+    except Exception as error:  # torch raises what it likes there
+        return error
+    return None
