@@ -16,7 +16,7 @@ def committed_files():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 0:
         return set(done.stdout.splitlines())
-    folders = (".ci", "docs", "examples", "skae", "tests")
+    folders = (".ci", ".github", "docs", "examples", "skae", "tests")
     found = {path for folder in folders for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts}
     return {path.relative_to(ROOT).as_posix() for path in found if path.is_file()}
 

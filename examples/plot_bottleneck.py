@@ -58,7 +58,7 @@ for name, values in errors.items():
     method, rows = name.split(", ")
     style = {"color": "C0" if method == "PCA" else "C1", "linestyle": "-" if rows == "held out" else ":"}
     axis.plot(SIZES, values, marker="o", label=name, **style)
-axis.set(xscale="log", yscale="log", xlabel="numbers kept", ylabel="mean squared error of a pixel")
+axis.set(xscale="log", yscale="log", xlabel="n_components", ylabel="mean squared error of a pixel")
 axis.set_xticks(SIZES, [str(k) for k in SIZES])
 axis.minorticks_off()
 axis.set_title("The gap between dotted and solid is what was learnt by heart", fontsize=10)

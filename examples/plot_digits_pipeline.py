@@ -1,11 +1,11 @@
 """
-How many numbers does a digit need?
-===================================
+How many components does a digit need?
+======================================
 
-A handwritten digit has 64 pixels. Which part of them survives if only a few numbers are kept, PCA's or an
-autoencoder's? A grid search tries several bottlenecks and finds the smallest one that keeps enough, then both are
-compared on a quarter of the digits that none of it has seen: by the variance that they explain, and by how well two
-classifiers do on the codes.
+A handwritten digit has 64 pixels. How much of it can be reconstructed from a few components of PCA, and from as many
+codes of an autoencoder? A grid search finds the smallest bottleneck that explains 80 % of the variance. Both methods
+are then compared on a quarter of the digits, which neither the search nor the fits have seen: by the variance that they
+explain, and by the accuracy of two classifiers on the codes.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from skae import AutoEncoderTransformer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", default="digits_pipeline.png", help="where the picture goes")
-parser.add_argument("--quick", action="store_true", help="a few epochs and bottlenecks, only to see it run")
+parser.add_argument("--out", default="digits_pipeline.png", help="file for the picture")
+parser.add_argument("--quick", action="store_true", help="few epochs and bottlenecks, only to see that it runs")
 options = parser.parse_args()
 
 BOTTLENECKS = [2, 8] if options.quick else [2, 4, 8, 16]
@@ -43,12 +43,12 @@ X_train, X_test, y_train, y_test = train_test_split(
 # %%
 # The search
 # ----------
-# Without a scorer a grid search asks the estimator for its ``score``: the share of the variance explained. That
-# rises with the bottleneck, so the best one is the smallest that explains enough.
+# Without a scorer a grid search uses the estimator's ``score``: the fraction of the variance explained. It increases
+# with the size of the bottleneck, so the smallest one that explains enough is selected.
 
 
 def smallest_enough(results):
-    """Choose the smallest bottleneck that explains enough, or else the largest."""
+    """Select the smallest bottleneck that explains enough, or the largest if none does."""
     enough = results["mean_test_score"] >= ENOUGH
     return int(np.argmax(enough)) if enough.any() else len(enough) - 1
 
@@ -64,25 +64,25 @@ k_best = search.best_params_["n_components"]
 print(f"Smallest bottleneck that explains {ENOUGH:.0%} of the variance in cross-validation: {k_best}\n")
 
 # %%
-# Side by side with PCA
-# ---------------------
-# Both see the same rows and keep equally many numbers.
+# Comparison with PCA
+# -------------------
+# Both are fitted to the same samples and have the same number of components.
 
 
 def explained_variance(transformer):
-    """Share of the held-out variance that the reconstruction explains."""
+    """Return the fraction of the held-out variance that the reconstruction explains."""
     X_hat = transformer.inverse_transform(transformer.transform(X_test))
     return 1 - np.sum((X_test - X_hat) ** 2) / np.sum((X_test - transformer.mean_) ** 2)
 
 
 def accuracy(transformer, classifier):
-    """Held-out accuracy of a classifier that sees nothing but the codes."""
+    """Return the held-out accuracy of a classifier that is trained on the codes."""
     classifier.fit(transformer.transform(X_train), y_train)
     return classifier.score(transformer.transform(X_test), y_test)
 
 
 fitted = {}
-print("| numbers kept | variance explained: PCA | skae | 1-NN accuracy: PCA | skae | logistic regression: PCA | skae |")
+print("| n_components | variance explained: PCA | skae | 1-NN accuracy: PCA | skae | logistic regression: PCA | skae |")
 print("|---:|---:|---:|---:|---:|---:|---:|")
 for k in BOTTLENECKS:
     pca = PCA(k, random_state=0).fit(X_train)
@@ -95,17 +95,17 @@ for k in BOTTLENECKS:
     print(f"| {k} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
 
 # %%
-# What the numbers look like
-# --------------------------
-# The first held-out digit of each kind, as it was and as it comes back from the bottleneck that the search chose.
+# Reconstructed digits
+# --------------------
+# The first held-out digit of each class, and its reconstructions from the bottleneck that the search selected.
 
 first = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
 originals = X_test[first]
-rows = {"original\n64 numbers": originals}
+rows = {"original\n64 pixels": originals}
 for name, transformer in zip(["PCA", "skae"], fitted[k_best], strict=True):
-    share = explained_variance(transformer)
+    ratio = explained_variance(transformer)
     X_hat = transformer.inverse_transform(transformer.transform(originals))
-    rows[f"{name}, {k_best} numbers\n{share:.0%} explained"] = X_hat
+    rows[f"{name}, {k_best} components\n{ratio:.0%} explained"] = X_hat
 
 figure, axes = plt.subplots(len(rows), 10, figsize=(10, 3.3), layout="constrained")
 for (name, images), row_axes in zip(rows.items(), axes, strict=True):
@@ -114,6 +114,6 @@ for (name, images), row_axes in zip(rows.items(), axes, strict=True):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_color("0.8")
     row_axes[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
-figure.suptitle(f"Held-out digits, kept as {k_best} numbers each")
+figure.suptitle(f"Held-out digits, reconstructed from {k_best} components")
 figure.savefig(options.out, dpi=150)
 print(f"\nPicture: {options.out}")

@@ -81,7 +81,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
 for axis, values, label in zip(axes, (kept, worth), ("variance explained", "R² of the log of the price"), strict=True):
     for name, points in values.items():
         axis.plot(SIZES, points, marker="o", label=name)
-    axis.set(xlabel="numbers kept", ylabel=label, xscale="log", xticks=SIZES, xticklabels=SIZES, ylim=(0, 1))
+    axis.set(xlabel="n_components", ylabel=label, xscale="log", xticks=SIZES, xticklabels=SIZES, ylim=(0, 1))
     axis.minorticks_off()
 axes[0].legend()
 figure.suptitle("A table of diamonds, unseen rows")

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -152,6 +153,17 @@ def test_readme_names_files_that_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_readme_links_to_pages_that_exist():
+    """Links are absolute, because the README is also shown where no other file is."""
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert [link for link in links if not link.startswith("https://")] == []
+    site = re.compile(r"https://skae\.readthedocs\.io/en/(?:stable|latest)/(.+)")
+    pages = [found[1] for link in links if (found := site.fullmatch(link))]
+    assert len(pages) > 3
+    for page in pages:
+        assert (ROOT / "docs" / page.replace(".html", ".rst")).exists(), page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_every_block_of_a_page_is_found(page):
     """So that none escapes the tests below: Python in blocks at the margin, commands that are run, nothing else."""
@@ -220,7 +232,7 @@ def test_the_reference_has_every_public_name():
 def test_the_architecture_has_every_module():
     text = (ROOT / "docs" / "architecture.rst").read_text(encoding="utf-8")
     modules = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
-    assert sorted(re.findall(r"^     - ``(\w+)``$", text, re.MULTILINE)) == sorted(modules - {"__init__"})
+    assert sorted(re.findall(r"^   \* - ``(\w+)``$", text, re.MULTILINE)) == sorted(modules - {"__init__"})
 
 
 def test_the_chart_leads_to_pages_that_exist():
@@ -265,3 +277,31 @@ def test_example_runs(example, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     headings = [line for line in done.stdout.splitlines() if line.startswith("| ") and not line[2].isdigit()]
     assert all(heading in README for heading in headings)
+
+
+def test_contributing_names_files_and_constants_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\.ci|skae|tests|examples|docs)/[\w/.]*)`", text)
+    assert len(named) > 30
+    files = {name: PACKAGE.parent / name if name.startswith("skae/") else ROOT / name for name in named}
+    assert [name for name, path in files.items() if not path.exists()] == []
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| `(skae/[\w/]+\.py)` \|", text, re.MULTILINE)
+    assert len(rows) > 10
+    for constants, name in rows:
+        source = files[name].read_text(encoding="utf-8")
+        for constant in re.findall(r"`(\w+)`", constants):
+            assert re.search(rf"^{constant}\b.* = ", source, re.MULTILINE), f"{name} has no {constant}"
+
+
+def test_contributing_sets_up_as_the_readme_does():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(command in text for command in blocks("bash")[0].splitlines())
+
+
+def test_lowest_constraints_are_the_bounds_of_the_dependencies():
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = dict(dependency.split(">=") for dependency in project["dependencies"])
+    assert pins.keys() == bounds.keys()
+    assert all(pins[name] == bound or pins[name] == f"{bound}.0" for name, bound in bounds.items())

@@ -73,3 +73,10 @@ def test_nothing_but_the_package_is_installed(installed):
     folders = {path.parts[0] for path in installed.files}
     assert folders == {"skae", f"skae-{skae.__version__}.dist-info"}
     assert {"skae/py.typed", "skae/_display/__init__.py"} <= {path.as_posix() for path in installed.files}
+
+
+def test_hooks_run_the_tested_version_of_ruff():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (version,) = re.findall(r"ruff-pre-commit\n +rev: v([\d.]+)\n", hooks)
+    assert f"ruff=={version}" in pins

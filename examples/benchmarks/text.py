@@ -58,7 +58,7 @@ def main():
     options = parser.parse_args()
     X, y, X_test, y_test = texts(options.data)
     print(f"{X.shape[0]} texts, {X.shape[1]} words, {X.nnz / X.shape[0] / X.shape[1]:.1%} of the counts not zero\n")
-    print("| numbers kept | way | accuracy on the codes | seconds |\n|---:|---|---:|---:|")
+    print("| n_components | method | accuracy on the codes | seconds |\n|---:|---|---:|---:|")
     for k in options.k:
         for name, reduction in reductions(k).items():
             begin = time.perf_counter()
