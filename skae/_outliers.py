@@ -42,9 +42,9 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     n_components : "auto" or int, default="auto"
         Size of the bottleneck where ``estimator`` is None. "auto" is a quarter of the features, from 1 to 16.
     contamination : "auto" or float, default="auto"
-        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by samples
-        that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above their
-        upper quartile by more than three times the distance of the quartiles. That takes a second fit.
+        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by
+        samples that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above
+        their upper quartile by more than three times the distance of the quartiles. That takes a second fit.
     random_state : int, RandomState instance or None, default=None
         Chooses the fifth of the samples, and is handed to the autoencoder where ``estimator`` is None.
 
@@ -205,7 +205,7 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         super().__setstate__(state)
 
     def _validated(self, X, reset, ensure_min_samples=1):
-        """Samples in floating point, with NaN and sparse where the estimator takes them; for a pipeline as they are."""
+        """Validate X as the estimator would; leave it to the first step of a pipeline."""
         if isinstance(_searched(self.estimator), Pipeline):  # its first step may be for data frames or texts
             if reset:  # later on that step checks the features itself
                 validate_data(self, X, skip_check_array=True)

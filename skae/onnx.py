@@ -41,8 +41,8 @@ def register() -> None:
     otherwise the conversion raises a NotImplementedError that names the unsupported one. The converted module is
     compared with the original on a few samples.
 
-    A subclass is converted like the class it inherits from, unless it overrides `transform` or `predict`: then a TypeError
-    asks for a converter of its own. Converters that were registered before are kept.
+    A subclass is converted like the class it inherits from, unless it overrides `transform` or `predict`: then a
+    TypeError asks for a converter of its own. Converters that were registered before are kept.
 
     The model of an `AutoEncoderOutlierDetector` has two outputs of shape (n_samples, 1): "label", the result of
     `predict`, and "scores", the result of `decision_function`. Samples for which these methods raise an error are

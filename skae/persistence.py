@@ -171,7 +171,7 @@ def load(path):
 
 
 def _dumped(value: Any) -> tuple[bytes, Exception | None]:
-    """The sealed file of a value, and what is wrong with it, if something is."""
+    """Return the bytes of the file for a value, and what cannot be saved, if anything."""
     import skops.io
 
     try:
@@ -197,7 +197,7 @@ def _dumped(value: Any) -> tuple[bytes, Exception | None]:
 
 
 def _culprit(estimator: BaseEstimator) -> str:
-    """The parameter or attribute that cannot be saved, of the innermost estimator."""
+    """Name the parameter or attribute that cannot be saved, of the innermost estimator."""
     parts = estimator.get_params(deep=True)
     by_depth = sorted(parts, key=lambda name: -name.count("__"))
     for name, value in {**{name: parts[name] for name in by_depth}, **vars(estimator)}.items():
@@ -207,7 +207,7 @@ def _culprit(estimator: BaseEstimator) -> str:
 
 
 def _loaded(content: bytes) -> Any:
-    """The value in a file, once it is clear that the file names trusted types only.
+    """Return the value in a file, after a check that it names trusted types only.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def _check_members(content: bytes) -> None:
 
 
 def _sealed(content: bytes) -> bytes:
-    """The same archive with its digest, and without what differs from call to call: addresses, names and dates."""
+    """Add the digest, and remove what differs between calls: addresses, names and dates."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(members.pop(SCHEMA))
@@ -281,7 +281,7 @@ def _shared(schema: dict) -> Iterator[int]:
 
 
 def _number(schema: dict, counts: Counter, numbers: dict[int, int], names: dict[str, str]) -> None:
-    """Number the objects that are met more than once, and the files, from one."""
+    """Replace identifiers of shared objects and names of files by numbers from one."""
     for node in _nodes(schema):
         if isinstance(node.get("__id__"), int):
             address = node.pop("__id__")
@@ -293,7 +293,7 @@ def _number(schema: dict, counts: Counter, numbers: dict[int, int], names: dict[
 
 
 def _unsealed(file: BinaryIO) -> bytes:
-    """The content of a file, once its size is allowed and its digest is right.
+    """Return the content of a file, after a check of its size and its digest.
 
     Raises
     ------

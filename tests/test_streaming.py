@@ -198,7 +198,7 @@ class TestErrors:
         assert not hasattr(estimator, "partial_fit")
         with pytest.raises(AttributeError) as error:
             estimator.partial_fit(rows)
-        assert "partial_fit is not there with optimizer='lbfgs', which takes all rows" in str(error.value.__cause__)
+        assert "partial_fit is not available with optimizer='lbfgs'" in str(error.value.__cause__)
 
     def test_other_sizes_than_those_of_the_fit_before(self, rows):
         fitted = AutoEncoderTransformer(**SHORT, max_epochs=1).fit(rows)

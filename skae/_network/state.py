@@ -228,7 +228,7 @@ def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> Non
 
 
 def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Architecture:
-    """The architecture, if each field is what it may be, and no size is beyond what the arrays hold."""
+    """Return the architecture, after a check of each field and each size."""
     known = {one.name: one for one in fields(Architecture)}
     required = [one.name for one in known.values() if one.default is MISSING]
     check_names(described, "the architecture", required, known)

@@ -163,7 +163,7 @@ class ReconstructionNet(NeuralNet):
         self.sample_losses_ = PerSampleBuffer(n_samples)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
-        """The loss, with the L2 penalty while training if the optimizer does not apply it."""
+        """Compute the loss, with the L2 penalty in training if the optimizer does not apply it."""
         x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
         loss = self.criterion_(x_hat, y_true)
         if penalty is not None:
@@ -205,7 +205,7 @@ class ReconstructionNet(NeuralNet):
         return super().initialize_callbacks()
 
     def _listeners(self, method_name) -> list[Callback]:
-        """The callbacks that do something there: calling the others too is a twentieth of a small step."""
+        """Return the callbacks that override a method; calling all of them takes a twentieth of a small step."""
         if method_name not in self._listening:
             idle = getattr(Callback, method_name)
             everyone = [callback for _, callback in self.callbacks_]
@@ -274,7 +274,7 @@ def predicting_net(module: ScaledAutoEncoder, history: Sequence[dict] = ()) -> R
 
 
 def epochs_of(net: NeuralNet) -> list[dict]:
-    """What skorch noted about each epoch, without its notes on every batch."""
+    """Return skorch's history of each epoch, without that of each batch."""
     return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
 
 
@@ -314,7 +314,7 @@ def _changes_training(callback: Any) -> bool:
 
 
 def _fresh(entry: Any) -> Any:
-    """A copy of an entry of callbacks; a class stays, of which each net makes an instance."""
+    """Copy an entry of callbacks; a class is returned as it is, since each net instantiates it."""
     if isinstance(entry, tuple):
         return entry[0], _fresh(entry[1])
     if isinstance(entry, type):
@@ -342,13 +342,13 @@ def check_callbacks(callbacks: Sequence) -> None:
 
 
 def _function(callback, name):
-    """The function behind a callback's method."""
+    """Return the function of a callback's method."""
     method = getattr(callback, name)
     return getattr(method, "__func__", method)
 
 
 def _instance(entry):
-    """The callback of a list entry that may be a pair of a name and a callback."""
+    """Return the callback of a list entry, which may be a pair of a name and a callback."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 
 
