@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
+import skorch
 import torch
 from helpers import TINY, TRAINED, curved_rows, run_python
 from numpy.testing import assert_array_equal
@@ -26,8 +27,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import skae
-from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, Contractive, Denoising, Huber, Regularizer, Sparse
-from skae import _persistence as persistence
+from skae import (
+    AutoEncoderOutlierDetector,
+    AutoEncoderTransformer,
+    Contractive,
+    Denoising,
+    Huber,
+    Regularizer,
+    Sparse,
+    persistence,
+)
 
 X = curved_rows()
 IMAGES = load_digits().data[:60] / 16
@@ -275,7 +284,7 @@ class TestRefusedAtSave:
             ({"regularizer": ["sparse", Mine()]}, "test_persistence.Mine"),
             ({"module": Net}, "test_persistence.Net"),
             ({"module": Net(5, 2)}, "what skops cannot take apart"),
-            ({"callbacks": [("stop", skae._net.EarlyStopping)]}, "skorch.callbacks.training.EarlyStopping"),
+            ({"callbacks": [("stop", skorch.callbacks.EarlyStopping)]}, "skorch.callbacks.training.EarlyStopping"),
             ({"optimizer": type("Mine", (torch.optim.SGD,), {})}, "test_persistence.Mine"),
         ],
     )

@@ -73,9 +73,9 @@ class Regularizer(Documented, BaseEstimator):
         ----------
         x : Tensor of shape (n, n_features)
             A batch.
-        core : network
+        network : object
             With ``output_gain``, the spread of each feature, and ``smooth_codes``, from samples to codes.
-        situation : object
+        context : object
             With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for samples held
             out; and ``nat``, what one nat of a sample's likelihood is worth.
 
@@ -95,9 +95,9 @@ class Regularizer(Documented, BaseEstimator):
             The samples that were encoded.
         z : Tensor of shape (n, n_components)
             Their codes.
-        core : network
+        network : object
             As for `corrupt`.
-        situation : object
+        context : object
             As for `corrupt`.
 
         Returns
