@@ -129,6 +129,6 @@ def test_overflow_names_the_column():
     X = noise_rows()
     X[0, 2] = 1e200
     with pytest.raises(
-        ValueError, match=r"X is too large: squares of column 2, which reaches 9\.\d+e\+199 from its mean"
+        ValueError, match=r"X is too large: squares of feature 2, which reaches 9\.\d+e\+199 from its mean"
     ):
         principal_components(Sample(X), 2)

@@ -428,7 +428,7 @@ class TestOptions:
     def test_of_a_module_class(self):
         X = curved_rows()
         estimator = AutoEncoderTransformer(module=Net, module_params={"width": 3}, **SHORT).fit(X)
-        assert estimator.net_.module_.core.encoder.module.inside[0].out_features == 3
+        assert estimator.net_.module_.network.encoder.module.inside[0].out_features == 3
         assert clone(estimator).module_params == {"width": 3}
         copied = pickle.loads(pickle.dumps(estimator))
         assert copied.module_params == {"width": 3}

@@ -144,12 +144,12 @@ def rows_for(parameters, dtype):
 def stirred(estimator):
     """Move all weights, so that no layer is idle whatever the training kept, and switch the link on."""
     generator = torch.Generator().manual_seed(0)
-    core = estimator.net_.module_.core
+    network = estimator.net_.module_.network
     with torch.no_grad():
-        for weight in core.parameters():
+        for weight in network.parameters():
             weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
-        if core.link is not None and estimator.max_epochs > 0:
-            core.enable_inverse_link()
+        if network.link is not None and estimator.max_epochs > 0:
+            network.enable_inverse_link()
     return estimator
 
 
@@ -178,9 +178,9 @@ def run(session, X):
 def n_far(estimator, X):
     """How many rows are beyond the limits, found as the live network finds them."""
     module, counts = estimator.net_.module_, []
-    encode_far = type(module.core)._encode_far
+    encode_far = type(module.network)._encode_far
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(module.core), "_encode_far", lambda self, x: counts.append(len(x)) or encode_far(self, x))
+        patch.setattr(type(module.network), "_encode_far", lambda self, x: counts.append(len(x)) or encode_far(self, x))
         estimator.transform(X)
     return sum(counts)
 

@@ -322,7 +322,7 @@ class TestRefusedAtSave:
         with pytest.raises(ValueError, match="^random_state=.* cannot be saved: skae.load would refuse it"):
             skae.save(AutoEncoderTransformer(random_state=np.random.RandomState(np.random.PCG64(0))), tmp_path / "a")
         estimator = copy.deepcopy(tiny())
-        estimator.net_.module_.core.encoder[0].bias.data[1] = np.nan
+        estimator.net_.module_.network.encoder[0].bias.data[1] = np.nan
         with pytest.raises(ValueError, match=r"'core.encoder.0.bias' has NaN in 1 of 2 values, but none is"):
             skae.save(estimator, tmp_path / "a.skae")
         assert os.listdir(tmp_path) == []
@@ -487,7 +487,7 @@ class TestRefusedAtLoad:
             ("activation", number("softmax"), "has activation='softmax', but allowed are .*'relu'"),
             ("kind", number("module"), "has kind='module', but allowed are"),
             ("kind", number("conv"), "cannot be built: architecture='conv' needs input_shape"),
-            ("kind", number("pca"), "the network lacks nothing and has 'core.encoding'"),
+            ("kind", number("pca"), "the network lacks nothing and has 'network.linear_encoder'"),
             ("module", number("os"), "has module='os', but allowed are"),
             ("linear_skip", number(1), "has linear_skip=1, but allowed are"),
             ("dropout", number(1.0), "has dropout=1.0, but allowed are floats from 0 to below 1"),
