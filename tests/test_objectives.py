@@ -246,7 +246,7 @@ def test_a_regularizer_may_cost_more_than_pca(loss):
         (Cosine(length_weight=-1.0), "length_weight must be at least 0"),
         (
             nn.MSELoss(),
-            "Return the loss of each value or of each sample as a tensor; torch's losses do so with reduction",
+            "Return the loss of each value or of each sample as a tensor; torch's losses do so with",
         ),
         (lambda x_hat, x: 3.0, "returned float for samples of shape"),
     ],
