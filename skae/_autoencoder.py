@@ -112,9 +112,10 @@ class AutoEncoderTransformer(
     input_shape : tuple of int or None, default=None
         Channels, height and width of the images, for "conv".
     allow_nan : bool, default=False
-        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the
-        sample that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for
-        them. A sample of nothing but NaN is taken for the mean; a feature of nothing but NaN is refused.
+        Whether X may have NaN for missing values. They are imputed by probabilistic PCA from the other values of the
+        sample, and are ignored in losses and scores; held-out samples are compared with some of their values hidden.
+        ``inverse_transform(transform(X))`` has values for them. A sample of which all values are missing is replaced
+        by the mean; a feature of which all values are missing raises an error.
     normalization : {"batch", "layer"} or None, default=None
         Normalizes hidden values before each activation, over a batch or over a sample.
     dropout : float, default=0.0
