@@ -40,7 +40,7 @@ for name, (encoder, decoder) in SHAPES.items():
         max_epochs=4 if options.quick else 120,
         random_state=0,
     ).fit(X_train)
-    core = model.net_.module_.core
+    core = model.net_.module_.network
     sizes = [sum(weight.numel() for weight in stack.parameters()) for stack in (core.encoder, core.decoder)]
     scores[name] = model.score(X_test)
     print(f"{name}: {sizes[0]:,} weights encode, {sizes[1]:,} decode, variance explained {scores[name]:.3f}")

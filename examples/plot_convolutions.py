@@ -3,8 +3,8 @@ Images with convolutions
 ========================
 
 A dense network has to learn each shape anew at each place; a convolution sees it everywhere. Digits on a larger
-canvas, each at a place of its own, show what that is worth. Samples stay flat, as scikit-learn wants them: ``input_shape``
-says how they fold.
+canvas, each at a place of its own, show what that is worth. Samples stay flat, as scikit-learn wants them:
+``input_shape`` says how they fold.
 """
 
 import argparse

@@ -37,8 +37,8 @@ options = parser.parse_args()
 # %%
 # The pipeline
 # ------------
-# Samples are float32, as most clients send them. 10,000 rows are to be served: held-out digits, again and again, all but
-# the first thousand with noise on top, so that some are like no training row.
+# Samples are float32, as most clients send them. 10,000 rows are to be served: held-out digits, again and again, all
+# but the first thousand with noise on top, so that some are like no training row.
 
 digits = load_digits()
 X_train, X_test, y_train, _ = train_test_split(digits.data.astype(np.float32), digits.target, random_state=0)

@@ -31,6 +31,7 @@ from skae._data.validation import (
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
+from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, fit_network
@@ -41,6 +42,7 @@ from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Pr
 from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
 from skae._utils import (
     Documented,
+    FollowedMixin,
     NestedParamsMixin,
     check_dtype_on_device,
     draw_seed,
@@ -55,8 +57,8 @@ def _takes_steps(estimator):
     """Whether an estimator can learn from some of the samples."""
     if isinstance(estimator.optimizer, str) and estimator.optimizer == "lbfgs":
         raise AttributeError(
-            "partial_fit is not there with optimizer='lbfgs', which takes all samples in each step: call fit, or choose "
-            "another optimizer."
+            "partial_fit is not available with optimizer='lbfgs', which takes all samples in each step. Call fit, or "
+            "choose another optimizer."
         )
     return True
 
@@ -64,6 +66,7 @@ def _takes_steps(estimator):
 class AutoEncoderTransformer(
     CallbackSupportMixin,
     NestedParamsMixin,
+    FollowedMixin,
     Documented,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -109,9 +112,9 @@ class AutoEncoderTransformer(
     input_shape : tuple of int or None, default=None
         Channels, height and width of the images, for "conv".
     allow_nan : bool, default=False
-        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the sample
-        that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for them. A
-        sample of nothing but NaN is taken for the mean; a feature of nothing but NaN is refused.
+        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the
+        sample that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for
+        them. A sample of nothing but NaN is taken for the mean; a feature of nothing but NaN is refused.
     normalization : {"batch", "layer"} or None, default=None
         Normalizes hidden values before each activation, over a batch or over a sample.
     dropout : float, default=0.0
@@ -186,9 +189,9 @@ class AutoEncoderTransformer(
     loss_curve_ : list of float
         Training loss of each epoch, regularizers included, as a fraction of what the mean of the samples would lose.
     validation_scores_ : list of float or None
-        Fraction of the held-out samples' variance explained, of another loss the fraction saved, regularizers included, the
-        start first, then after each epoch:
-        ``validation_scores_[best_epoch_]`` is what was kept. None where no samples were held out.
+        Fraction of the held-out samples' variance explained, of another loss the fraction saved, regularizers
+        included, the start first, then after each epoch: ``validation_scores_[best_epoch_]`` is what was kept. None
+        where no samples were held out.
     device_ : str
         Where the network is.
     net_ : skorch.NeuralNet
@@ -352,8 +355,8 @@ class AutoEncoderTransformer(
             Not used, present for scikit-learn's sake: the samples are their own targets.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each sample counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
-            repetitions of a sample, up to ten a sample on average, other weights relative to their mean. Samples of weight zero
-            are ignored.
+            repetitions of a sample, up to ten a sample on average, other weights relative to their mean. Samples of
+            weight zero are ignored.
         groups : array-like of shape (n_samples,), default=None
             Labels of samples that depend on each other, such as measurements of one patient or windows of one
             recording, numbers or strings. The samples of a group are on one side of the validation split, and count
@@ -402,12 +405,12 @@ class AutoEncoderTransformer(
     def partial_fit(self, X, y=None, sample_weight=None):
         """Learn from some more samples, in one pass over them.
 
-        For samples that come in chunks, of any size from one sample. The running mean and principal directions are those of
-        all samples so far. The network takes a step for every half batch of new samples, together with as many out of a
-        memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the samples, as many at most,
-        is held out; by these it is decided after each call whether the codes are the network's or PCA's. Go over the
-        data several times for a better network. After `fit`, the network of that fit is gone on with. All parameters
-        keep the values that they have at the first call.
+        For samples that come in chunks, of any size from one sample. The running mean and principal directions are
+        those of all samples so far. The network takes a step for every half batch of new samples, together with as
+        many out of a memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the
+        samples, as many at most, is held out; by these it is decided after each call whether the codes are the
+        network's or PCA's. Go over the data several times for a better network. After `fit`, the network of that fit
+        is gone on with. All parameters keep the values that they have at the first call.
 
         Parameters
         ----------
@@ -511,7 +514,8 @@ class AutoEncoderTransformer(
         Returns
         -------
         float
-            Over values that are there. 1 is perfect, 0 is as good as the mean of the training samples, below 0 is worse.
+            Over values that are there. 1 is perfect, 0 is as good as the mean of the training samples, below 0 is
+            worse.
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "score")
@@ -535,7 +539,8 @@ class AutoEncoderTransformer(
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X, the mean over the features that the sample has values in; 0 is a perfect reconstruction.
+            In squared units of X, the mean over the features that the sample has values in; 0 is a perfect
+            reconstruction.
         """
         check_is_fitted(self)
         return -self._mean_squares(validated_samples(self, X, "score_samples"))[:, 0]
@@ -564,12 +569,13 @@ class AutoEncoderTransformer(
         if isinstance(state.get("_stream"), Stream):
             state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
-        return state if net is None else {**state, "_network": net_to_dict(net)}
+        return stamped(state if net is None else {**state, NETWORK: net_to_dict(net)})
 
     def __setstate__(self, state):
-        # A file may be older than a parameter.
-        state = {**vars(AutoEncoderTransformer()), **state}
-        network = state.pop("_network", None)
+        state = checked(self, state, OF_TRANSFORMER)
+        network = state.pop(NETWORK, None)
+        if network is not None:
+            check_transformer({**state, NETWORK: network})
         super().__setstate__(state)
         if network is not None:
             self.net_ = net_from_dict(network, self.device_)
@@ -596,7 +602,7 @@ class AutoEncoderTransformer(
         return result
 
     def _stream_for(self, sample):
-        """What was kept of the chunks before, or a new stream for chunks like this one."""
+        """Return the state of earlier chunks, or a new one."""
         stream = getattr(self, "_stream", None)
         if isinstance(stream, Stream):
             _check_values(self, sample.X)
@@ -693,7 +699,7 @@ def _validation_split(estimator, X, y, groups):
 
 
 def _fitted_attributes(net, record, X):
-    """What a fit to X results in, by name."""
+    """Return the fitted attributes by name."""
     module = net.module_
     return {
         "net_": net,
@@ -735,6 +741,11 @@ def _check(estimator, sample, device, whole=True):
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
+    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs > 0:
+        raise ValueError(
+            "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
+            "or normalization='layer'."
+        )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
@@ -750,7 +761,7 @@ def _check_values(estimator, X):
 
 
 def _demands(estimator, dtype, device):
-    """What will be asked of a network of the user's own."""
+    """Describe how a custom module will be used."""
     trained_in = dtype if estimator.optimizer == "lbfgs" else np.float32
     return Demands(
         device,
@@ -761,7 +772,7 @@ def _demands(estimator, dtype, device):
 
 
 def _architecture(estimator, n_features, seed, demands):
-    """The network that the parameters ask for on data of this shape."""
+    """Describe the network that the parameters ask for."""
     n_components, kind = int(estimator.n_components), estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:

@@ -18,8 +18,9 @@ from skae._data.containers import as_samples
 from skae._data.duplicates import duplicate_groups
 from skae._data.sample import Sample
 from skae._data.validation import validated_samples, values_missing
+from skae._network.state import OF_DETECTOR, check_detector, checked, stamped
 from skae._pca.missing import ImputedRows, mean_of_present
-from skae._utils import Documented
+from skae._utils import Documented, FollowedMixin
 
 # One sample in so many is not seen by the autoencoder that the threshold is found with.
 UNSEEN_PART = 5
@@ -28,7 +29,7 @@ UNSEEN_PART = 5
 ROUNDING = 30.0
 
 
-class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
+class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEstimator):
     """Tell samples that are like the training samples from those that are not, by their reconstruction error.
 
     An autoencoder knows only the kind of data that it was trained on: it reconstructs that, and other data badly.
@@ -41,9 +42,9 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
     n_components : "auto" or int, default="auto"
         Size of the bottleneck where ``estimator`` is None. "auto" is a quarter of the features, from 1 to 16.
     contamination : "auto" or float, default="auto"
-        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by samples
-        that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above their
-        upper quartile by more than three times the distance of the quartiles. That takes a second fit.
+        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by
+        samples that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above
+        their upper quartile by more than three times the distance of the quartiles. That takes a second fit.
     random_state : int, RandomState instance or None, default=None
         Chooses the fifth of the samples, and is handed to the autoencoder where ``estimator`` is None.
 
@@ -194,8 +195,17 @@ class AutoEncoderOutlierDetector(Documented, OutlierMixin, BaseEstimator):
             setattr(tags.input_tags, name, getattr(of_estimator.input_tags, name))
         return tags
 
+    def __getstate__(self):
+        return stamped(super().__getstate__())
+
+    def __setstate__(self, state):
+        state = checked(self, state, OF_DETECTOR)
+        if "estimator_" in state:
+            check_detector(state)
+        super().__setstate__(state)
+
     def _validated(self, X, reset, ensure_min_samples=1):
-        """Samples in floating point, with NaN and sparse where the estimator takes them; for a pipeline as they are."""
+        """Validate X as the estimator would; leave it to the first step of a pipeline."""
         if isinstance(_searched(self.estimator), Pipeline):  # its first step may be for data frames or texts
             if reset:  # later on that step checks the features itself
                 validate_data(self, X, skip_check_array=True)

@@ -215,3 +215,42 @@ class Documented:
     _doc_link_module = "skae"
     _doc_link_template = REFERENCE + "#skae.{estimator_name}"
     _doc_link_url_param_generator: Callable | None = None
+
+
+_FOLLOWERS: list[Callable[[type], None]] = []
+
+
+class FollowedMixin:
+    """Mixin of classes whose subclasses are reported to functions registered with `follow`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for follower in _FOLLOWERS:
+            follower(cls)
+
+
+def follow(base: type, follower: Callable[[type], None]) -> None:
+    """Call a function with a class, its subclasses, and every subclass that is defined later."""
+    if follower not in _FOLLOWERS:
+        _FOLLOWERS.append(follower)
+    follower(base)
+    subclasses: list[type] = base.__subclasses__()
+    for cls in subclasses:
+        follow(cls, follower)
+
+
+def check_inherited(cls: type, base: type, *names: str) -> None:
+    """Check that a subclass inherits methods from a base class.
+
+    Raises
+    ------
+    TypeError
+        If it overrides one of them.
+    """
+    own = [name for name in names if getattr(cls, name) is not getattr(base, name)]
+    if own:
+        raise TypeError(
+            f"{cls.__name__} has a method {own[0]!r} of its own, but skae.onnx translates that of {base.__name__} "
+            f"only. Convert an {base.__name__}, or register a converter of your own with "
+            "skl2onnx.update_registered_converter."
+        )

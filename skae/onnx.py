@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae._archive import replacing
 from skae._autoencoder import AutoEncoderTransformer
 from skae._onnx.converters import register_converters
 from skae._onnx.graph import Graph, Port, model_proto, numbered, onnx_package
 from skae._onnx.network import decode, in_precision
+from skae._utils import check_inherited
+from skae.persistence import replacing
 
 __all__ = ["export_decoder", "register"]
 
@@ -39,6 +40,9 @@ def register() -> None:
     conversion raises a ValueError for a lower one. A custom ``module`` must consist of supported layers and operations;
     otherwise the conversion raises a NotImplementedError that names the unsupported one. The converted module is
     compared with the original on a few samples.
+
+    A subclass is converted like the class it inherits from, unless it overrides `transform` or `predict`: then a
+    TypeError asks for a converter of its own. Converters that were registered before are kept.
 
     The model of an `AutoEncoderOutlierDetector` has two outputs of shape (n_samples, 1): "label", the result of
     `predict`, and "scores", the result of `decision_function`. Samples for which these methods raise an error are
@@ -81,7 +85,7 @@ def export_decoder(estimator: Any, path: str | PathLike) -> None:
     ImportError
         If onnx is not installed.
     TypeError
-        If ``estimator`` is not an AutoEncoderTransformer.
+        If ``estimator`` is not an AutoEncoderTransformer, or a subclass that overrides `inverse_transform`.
     NotFittedError
         If ``estimator`` is not fitted.
     NotImplementedError
@@ -110,6 +114,7 @@ def export_decoder(estimator: Any, path: str | PathLike) -> None:
     """
     if not isinstance(estimator, AutoEncoderTransformer):
         raise TypeError(f"estimator must be an AutoEncoderTransformer, got {estimator!r}.")
+    check_inherited(type(estimator), AutoEncoderTransformer, "inverse_transform")
     check_is_fitted(estimator)
     onnx_package()
     module, dtype = in_precision(estimator.net_.module_, np.dtype(np.float32))

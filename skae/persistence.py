@@ -1,103 +1,119 @@
 """Save estimators to files without pickle, and load them."""
 
-import importlib.metadata
+import hashlib
+import io
+import json
 import os
-import platform
-import sys
-from typing import Any
+import secrets
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
 
-import numpy as np
+import sklearn.model_selection
+import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
-from skae._archive import read_archive, write_archive
 from skae._autoencoder import AutoEncoderTransformer
-from skae._data.array_api import to_numpy
-from skae._network.state import check_names, check_network_dict, check_runs
+from skae._network.state import IN_FILE
 from skae._objectives.losses import LOSSES
 from skae._objectives.regularizers import REGULARIZERS
 from skae._outliers import AutoEncoderOutlierDetector
-from skae._plain import Reader, Writer, short
 
-# Grows when an older skae could not read what a newer one writes.
-PROTOCOL = 1
-FORMAT = "skae"
-PACKAGES = ("numpy", "torch", "scikit-learn", "skorch")
-ESTIMATORS = (AutoEncoderTransformer, AutoEncoderOutlierDetector)
-# All that a file may name.
-CLASSES: dict[str, type[BaseEstimator]] = {
-    cls.__name__: cls for cls in (*ESTIMATORS, *LOSSES.values(), *REGULARIZERS.values())
-}
-NETWORK, OUTPUT = "_network", "_sklearn_output_config"
-CONTAINERS = (None, "default", "pandas", "polars")
-NUMBERS = ("n_features_in_", "n_components_", "n_iter_", "best_epoch_")
-REQUIRED: dict[type, tuple[str, ...]] = {
-    AutoEncoderTransformer: (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "device_"),
-    AutoEncoderOutlierDetector: ("estimator_", "offset_", "n_features_in_"),
-}
+# What a file may name besides what skops trusts itself.
+CLASSES = (
+    AutoEncoderTransformer,
+    AutoEncoderOutlierDetector,
+    *LOSSES.values(),
+    *REGULARIZERS.values(),
+    torch.device,
+    *(cls for cls in vars(torch.optim).values() if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)),
+    *(
+        getattr(sklearn.model_selection, name)
+        for name in sklearn.model_selection.__all__
+        if name.endswith(("Fold", "Split", "Out")) and not name.startswith("Base")
+    ),
+)
+# The scorer of a grid search is one that calls the estimator's own `score`.
+TRUSTED = sorted(
+    {f"{cls.__module__}.{cls.__name__}" for cls in CLASSES} | {"sklearn.metrics._scorer._PassthroughScorer"}
+)
+SCHEMA = "schema.json"
+# The comment of the zip, which is the end of the file: this, and the digest of everything before it in hexadecimal.
+SEAL = b"skae sha256 "
+DIGEST_LENGTH = 64
+# Larger files are refused for their size alone.
+MOST_BYTES = 2**34
+# The same for the same content: no clock, no platform.
+DATE, UNIX, MODE = (1980, 1, 1, 0, 0, 0), 3, 0o100644 << 16
 
 
 def save(estimator, path):
-    """Write an estimator to a file that holds no code: a zip of one JSON document and the arrays.
+    """Save an estimator to a file that holds no code.
 
-    The file appears complete or not at all, and takes the place of one that is there. Its size does not depend on the
-    number of training samples.
+    The file is written by skops and appears complete or not at all; it takes the place of one that is there.
 
     Parameters
     ----------
-    estimator : AutoEncoderTransformer or AutoEncoderOutlierDetector
-        Fitted or not.
+    estimator : estimator
+        An estimator of skae or scikit-learn, fitted or not: also a pipeline or a grid search with autoencoders inside.
     path : str or path-like
         Where to; ``.skae`` is the customary ending.
 
     Raises
     ------
     TypeError
-        If ``estimator`` is neither, or if a parameter is code of your own, such as ``module``, a callable ``loss`` or
-        ``callbacks``.
+        If ``estimator`` is no estimator, or holds a type that is neither trusted by skops nor skae's own, such as a
+        ``module``, a callable ``loss`` or ``callbacks``. The message names the parameter.
     ValueError
-        If a parameter is not as described, if the network has NaN, or if the file would exceed 16 GiB.
+        If `load` would refuse the file, for example because the network has NaN or the file exceeds 16 GiB.
     OSError
         If the file cannot be written; what was there before stays.
 
     See Also
     --------
     load : The way back.
-    sklearn.pipeline.Pipeline : Can be saved with everything in it by pickle, joblib or skops.
 
     Notes
     -----
-    What `fit` has learned, the parameters and the choice of `set_output` are kept, other attributes are not.
-    Code of your own goes through pickle or joblib: what they load must come from somebody you trust.
+    An estimator that has learned by `partial_fit` is saved with the samples that it keeps, up to 4,000 of them, and
+    goes on to the last bit. After `fit` the size of a file does not depend on the number of training samples.
 
     Examples
     --------
     >>> import os, tempfile
     >>> from sklearn.datasets import load_digits
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import MinMaxScaler
     >>> from skae import AutoEncoderTransformer, load, save
     >>> X = load_digits().data[:200]
-    >>> autoencoder = AutoEncoderTransformer(4, max_epochs=3, random_state=0).fit(X)
+    >>> pipeline = make_pipeline(MinMaxScaler(), AutoEncoderTransformer(4, max_epochs=3, random_state=0)).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "digits.skae")
-    ...     save(autoencoder, path)
+    ...     save(pipeline, path)
     ...     copy = load(path)
-    >>> bool((copy.transform(X) == autoencoder.transform(X)).all())
+    >>> bool((copy.transform(X) == pipeline.transform(X)).all())
     True
     """
-    if type(estimator) not in ESTIMATORS:
-        allowed = " or ".join(cls.__name__ for cls in ESTIMATORS)
-        raise TypeError(
-            f"estimator must be an {allowed}, got {short(estimator)}. Save a pipeline or a subclass of your "
-            "own with pickle, joblib or skops."
-        )
-    writer = Writer(_described)
-    described = writer.plain(estimator, "")
-    document = {"format": FORMAT, "protocol": PROTOCOL, "versions": _versions(), "estimator": described}
-    write_archive(path, document, writer.arrays)
+    if not isinstance(estimator, BaseEstimator):
+        raise TypeError(f"estimator must be an estimator of skae or scikit-learn, got {_short(estimator)}.")
+    token = IN_FILE.set(True)
+    try:
+        content, error = _dumped(estimator)
+        if error is not None:
+            raise type(error)(f"{_culprit(estimator)} cannot be saved: {error}") from error.__cause__
+    finally:
+        IN_FILE.reset(token)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"The estimator takes {len(content)} bytes, but at most {MOST_BYTES} can be saved.")
+    with replacing(path) as file:
+        file.write(content)
 
 
 def load(path):
-    """Read an estimator that `save` has written.
+    """Load an estimator that `save` has written.
 
     No code in the file is run and nothing is unpacked to disk, whoever has written it.
 
@@ -108,14 +124,15 @@ def load(path):
 
     Returns
     -------
-    AutoEncoderTransformer or AutoEncoderOutlierDetector
-        With the parameters and results of the one that was saved, on its device, or on the processor where this machine
-        lacks the device.
+    estimator
+        With the parameters and results of the one that was saved. Autoencoders are on the device they were on, or on
+        the processor where this machine lacks the device.
 
     Raises
     ------
     ValueError
-        If the file is damaged, was not written by `save` or in a later protocol, or holds what no estimator has.
+        If the file is damaged, was not written by `save`, was written in another format of skae's, or holds a type
+        that is not trusted or values that no estimator has.
     OSError
         If the file cannot be opened.
 
@@ -126,7 +143,7 @@ def load(path):
     Notes
     -----
     The digest in the file tells damage, not forgery: somebody who changes an estimator on purpose can seal it anew.
-    What is loaded then is an estimator, but not yours.
+    What is loaded then may hold other numbers, but never code.
 
     Examples
     --------
@@ -143,161 +160,193 @@ def load(path):
     True
     """
     try:
-        document, arrays = read_archive(path)
-        _check_protocol(document)
-        reader = Reader(arrays, _revived)
-        estimator = reader.value(document["estimator"], "estimator")
-        if type(estimator) not in ESTIMATORS:
-            raise ValueError(f"it holds {short(estimator)}, which is no estimator.")
-        reader.finish()
-    except (ValueError, RecursionError) as error:
+        with open(path, "rb") as file:
+            content = _unsealed(file)
+        estimator = _loaded(content)
+        if not isinstance(estimator, BaseEstimator):
+            raise ValueError(f"it holds {_short(estimator)}, which is no estimator.")
+    except ValueError as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
     return estimator
 
 
-def _versions() -> dict[str, str]:
-    """Versions of everything that the numbers may depend on."""
-    versions = {"skae": sys.modules["skae"].__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+def _dumped(value: Any) -> tuple[bytes, Exception | None]:
+    """Return the bytes of the file for a value, and what cannot be saved, if anything."""
+    import skops.io
 
-
-def _check_protocol(document: dict) -> None:
-    """Refuse what is written in another way."""
-    if document.get("format") != FORMAT:
-        raise ValueError(f"its format is {short(document.get('format'))}, but must be {FORMAT!r}.")
-    protocol, versions = document.get("protocol"), document.get("versions")
-    if type(protocol) is not int or not 1 <= protocol <= PROTOCOL:
-        wrote = short(versions.get("skae", "unknown") if isinstance(versions, dict) else "unknown")
-        raise ValueError(
-            f"it was written in protocol {short(protocol)} by skae {wrote}, but this skae, "
-            f"{_versions()['skae']}, reads protocols 1 to {PROTOCOL}. Install a newer skae."
-        )
-    check_names(document, "the document", ("format", "protocol", "versions", "estimator"))
-
-
-def _described(value: Any, name: str, writer: Writer) -> dict:
-    """An object of one of the known classes: its parameters, and what it has learned."""
-    cls = type(value)
-    if CLASSES.get(cls.__name__) is not cls:
-        raise TypeError(
-            f"{name}={short(value)} cannot be saved: a file of skae.save has numbers, strings, arrays, "
-            "lists of these, torch's optimizers and skae's own losses and regularizers, but no code. Save the "
-            "estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as "
-            "with set_params(callbacks=None)."
-        )
-    parameters = value.get_params(deep=False)
-    state = _state(value, parameters) if cls in ESTIMATORS else {}
-    prefix = f"{name}/" if name else ""
-    plain = {key: writer.plain(one, f"{prefix}{key}") for key, one in parameters.items()}
-    described = {"object": cls.__name__, "parameters": plain}
-    if state:
-        described["state"] = {key: writer.plain(one, f"{prefix}{key}") for key, one in state.items()}
-        _check_state(value, state)
-    return described
-
-
-def _state(estimator: Any, parameters: dict) -> dict:
-    """What an estimator has learned, and the output that was chosen."""
-    estimator._validate_params()
-    cls, everything = type(estimator), estimator.__getstate__()
-    fitted = REQUIRED[cls][0] in everything
-    return {
-        name: to_numpy(value)
-        for name, value in everything.items()
-        if name == OUTPUT or (fitted and name not in parameters and _is_kept(cls, name))
-    }
-
-
-def _revived(plain: dict, name: str, reader: Reader) -> BaseEstimator:
-    """The object that was described, once everything about it is as it must be."""
-    check_names(plain, name, ("object", "parameters"), ("state",))
-    cls = CLASSES.get(plain["object"]) if isinstance(plain["object"], str) else None
-    if cls is None:
-        raise ValueError(
-            f"{name} is an object of class {short(plain['object'])}, but only {', '.join(CLASSES)} may be."
-        )
-    check_names(plain["parameters"], f"{cls.__name__}'s parameters", (), cls._get_param_names())
-    instance = cls(**{key: reader.value(one, f"{name}/{key}") for key, one in plain["parameters"].items()})
-    if cls not in ESTIMATORS:
-        check_names(plain, name, ("object", "parameters"))
-        return instance
-    instance._validate_params()
-    if "state" in plain:
-        check_names(plain["state"], f"{cls.__name__}'s state", (), plain["state"])
-        state = {key: reader.value(one, f"{name}/{key}") for key, one in plain["state"].items()}
-        _check_state(instance, state)
-        instance.__setstate__({**vars(instance), **state})
-        if isinstance(instance, AutoEncoderTransformer) and NETWORK in state:
-            check_runs(instance.net_.module_)
-    return instance
-
-
-def _is_kept(cls: type, name: str) -> bool:
-    """Whether an attribute is one that `fit` or `set_output` makes, and shadows nothing of the class."""
-    fitted = name.isidentifier() and name.endswith("_") and not name.startswith("_") and not hasattr(cls, name)
-    return fitted or name == OUTPUT or (name == NETWORK and cls is AutoEncoderTransformer)
-
-
-def _check_state(estimator: BaseEstimator, state: dict) -> None:
-    """Refuse a state that does not belong to an estimator, or not to itself."""
-    cls = type(estimator)
-    unknown = [name for name in state if not _is_kept(cls, name)]
+    try:
+        content = skops.io.dumps(value)
+        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+    except MemoryError:
+        raise
+    except Exception as cause:  # whatever the objects themselves raise
+        unknown = {f"what skops cannot take apart ({type(cause).__name__}: {cause})"}
     if unknown:
-        raise ValueError(f"{cls.__name__} has no attribute {unknown[0]!r} that fit makes.")
-    if OUTPUT in state:
-        check_names(state[OUTPUT], "the output", (), ("transform",))
-        if state[OUTPUT].get("transform") not in CONTAINERS:
-            raise ValueError(f"the output is {short(state[OUTPUT])}, but must be one of {CONTAINERS}.")
-    if set(state) == {OUTPUT}:
-        return
-    check_names(state, f"{cls.__name__}'s state", REQUIRED[cls], state)
-    n_features = _check_transformer(state) if cls is AutoEncoderTransformer else _check_detector(state)
-    if "feature_names_in_" in state:
-        names = state["feature_names_in_"]
-        if not isinstance(names, np.ndarray) or names.dtype.kind != "O" or names.shape != (n_features,):
-            raise ValueError(f"feature_names_in_ must be {n_features} strings, got {short(names)}.")
-
-
-def _check_transformer(state: dict) -> int:
-    """Compare the attributes of a fitted autoencoder with its network, and give the number of features."""
-    architecture = check_network_dict(state[NETWORK])
-    for name in NUMBERS:
-        if type(state[name]) is not int or state[name] < 0:
-            raise ValueError(f"{name} must be an int of at least 0, got {short(state[name])}.")
-    for name in ("n_features", "n_components"):
-        attribute = "n_features_in_" if name == "n_features" else "n_components_"
-        if state[attribute] != getattr(architecture, name):
-            raise ValueError(f"{attribute} is {state[attribute]}, but the network has {getattr(architecture, name)}.")
-    mean = state[NETWORK]["arrays"]["mean"]
-    if getattr(state["mean_"], "dtype", None) != mean.dtype or not np.array_equal(state["mean_"], mean):
-        raise ValueError(f"mean_ is not that of the network: {short(state['mean_'])}.")
-    scores = [] if state["validation_scores_"] is None else state["validation_scores_"]
-    for name, curve in (("loss_curve_", state["loss_curve_"]), ("validation_scores_", scores)):
-        if type(curve) is not list or not all(isinstance(value, float) for value in curve):
-            raise ValueError(f"{name} must be a list of float, got {short(curve)}.")
-    if not state["best_epoch_"] <= state["n_iter_"] == len(state["loss_curve_"]):
-        raise ValueError(
-            f"best_epoch_={state['best_epoch_']}, n_iter_={state['n_iter_']} and {len(state['loss_curve_'])} values in "
-            "loss_curve_ do not belong together."
+        return b"", TypeError(
+            f"it holds {', '.join(sorted(unknown))}, but a file of skae.save has numbers, strings, arrays, estimators "
+            "of skae and those of scikit-learn that skops trusts, splitters, torch's optimizers and no other code. "
+            "Save the estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it "
+            "first, as with set_params(callbacks=None)."
         )
-    if type(state["device_"]) is not str:
-        raise ValueError(f"device_ must be a string, got {short(state['device_'])}.")
-    return architecture.n_features
+    content = _sealed(content)
+    try:
+        _loaded(content)
+    except ValueError as cause:
+        return b"", ValueError(f"skae.load would refuse it, since {cause}")
+    return content, None
 
 
-def _check_detector(state: dict) -> int:
-    """Compare the attributes of a fitted detector with its autoencoder, and give the number of features."""
-    estimator, offset, n_features = (state[name] for name in REQUIRED[AutoEncoderOutlierDetector])
-    if type(estimator) not in ESTIMATORS:
-        raise ValueError(f"estimator_ must be an autoencoder, got {short(estimator)}.")
-    check_is_fitted(estimator)
-    if type(n_features) is not int or n_features != estimator.n_features_in_:
-        raise ValueError(f"n_features_in_ is {short(n_features)}, but the autoencoder has {estimator.n_features_in_}.")
-    if type(offset) is not float or np.isnan(offset):
-        raise ValueError(f"offset_ must be a float that is a number, got {short(offset)}.")
-    return n_features
+def _culprit(estimator: BaseEstimator) -> str:
+    """Name the parameter or attribute that cannot be saved, of the innermost estimator."""
+    parts = estimator.get_params(deep=True)
+    by_depth = sorted(parts, key=lambda name: -name.count("__"))
+    for name, value in {**{name: parts[name] for name in by_depth}, **vars(estimator)}.items():
+        if name != "net_" and _dumped(value)[1] is not None:
+            return f"{name}={_short(value)}"
+    return _short(estimator)
+
+
+def _loaded(content: bytes) -> Any:
+    """Return the value in a file, after a check that it names trusted types only.
+
+    Raises
+    ------
+    ValueError
+        If it does not, or if skops cannot make a value of it.
+    """
+    import skops.io
+
+    try:
+        _check_members(content)
+        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+        if unknown:
+            raise ValueError(
+                f"it holds types that are not trusted: {', '.join(sorted(unknown))}. Only those of skae, torch's "
+                "optimizers, splitters and what skops trusts are."
+            )
+        return skops.io.loads(content, trusted=TRUSTED)
+    except ValueError:
+        raise
+    except Exception as error:  # skops believes the schema, which may say anything
+        raise ValueError(f"its content is broken: {type(error).__name__}: {error}.") from error
+
+
+def _check_members(content: bytes) -> None:
+    """Refuse what would take more memory than the file has bytes: members that are packed or overlap."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        names = Counter(member.filename for member in members)
+        if max(names.values(), default=0) > 1:
+            raise ValueError(f"it has the member {max(names, key=names.__getitem__)!r} more than once.")
+        for member in members:
+            packed = member.compress_type != zipfile.ZIP_STORED or archive.open(member).read(2) == b"PK"
+            if packed:
+                raise ValueError(f"its member {member.filename!r} is compressed or an archive, which is not allowed.")
+        if sum(member.file_size for member in members) > len(content):
+            raise ValueError(f"its members overlap: they take more than the {len(content)} bytes of the file.")
+
+
+def _sealed(content: bytes) -> bytes:
+    """Add the digest, and remove what differs between calls: addresses, names and dates."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(members.pop(SCHEMA))
+    names: dict[str, str] = {}
+    _number(schema, Counter(_shared(schema)), {}, names)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.comment = SEAL + b"0" * DIGEST_LENGTH
+        text = json.dumps(schema, separators=(",", ":")).encode()
+        for name, member in [*((names[name], members[name]) for name in names), (SCHEMA, text)]:
+            entry = zipfile.ZipInfo(name, DATE)
+            entry.create_system, entry.external_attr = UNIX, MODE
+            archive.writestr(entry, member)
+    body = buffer.getvalue()[:-DIGEST_LENGTH]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def _nodes(schema: Any) -> Iterator[dict]:
+    """Each dict of a schema, in its order."""
+    if isinstance(schema, dict):
+        yield schema
+    for child in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _nodes(child)
+
+
+def _shared(schema: dict) -> Iterator[int]:
+    """Addresses of the objects of a schema, but of those that cannot change, which may be one or several."""
+    for node in _nodes(schema):
+        if isinstance(node.get("__id__"), int) and node.get("__loader__") not in ("JsonNode", "TypeNode"):
+            yield node["__id__"]
+
+
+def _number(schema: dict, counts: Counter, numbers: dict[int, int], names: dict[str, str]) -> None:
+    """Replace identifiers of shared objects and names of files by numbers from one."""
+    for node in _nodes(schema):
+        if isinstance(node.get("__id__"), int):
+            address = node.pop("__id__")
+            if counts[address] > 1:
+                node["__id__"] = numbers.setdefault(address, len(numbers) + 1)
+        if isinstance(node.get("file"), str):
+            ending = os.path.splitext(node["file"])[1]
+            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{ending}")
+
+
+def _unsealed(file: BinaryIO) -> bytes:
+    """Return the content of a file, after a check of its size and its digest.
+
+    Raises
+    ------
+    ValueError
+        If one of these is not so.
+    """
+    n_bytes = os.fstat(file.fileno()).st_size
+    if n_bytes > MOST_BYTES:
+        raise ValueError(f"it has {n_bytes} bytes, but at most {MOST_BYTES} are allowed.")
+    content = file.read(n_bytes)
+    body, expected = memoryview(content)[:-DIGEST_LENGTH], content[-DIGEST_LENGTH:]
+    if bytes(body[:4]) != b"PK\x03\x04" or bytes(body[-len(SEAL) :]) != SEAL:
+        raise ValueError(
+            f"it has {n_bytes} bytes, begins with {content[:4]!r} and does not end with the digest of skae.save. It is "
+            "cut off, or something else has written it."
+        )
+    found = hashlib.sha256(body).hexdigest().encode()
+    if found != expected:
+        raise ValueError(
+            f"its bytes have the SHA-256 digest {found.decode()}, but it was saved with {expected!r}. It has been "
+            "damaged or changed since: save the estimator again."
+        )
+    return content
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of the target when the block is left in peace, and vanishes otherwise."""
+    target = Path(os.path.realpath(os.fsdecode(path)))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name of a file outlive a power cut, where the system can do that for a folder."""
+    with suppress(OSError, AttributeError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _short(value: Any) -> str:
+    """How a value looks, at most a line of it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."

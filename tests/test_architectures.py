@@ -76,11 +76,11 @@ def test_images_that_cannot_be(parameters, message):
 def test_tied_weights_are_shared():
     X = curved_rows()
     tied = AutoEncoderTransformer(2, architecture="tied", **TRAINED).fit(X)
-    names = [name for name, _ in tied.net_.module_.core.named_parameters()]
+    names = [name for name, _ in tied.net_.module_.network.named_parameters()]
     # Each matrix once, a bias on either side.
     assert sum("weight" in name for name in names) == 2
     dense = AutoEncoderTransformer(2, **TRAINED).fit(X)
-    count = [sum(p.numel() for p in model.net_.module_.core.parameters()) for model in (tied, dense)]
+    count = [sum(p.numel() for p in model.net_.module_.network.parameters()) for model in (tied, dense)]
     assert count[0] < 0.6 * count[1]
     assert tied.score(X) > pca_score(PCA(2).fit(X), X)
 

@@ -57,7 +57,7 @@ TRAININGS = {
 
 def state(estimator, part="inside"):
     """Weights and statistics of a part of the user's network, as they are used."""
-    module = estimator.net_.module_.core.encoder.module
+    module = estimator.net_.module_.network.encoder.module
     return {name: value.clone() for name, value in getattr(module, part).state_dict().items()}
 
 
@@ -137,7 +137,7 @@ class TestFreezer:
                 **parameters, lr=0.02, max_epochs=max_epochs, linear_skip=False, callbacks=[Freezer("encoder*")]
             ).fit(X)
             assert estimator.best_epoch_ > 0
-            found.append(estimator.net_.module_.core.encoder.state_dict())
+            found.append(estimator.net_.module_.network.encoder.state_dict())
         assert_same(*found)
 
     def test_frozen_from_a_later_epoch_on(self):
@@ -224,4 +224,4 @@ class TestEveryTraining:
         parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "refit": True, "linear_skip": False}
         estimator = AutoEncoderTransformer(2, **parameters, callbacks=callbacks).fit(X)
         assert estimator.best_epoch_ > 0
-        assert torch.all(estimator.net_.module_.core.encoder[0].weight == 0.125)
+        assert torch.all(estimator.net_.module_.network.encoder[0].weight == 0.125)

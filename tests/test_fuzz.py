@@ -221,6 +221,8 @@ def expected_kind(X, plain, params, of_values, of_params):
     n_samples, n_features = plain.shape
     if "invalid" in (of_values, of_params) or n_samples < 2:
         return "invalid"
+    if params.get("normalization") == "batch" and params.get("batch_size") == 1 and params["max_epochs"] > 0:
+        return "invalid"
     wide = params["n_components"] > n_features and not params.get("regularizer")
     if wide or (params.get("linear_skip", True) and params["n_components"] > n_samples):
         return "invalid"

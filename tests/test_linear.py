@@ -5,8 +5,8 @@ import pytest
 from helpers import noise_rows
 from sklearn.decomposition import PCA
 
-from skae import _linear
 from skae._data.sample import Sample
+from skae._pca import exact
 from skae._pca.exact import principal_components
 
 SHAPES = {"tall": (90, 7), "square": (12, 12), "wide": (9, 40)}
@@ -16,9 +16,9 @@ SHAPES = {"tall": (90, 7), "square": (12, 12), "wide": (9, 40)}
 def path(request, monkeypatch):
     """Each way of computing: decomposition of X itself, and the Gram matrix of its smaller side."""
     if request.param != "exact":
-        monkeypatch.setattr(_linear, "EXACT_SIZE", 0)
+        monkeypatch.setattr(exact, "EXACT_SIZE", 0)
     if request.param == "gram_in_chunks":
-        monkeypatch.setattr(_linear, "CHUNK_VALUES", 50)
+        monkeypatch.setattr(exact, "CHUNK_VALUES", 50)
     return request.param
 
 
@@ -129,6 +129,6 @@ def test_overflow_names_the_column():
     X = noise_rows()
     X[0, 2] = 1e200
     with pytest.raises(
-        ValueError, match=r"X is too large: squares of column 2, which reaches 9\.\d+e\+199 from its mean"
+        ValueError, match=r"X is too large: squares of feature 2, which reaches 9\.\d+e\+199 from its mean"
     ):
         principal_components(Sample(X), 2)

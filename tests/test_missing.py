@@ -105,7 +105,7 @@ def test_linear_filling_recovers_a_plane():
     estimator = AutoEncoderTransformer(2, activation="identity", allow_nan=True).fit(X)
     error = np.square(imputed(estimator, X) - complete)[missing].mean()
     assert error < 0.02 * np.var(complete)
-    angles = np.linalg.svd(PCA(2).fit(complete).components_ @ estimator.net_.module_.core.pca_encoding.numpy().T)[1]
+    angles = np.linalg.svd(PCA(2).fit(complete).components_ @ estimator.net_.module_.network.pca_encoding.numpy().T)[1]
     assert angles.min() / angles.max() > 0.5
 
 

@@ -408,11 +408,27 @@ class TestRefusedBeforeTraining:
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "parameters", [{}, {"early_stopping": False}, {"optimizer": "lbfgs"}, {"architecture": "tied"}]
+)
+def test_batches_of_one_sample_cannot_be_normalized(parameters):
+    estimator = AutoEncoderTransformer(normalization="batch", batch_size=1, **{**TINY, **parameters})
+    message = "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size"
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(curved_rows())
+    if "optimizer" not in parameters:
+        with pytest.raises(ValueError, match=message):
+            estimator.partial_fit(curved_rows())
+    rows = curved_rows(61)  # a last batch of one sample joins the one before
+    assert estimator.set_params(batch_size=2, linear_skip=False).fit(rows).transform(rows).shape == (61, 2)
+    assert estimator.set_params(batch_size=1, max_epochs=0).fit(rows).transform(rows).shape == (61, 2)
+
+
 class TestOptions:
     def test_of_a_module_class(self):
         X = curved_rows()
         estimator = AutoEncoderTransformer(module=Net, module_params={"width": 3}, **SHORT).fit(X)
-        assert estimator.net_.module_.core.encoder.module.inside[0].out_features == 3
+        assert estimator.net_.module_.network.encoder.module.inside[0].out_features == 3
         assert clone(estimator).module_params == {"width": 3}
         copied = pickle.loads(pickle.dumps(estimator))
         assert copied.module_params == {"width": 3}

@@ -19,7 +19,8 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from skae import AutoEncoderTransformer, Denoising, _rows
+from skae import AutoEncoderTransformer, Denoising
+from skae._data import containers
 
 SUBJECTS = (
     ("cat", "dog", "horse", "bird", "fish", "mouse"),
@@ -296,8 +297,8 @@ class TestDask:
     def test_dask_array_is_an_array(self, dask_array, large, monkeypatch):
         """What has blocks of its own is read as a file is, where it is too large to be held."""
         if large:
-            monkeypatch.setattr(_rows, "LARGE_SIZE", 400)
-            monkeypatch.setattr(_rows, "BLOCK_VALUES", 300)
+            monkeypatch.setattr(containers, "LARGE_SIZE", 400)
+            monkeypatch.setattr(containers, "BLOCK_VALUES", 300)
         X = curved_rows(90)
         rows = dask_array.from_array(X, chunks=(50, 3))
         there, here = (AutoEncoderTransformer(2, **TINY).fit(some) for some in (rows, X))

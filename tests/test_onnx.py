@@ -144,12 +144,12 @@ def rows_for(parameters, dtype):
 def stirred(estimator):
     """Move all weights, so that no layer is idle whatever the training kept, and switch the link on."""
     generator = torch.Generator().manual_seed(0)
-    core = estimator.net_.module_.core
+    network = estimator.net_.module_.network
     with torch.no_grad():
-        for weight in core.parameters():
+        for weight in network.parameters():
             weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
-        if core.link is not None and estimator.max_epochs > 0:
-            core.enable_inverse_link()
+        if network.link is not None and estimator.max_epochs > 0:
+            network.enable_inverse_link()
     return estimator
 
 
@@ -178,9 +178,9 @@ def run(session, X):
 def n_far(estimator, X):
     """How many rows are beyond the limits, found as the live network finds them."""
     module, counts = estimator.net_.module_, []
-    encode_far = type(module.core)._encode_far
+    encode_far = type(module.network)._encode_far
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(module.core), "_encode_far", lambda self, x: counts.append(len(x)) or encode_far(self, x))
+        patch.setattr(type(module.network), "_encode_far", lambda self, x: counts.append(len(x)) or encode_far(self, x))
         estimator.transform(X)
     return sum(counts)
 
@@ -557,3 +557,85 @@ def test_outliers_among_rows_with_holes(dtype):
     labels, scores = session.run(["label", "scores"], {"X": rows})
     assert_array_equal(labels[:, 0], detector.predict(rows))
     assert_allclose(scores[:, 0], detector.decision_function(rows), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+class TestSubclasses:
+    """They are converted as what they inherit from, whenever they were made."""
+
+    def test_of_the_transformer(self):
+        class Before(AutoEncoderTransformer):
+            pass
+
+        skae.onnx.register()
+
+        class After(Before):
+            pass
+
+        X = curved_rows()
+        for cls in (Before, After):
+            estimator = make_pipeline(StandardScaler(), cls(2, **QUICK)).fit(X)
+            (codes,) = runtime.InferenceSession(skl2onnx.to_onnx(estimator, X[:1]).SerializeToString()).run(
+                None, {"X": X}
+            )
+            assert_allclose(codes, estimator.transform(X), atol=1e-10)
+
+    def test_of_the_detector(self):
+        class Own(AutoEncoderTransformer):
+            pass
+
+        class Detector(AutoEncoderOutlierDetector):
+            pass
+
+        skae.onnx.register()
+        X = curved_rows()
+        detector = Detector(Own(2, **QUICK)).fit(X)
+        session = runtime.InferenceSession(skl2onnx.to_onnx(detector, X[:1]).SerializeToString())
+        labels, scores = session.run(None, {"X": X})
+        assert_array_equal(labels.ravel(), detector.predict(X))
+        assert_allclose(scores.ravel(), detector.decision_function(X), atol=1e-10)
+
+    def test_with_methods_of_their_own(self, tmp_path):
+        class Doubling(AutoEncoderTransformer):
+            def transform(self, X):
+                return 2 * super().transform(X)
+
+            def inverse_transform(self, X):
+                return super().inverse_transform(X / 2)
+
+        class Strict(AutoEncoderOutlierDetector):
+            def predict(self, X):
+                return -np.ones(len(X), dtype=int)
+
+        skae.onnx.register()
+        X = curved_rows()
+        estimator = Doubling(2, **QUICK).fit(X)
+        for fitted, message in (
+            (estimator, "Doubling has a method 'transform' of its own, but skae.onnx translates that of AutoEncoder"),
+            (AutoEncoderOutlierDetector(estimator).fit(X), "Doubling has a method 'transform' of its own"),
+            (Strict().fit(X), "Strict has a method 'predict' of its own, .*update_registered_converter"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                skl2onnx.to_onnx(fitted, X[:1])
+        with pytest.raises(TypeError, match="Doubling has a method 'inverse_transform' of its own"):
+            skae.onnx.export_decoder(estimator, tmp_path / "decoder.onnx")
+
+    def test_a_converter_of_its_own_is_kept(self):
+        def declare(operator):
+            operator.outputs[0].type = skl2onnx.common.data_types.DoubleTensorType([None, 5])
+
+        def convert(scope, operator, container):
+            name = scope.get_unique_operator_name("Identity")
+            container.add_node("Identity", operator.inputs[0].full_name, operator.outputs[0].full_name, name=name)
+
+        class Same(AutoEncoderTransformer):
+            def transform(self, X):
+                return X
+
+        skl2onnx.update_registered_converter(Same, "OwnSame", declare, convert)
+        skae.onnx.register()
+        skae.onnx.register()
+        X = curved_rows()
+        (same,) = runtime.InferenceSession(skl2onnx.to_onnx(Same(2, **QUICK).fit(X), X[:1]).SerializeToString()).run(
+            None, {"X": X}
+        )
+        assert_array_equal(same, X)

@@ -177,7 +177,7 @@ def test_before_there_were_callbacks():
         "import sys\n"
         "import sklearn.pipeline, sklearn.preprocessing, skorch\n"
         "sys.modules['sklearn.callback'] = None\n"
-        "from skae._progress import CallbackSupportMixin, FitTasks, Progress, EpochReport\n"
+        "from skae._training.progress import CallbackSupportMixin, EpochReport, FitTasks, Progress\n"
         "estimator = CallbackSupportMixin()\n"
         "tasks = FitTasks(estimator, [[1.0]], {})\n"
         "progress = Progress([tasks])\n"

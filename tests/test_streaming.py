@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.decomposition import PCA, IncrementalPCA
 
-from skae import AutoEncoderTransformer, _batches, _rows
+from skae import AutoEncoderTransformer
 from skae import _autoencoder as estimator_module
+from skae._data import containers
+from skae._data import dataset as dataset_module
 from skae._utils import seeded_generator
 
 SHORT = {"n_components": 2, "hidden_layer_sizes": 16, "random_state": 0}
@@ -198,7 +200,7 @@ class TestErrors:
         assert not hasattr(estimator, "partial_fit")
         with pytest.raises(AttributeError) as error:
             estimator.partial_fit(rows)
-        assert "partial_fit is not there with optimizer='lbfgs', which takes all rows" in str(error.value.__cause__)
+        assert "partial_fit is not available with optimizer='lbfgs'" in str(error.value.__cause__)
 
     def test_other_sizes_than_those_of_the_fit_before(self, rows):
         fitted = AutoEncoderTransformer(**SHORT, max_epochs=1).fit(rows)
@@ -215,11 +217,11 @@ class TestFiles:
 
     @pytest.fixture(autouse=True)
     def everything_is_large(self, monkeypatch):
-        monkeypatch.setattr(_rows, "LARGE_SIZE", 500)
-        monkeypatch.setattr(_rows, "BLOCK_VALUES", 200)
-        monkeypatch.setattr(_rows, "WINDOW_BLOCKS", 4)
-        monkeypatch.setattr(_batches, "WINDOW_BLOCKS", 4)
-        monkeypatch.setattr(_batches, "RESIDENT_VALUES", 0)
+        monkeypatch.setattr(containers, "LARGE_SIZE", 500)
+        monkeypatch.setattr(containers, "BLOCK_VALUES", 200)
+        monkeypatch.setattr(containers, "WINDOW_BLOCKS", 4)
+        monkeypatch.setattr(dataset_module, "WINDOW_BLOCKS", 4)
+        monkeypatch.setattr(dataset_module, "RESIDENT_VALUES", 0)
         monkeypatch.setattr(estimator_module, "CHECKED_VALUES", 300)
 
     @staticmethod
@@ -265,8 +267,8 @@ class TestFiles:
 
     def test_few_blocks_are_read_for_a_batch(self, rows, tmp_path):
         """Consecutive rows of a shuffled pass lie in as many blocks as are kept."""
-        dataset = _batches.SampleDataset(_rows.StoredSamples(self.in_file("memmap", rows, tmp_path)))
-        batches = _batches.SampleBatches(dataset, 40, seeded_generator(0))
+        dataset = dataset_module.SampleDataset(containers.StoredSamples(self.in_file("memmap", rows, tmp_path)))
+        batches = dataset_module.SampleBatches(dataset, 40, seeded_generator(0))
         seen = np.concatenate([batch.numpy() for batch, _ in batches])
         numbers = np.argsort(np.lexsort(seen.T)), np.argsort(np.lexsort(rows.T))
         order = np.argsort(numbers[1])[numbers[0]]
@@ -285,8 +287,9 @@ def test_a_large_file_is_never_in_memory(tmp_path):
     rows.flush()
     code = (
         "import pathlib, resource, sys, numpy as np\n"
-        "from skae import AutoEncoderTransformer, _rows\n"
-        "_rows.LARGE_SIZE = 2**22\n"
+        "from skae import AutoEncoderTransformer\n"
+        "from skae._data import containers\n"
+        "containers.LARGE_SIZE = 2**22\n"
         "AutoEncoderTransformer(max_epochs=1).fit(np.random.RandomState(0).normal(size=(200, 10)))\n"
         "status = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
         "own = next(int(line.split()[1]) for line in status if line.startswith('VmData'))\n"

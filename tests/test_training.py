@@ -20,7 +20,8 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 
-from skae import AutoEncoderTransformer, _training
+from skae import AutoEncoderTransformer
+from skae._training import fit
 
 # Enough epochs on enough rows for early stopping to choose one of them.
 SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "random_state": 3, "n_components": 2}
@@ -266,7 +267,7 @@ class TestStages:
 
     def test_early_stages_take_a_bounded_number_of_steps(self, monkeypatch):
         """Many rows in batches of two reach the second stage after two epochs."""
-        monkeypatch.setattr(_training, "EARLY_STEPS", 450)
+        monkeypatch.setattr(fit, "EARLY_STEPS", 450)
         amounts = amounts_of(
             curved_rows(600), batch_size=2, max_epochs=3, n_iter_no_change=3, refit=False, validation_fraction=0.1
         )
@@ -274,9 +275,9 @@ class TestStages:
         assert of_stage == [2, 1]  # 270 batches an epoch, of 450 a stage
 
     def test_the_linear_path_learns(self):
-        core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.core
+        core = AutoEncoderTransformer(**TRAINED).fit(curved_rows()).net_.module_.network
         start = core.pca_encoding * core.output_gain
-        assert not torch.allclose(core.encoding, start, rtol=1e-3)
+        assert not torch.allclose(core.linear_encoder, start, rtol=1e-3)
 
 
 class TestHeldOutRows:

@@ -66,7 +66,7 @@ def test_copies_in_chunks_are_on_one_side():
     for _ in range(4):
         estimator.partial_fit(X)
     stream = estimator._stream
-    held_out, trained = (set(map(bytes, rows[1:])) for rows in (stream.held_out.rows, stream.memory.rows))
+    held_out, trained = (set(map(bytes, rows[1:])) for rows in (stream.held_out.samples, stream.memory.samples))
     assert len(held_out) > 50 and len(trained) > 150
     assert len(held_out & trained) <= 1  # the very first sample trains, whatever is drawn for it
 

@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skae import AutoEncoderTransformer, _linear
+from skae import AutoEncoderTransformer
 from skae._data.containers import as_samples
 from skae._data.sample import MOST_REPETITIONS, Sample, weighted_sample
+from skae._pca import exact
 from skae._pca.exact import principal_components
 
 SHORT = {"n_components": 2, "max_epochs": 8, "hidden_layer_sizes": 16, "random_state": 0}
@@ -75,10 +76,10 @@ def test_large_whole_numbers_are_relative():
 @pytest.mark.parametrize("shape", [(90, 7), (9, 40)], ids=["tall", "wide"])
 @pytest.mark.parametrize("way", ["exact", "gram", "iterated"])
 def test_directions_of_weighted_rows(way, shape, monkeypatch):
-    monkeypatch.setattr(_linear, "EXACT_SIZE", 2_000_000 if way == "exact" else 0)
-    monkeypatch.setattr(_linear, "CHUNK_VALUES", 50)
-    monkeypatch.setattr(_linear, "ITERATED_SIDE", 0)
-    monkeypatch.setattr(_linear, "ITERATED_SHARE", 1.0)
+    monkeypatch.setattr(exact, "EXACT_SIZE", 2_000_000 if way == "exact" else 0)
+    monkeypatch.setattr(exact, "CHUNK_VALUES", 50)
+    monkeypatch.setattr(exact, "ITERATED_SIDE", 0)
+    monkeypatch.setattr(exact, "ITERATED_SHARE", 1.0)
     X, weights = noise_rows(*shape), np.random.RandomState(0).uniform(0.1, 4.0, shape[0])
     sample = weighted_sample(as_samples(scipy.sparse.csr_array(X)) if way == "iterated" else X, weights)
     found = principal_components(sample, 3)

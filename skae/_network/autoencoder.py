@@ -160,7 +160,9 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def perturb_output_layers(self, fraction: float, generator: torch.Generator) -> None:
-        """Draw the last layers, scaled by the root of a fraction: a little off PCA better optima are found than from it.
+        """Draw the weights of the output layers, scaled by the root of a fraction.
+
+        Training finds better optima when it starts a little off PCA.
 
         Without a linear path they have been drawn already; gates open instead.
         """
@@ -185,7 +187,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * (1.0 + REACH_MARGIN) * reach, torch.inf))
 
     def _correction(self, index: int, values: Tensor) -> Tensor:
-        """What the encoder, 0, or the decoder, 1, computes."""
+        """Apply the encoder, with index 0, or the decoder, with index 1."""
         stack = cast(nn.Module, self.decoder if index else self.encoder)
         return stack(values) * self.gates[index] if self.architecture.gated else stack(values)
 
@@ -237,7 +239,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return values if self.link is None else self.link(values)
 
     def _predictor(self, z: Tensor) -> Tensor:
-        """What the link makes means of."""
+        """Compute the input of the inverse link."""
         if self.decoder is None:
             return z @ self.pca_decoding
         correction = self._correction(1, z)
@@ -253,7 +255,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return x_hat.index_copy(0, far, self._predict_far(z[far]))
 
     def _predict_far(self, z: Tensor) -> Tensor:
-        """The same for codes that are like none that were learned from."""
+        """Compute it for codes far outside those of the training samples."""
         codes = z.clamp(-self.code_limit, self.code_limit)
         learnt = self._correction(1, codes)
         if self.linear_decoder is not None:
@@ -263,7 +265,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
 @torch.inference_mode(False)
 def in_double(network: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
-    """The same in double precision, where the device has it; in single, rounding would decide about steps.
+    """Return a copy in double precision, where the device supports it.
 
     A sample's code would then depend on the samples beside it, whose number shows in the last bits of a product.
     """
@@ -288,5 +290,5 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
 
 
 def code_unit(pca: PrincipalComponents) -> NDArray:
-    """Standard deviation along each direction, kept away from zero."""
+    """Return the standard deviation of each component, bounded away from zero."""
     return np.maximum(np.sqrt(pca.explained_variance), MIN_CODE_SCALE * pca.scale)

@@ -186,7 +186,7 @@ def _check_call(module, params, n_features, n_components):
 
 
 def _copied(module):
-    """A copy of a user's instance, which is left as it was."""
+    """Copy an instance of a user's module."""
     # Torch copies parameters without weights, but no such buffers.
     memo = {id(one): type(one)(device=one.device, dtype=one.dtype) for one in module.buffers() if is_lazy(one)}
     try:

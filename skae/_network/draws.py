@@ -89,7 +89,7 @@ class SeededDraws(TorchDispatchMode):
 
 @functools.cache
 def _taking_generator(func: Any) -> tuple[Any, int | None]:
-    """The operation or its variant with a generator, and the position of that argument; None where there is neither."""
+    """Return the variant of an operation that takes a generator, and the position of that argument or None."""
     name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
     variants = [func, *([getattr(func.overloadpacket, name)] if name in func.overloadpacket.overloads() else [])]
     for variant in variants:
@@ -100,7 +100,7 @@ def _taking_generator(func: Any) -> tuple[Any, int | None]:
 
 
 def _device_of(args: Any, kwargs: dict[str, Any]) -> torch.device:
-    """The device that an operation works on."""
+    """Return the device on which an operation computes."""
     if kwargs.get("device") is not None:
         return torch.device(kwargs["device"])
     values = pytree.tree_leaves((args, kwargs))

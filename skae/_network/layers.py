@@ -57,7 +57,7 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
 def activation_block(
     width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False
 ) -> list[nn.Module]:
-    """What stands between two layers: normalization, the activation, dropout."""
+    """Return normalization, activation and dropout, which follow a hidden layer."""
     layers: list[nn.Module] = []
     if architecture.normalization == "batch":
         layers.append((nn.BatchNorm2d if images else nn.BatchNorm1d)(width, dtype=dtype))
@@ -102,12 +102,12 @@ class TiedDecoder(nn.Module):
 
 
 def weight_layers(stack: nn.Module) -> list[nn.Module]:
-    """The layers of a stack that have a matrix or filters as weights, in their order."""
+    """Return the layers of a stack that have a weight matrix or filters, in order."""
     return [layer for layer in stack.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
 
 
 def last_layer(stack: nn.Module) -> Any:
-    """The layer that makes the output."""
+    """Return the output layer."""
     return weight_layers(stack)[-1]
 
 
@@ -139,7 +139,7 @@ def trainable_state(module: nn.Module) -> list[Tensor]:
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
+    """Return the parameters that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 

@@ -185,7 +185,7 @@ class _Probe:
             ) from error
 
     def _samples(self, n_samples: int, dtype: torch.dtype) -> Tensor:
-        """Standard normal values, as samples are centered and of unit scale."""
+        """Draw standard normal values, since samples are centered and of unit scale."""
         generator = torch.Generator().manual_seed(0)
         values = torch.randn(n_samples, self.widths["encode"][0], generator=generator)
         return values.to(self.demands.device, dtype)
@@ -195,7 +195,7 @@ class _Probe:
         return z, self._one_way(module, "decode", z, draws, when)
 
     def _one_way(self, module, direction, values, draws, when):
-        """The result of one direction, if it is what it must be."""
+        """Apply one direction, and check the result."""
         n_samples, width = len(values), self.widths[direction][1]
         arguments = module, direction, values, self.asarray_like, draws
         result = self._blamed(direction, n_samples, values.dtype, when, called, *arguments)

@@ -25,7 +25,7 @@ def refined_codes(decode: Callable[[Tensor], Tensor], x: Tensor, *starts: Tensor
 
 
 def _refined_part(decode, x, z, other):
-    """The same for samples whose Jacobians fit into memory together."""
+    """Refine codes whose Jacobians fit into memory together."""
     errors, other_errors = ((x - decode(codes)).square().sum(dim=1) for codes in (z, other))
     z = torch.where((other_errors < errors)[:, None], other, z)
     errors = torch.minimum(errors, other_errors)
@@ -55,7 +55,7 @@ def jacobian_rms(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 def decoder_jacobians(decode, z):
-    """Derivatives of each reconstruction by its code, of shape (n, n_features, n_components).
+    """Compute the Jacobian of each reconstruction by its code, of shape (n, n_features, n_components).
 
     Some layers of a user's own network have no second derivatives, such as attention and distances, and recurrent
     layers on a GPU have none at all in evaluation mode: differences take their place, which ask for values alone.
@@ -69,7 +69,7 @@ def decoder_jacobians(decode, z):
 
 
 def _differentiable(values: Tensor) -> Tensor:
-    """The same values, to take derivatives by; what was made in inference mode has none."""
+    """Copy values such that derivatives by them can be computed, also from inference mode."""
     return (values.clone() if values.is_inference() else values).detach().requires_grad_()
 
 
@@ -88,7 +88,7 @@ def _by_differences(decode, z):
 
 @gradients_on()
 def _by_two_passes(decode, z):
-    """The same out of two backward passes; forward derivatives are lacking in more layers."""
+    """Compute the Jacobians by two backward passes; more layers lack forward derivatives."""
     z = _differentiable(z)
     x_hat = decode(z)
     weights = torch.zeros_like(x_hat, requires_grad=True)
@@ -115,7 +115,7 @@ def average_jacobian(
 
 @gradients_on()
 def encoder_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Derivatives of the codes of each sample by its features, of shape (n, n_features, n_components)."""
+    """Compute the Jacobian of each code vector by the features, of shape (n, n_features, n_components)."""
     x = _differentiable(x)
     features = encode(x).unbind(dim=1)
     slopes_of = [torch.autograd.grad(one.sum(), x, retain_graph=True, materialize_grads=True)[0] for one in features]
@@ -123,7 +123,7 @@ def encoder_jacobians(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def all_within(limit: Tensor, values: Tensor) -> bool:
-    """Whether no sample exceeds a limit in any feature; twice as fast as looking at each sample, by far for a single one."""
+    """Return whether no sample exceeds a limit in any feature; faster than a comparison sample by sample."""
     return torch.equal(values.clamp(-limit, limit), values)
 
 

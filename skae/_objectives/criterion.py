@@ -8,7 +8,7 @@ from skae._objectives.losses import Loss
 
 
 class Criterion(nn.Module):
-    """A loss as a fraction of what reconstructing every sample as the mean would lose, so that no rate depends on units.
+    """A loss relative to that of the mean as reconstruction, so that learning rates do not depend on units.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Criterion(nn.Module):
         return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """What one nat of a sample's likelihood is worth, in the unit of this loss.
+        """Return what one nat of a sample's likelihood is worth in units of this loss.
 
         A deviance is in nats itself; any other loss is taken for the squared error of Gaussian noise that has
         PCA's fraction of the variance.
@@ -78,7 +78,7 @@ class PooledSquaredError(nn.Module):
         return nn.functional.mse_loss(x_hat, x)
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """What one nat of a sample's likelihood is worth: the noise is Gaussian and has PCA's fraction of the variance."""
+        """Return the loss of one nat of likelihood, for Gaussian noise with PCA's unexplained variance."""
         return 2.0 * fraction / n_features
 
 
@@ -117,7 +117,7 @@ class OfPresent(nn.Module):
         return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """What one nat of a sample's likelihood is worth, in the unit of this loss."""
+        """Return what one nat of a sample's likelihood is worth in units of this loss."""
         return self.criterion.nat(n_features, fraction)
 
 

@@ -319,8 +319,8 @@ class CallableLoss(Loss):
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         if shape not in (tuple(x.shape), (len(x),)):
             raise ValueError(
-                f"loss={self.function!r} returned {shape} for samples of shape {tuple(x.shape)}. Return the loss of each "
-                "value or of each sample as a tensor; torch's losses do so with reduction='none'."
+                f"loss={self.function!r} returned {shape} for samples of shape {tuple(x.shape)}. Return the loss of "
+                "each value or of each sample as a tensor; torch's losses do so with reduction='none'."
             )
         return losses
 

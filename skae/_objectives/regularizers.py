@@ -73,9 +73,9 @@ class Regularizer(Documented, BaseEstimator):
         ----------
         x : Tensor of shape (n, n_features)
             A batch.
-        core : network
+        network : object
             With ``output_gain``, the spread of each feature, and ``smooth_codes``, from samples to codes.
-        situation : object
+        context : object
             With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for samples held
             out; and ``nat``, what one nat of a sample's likelihood is worth.
 
@@ -95,9 +95,9 @@ class Regularizer(Documented, BaseEstimator):
             The samples that were encoded.
         z : Tensor of shape (n, n_components)
             Their codes.
-        core : network
+        network : object
             As for `corrupt`.
-        situation : object
+        context : object
             As for `corrupt`.
 
         Returns
@@ -174,7 +174,7 @@ class Denoising(Regularizer):
             raise ValueError(f"Denoising(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
         if self.kind != "gaussian" and self.noise > 1:
             raise ValueError(
-                f"Denoising(noise={self.noise!r}, kind={self.kind!r}): noise is a fraction of the values, between 0 and 1."
+                f"Denoising(noise={self.noise!r}, kind={self.kind!r}): noise is a fraction of values, from 0 to 1."
             )
 
 
@@ -219,7 +219,7 @@ class Sparse(Regularizer):
         self.target = target
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted size of each sample's codes, or the divergence of the batch's activations, the same for each sample."""
+        """Return the weighted size of each sample's codes, or the weighted divergence of the batch's activations."""
         sizes = z.abs() / (z.square().mean(dim=0) + TINY).sqrt()
         sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
         if self.kind == "l1":

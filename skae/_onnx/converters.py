@@ -11,6 +11,7 @@ from skae._onnx.graph import OPSET, Graph, Port, attributes_of, constant_protos,
 from skae._onnx.network import decode, encode, in_precision
 from skae._onnx.rows import squared_norm
 from skae._outliers import AutoEncoderOutlierDetector, resolution
+from skae._utils import check_inherited, follow
 
 
 def register_converters() -> None:
@@ -22,19 +23,35 @@ def register_converters() -> None:
         If skl2onnx is not installed.
     """
     try:
-        import skl2onnx
+        import skl2onnx  # noqa: F401
     except ImportError as error:
         raise ImportError('skae.onnx.register needs the skl2onnx package: pip install "skae[onnx]".') from error
-    for cls, *functions in (
-        (AutoEncoderTransformer, _declare_codes, _convert_transformer),
-        (AutoEncoderOutlierDetector, _declare_labels, _convert_detector),
-    ):
-        skl2onnx.update_registered_converter(cls, f"Skae{cls.__name__}", *functions)
+    for base in _converters():
+        follow(base, _register)
+
+
+def _converters():
+    """Functions that declare and write the result of each kind of estimator."""
+    return {
+        AutoEncoderTransformer: (_declare_codes, _convert_transformer),
+        AutoEncoderOutlierDetector: (_declare_labels, _convert_detector),
+    }
+
+
+def _register(cls):
+    """Hand a class over as what it inherits from, unless it has a converter already."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+
+    for base, functions in _converters().items():
+        if issubclass(cls, base) and cls not in sklearn_operator_name_map:
+            update_registered_converter(cls, f"Skae{base.__name__}", *functions)
 
 
 def _declare_codes(operator):
     """Type and shape of the codes."""
     estimator = operator.raw_operator
+    check_inherited(type(estimator), AutoEncoderTransformer, "transform")
     _check_width(operator)
     kind = _types().FloatTensorType if _dtype_of(operator.inputs) == np.float32 else _types().DoubleTensorType
     operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), estimator.n_components_])
@@ -50,6 +67,11 @@ def _declare_labels(operator):
             "autoencoder to what the steps before it return."
         )
     _check_width(operator)
+    check_inherited(
+        type(operator.raw_operator), AutoEncoderOutlierDetector, "predict", "decision_function", "score_samples"
+    )
+    estimator = _autoencoder(operator.raw_operator)
+    check_inherited(type(estimator), AutoEncoderTransformer, "transform", "inverse_transform", "score_samples")
     shape = [operator.inputs[0].get_first_dimension(), 1]
     operator.outputs[0].type = _types().Int64TensorType(shape)
     operator.outputs[1].type = _types().DoubleTensorType(shape)

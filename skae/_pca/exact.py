@@ -185,7 +185,7 @@ def _from_features(sample, mean, largest):
 
 
 def _centered_tensor(X, centre):
-    """Samples less their center, in memory of torch's own."""
+    """Subtract the center, into memory allocated by torch."""
     samples = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
     np.subtract(X, centre, out=samples.numpy())
     return samples

@@ -13,8 +13,8 @@ from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import principal_components
 
-# What the directions leave counts as at least this fraction of the variance, in parts of the fraction that is missing: samples
-# with half of their values show too little of it.
+# What the directions leave counts as at least this fraction of the variance, in parts of the fraction that is missing:
+# samples with half of their values show too little of it.
 LEAST_NOISE = 0.6
 # Passes until the directions and what is filled in along them agree, at most.
 MOST_PASSES = 30
@@ -23,7 +23,7 @@ STILL = 1e-4
 
 
 class PPCAImputer(nn.Module):
-    """Replaces NaN in centered samples of unit scale by what probabilistic PCA expects, given the values that are there.
+    """Imputation by probabilistic PCA, for centered samples of unit scale with NaN for missing values.
 
     A sample without any value becomes the mean.
 
@@ -163,5 +163,6 @@ def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
         values = sample[chunk]
         total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
         count += sample.weighted_sum(~np.isnan(values), chunk)
-    # Which samples are held out is a matter of chance: a feature without a value among the others is taken for constant.
+    # Which samples are held out is a matter of chance: a feature without a value among the others is taken for
+    # constant.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)

@@ -101,7 +101,7 @@ class NetworkInitializer:
         return find(sample, n_components).padded(self.architecture.n_components)
 
     def by_distance(self) -> "NetworkInitializer":
-        """The same with the samples in the order of their distance from the mean, whatever order they came in.
+        """Sort the samples by their distance from the mean.
 
         Samples of many values stay where they are.
         """
@@ -121,7 +121,7 @@ class NetworkInitializer:
         return replace(self, sample=clip_wild_samples(sample) if loss.start == "robust" else sample, training_mean=mean)
 
     def grouped(self) -> "NetworkInitializer":
-        """The same with labels of the samples that say the same; unless there are some, those of copies."""
+        """Label samples that belong to one group: the groups given to `fit`, or else copies."""
         sample = self.sample
         if sample.groups is not None:
             labels: NDArray | None = labels_by_first(sample.groups)
@@ -130,11 +130,11 @@ class NetworkInitializer:
         return replace(self, sample=replace(sample, groups=labels))
 
     def _filled(self, sample: Sample) -> Sample:
-        """The samples with means in place of missing values."""
+        """Replace missing values by the means of the features."""
         return sample.of(ImputedRows(sample.X, mean_of_present(sample)[0])) if self.incomplete else sample
 
     def continued(self, pca: PrincipalComponents) -> "NetworkInitializer":
-        """The same with the trained network moved to the mean and the scale of the samples.
+        """Move the trained network to the mean and the scale of the samples.
 
         Where PCA reconstructs the samples better than that, nothing is continued.
         """
@@ -240,12 +240,12 @@ def _finished(
 
 
 def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Sums over the samples of the squared norms of their reconstruction error and of their offset from the mean."""
+    """Sum the squared reconstruction errors and the squared distances from the mean over the samples."""
     return sample.weighted_sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
 
 
 def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Standard deviation of each code (divisor n - 1); zero for a single sample."""
+    """Compute the standard deviation of each code (divisor n - 1); zero for a single sample."""
     codes = apply_in_batches(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
     variance = sample.mean(np.square(codes - sample.mean(codes)))
     count = max(sample.total, len(sample))
@@ -277,7 +277,7 @@ def _search(
     validation: ValidationSplit,
     refit: bool | str,
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Find the epoch on held-out samples, and give the network of all samples as much training, or keep the one found."""
+    """Select the epoch on held-out samples, and train as long on all samples, or keep the network that was found."""
     model = start.on(pca)
     sample = start.sample
     many = refit == "auto" and len(sample) > LARGE_SAMPLE_SIZE
@@ -348,8 +348,9 @@ def _check_normalisation(architecture: Architecture, n_samples: int) -> None:
     """Refuse to normalize over batches where there is but one sample to train on."""
     if n_samples == 1 and architecture.normalization == "batch":
         raise ValueError(
-            "normalization='batch' needs at least 2 samples to train on, but only 1 is left beside the held-out samples and "
-            "those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass more samples."
+            "normalization='batch' needs at least 2 samples to train on, but only 1 is left beside the held-out "
+            "samples and those of weight zero. Choose a smaller validation_fraction, normalization='layer', or pass "
+            "more samples."
         )
 
 
@@ -405,7 +406,7 @@ def _run_side_by_side(
 def _report(
     choice: EpochSelector, trainings: list[Trainer], config: TrainingConfig, start: NetworkInitializer
 ) -> EpochReport:
-    """What there is to tell after an epoch of a search."""
+    """Report an epoch of a search."""
     first = trainings[0]
 
     def result() -> tuple:

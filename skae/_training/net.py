@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -162,7 +163,7 @@ class ReconstructionNet(NeuralNet):
         self.sample_losses_ = PerSampleBuffer(n_samples)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
-        """The loss, with the L2 penalty while training if the optimizer does not apply it."""
+        """Compute the loss, with the L2 penalty in training if the optimizer does not apply it."""
         x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
         loss = self.criterion_(x_hat, y_true)
         if penalty is not None:
@@ -204,7 +205,7 @@ class ReconstructionNet(NeuralNet):
         return super().initialize_callbacks()
 
     def _listeners(self, method_name) -> list[Callback]:
-        """The callbacks that do something there: calling the others too is a twentieth of a small step."""
+        """Return the callbacks that override a method; calling all of them takes a twentieth of a small step."""
         if method_name not in self._listening:
             idle = getattr(Callback, method_name)
             everyone = [callback for _, callback in self.callbacks_]
@@ -273,8 +274,28 @@ def predicting_net(module: ScaledAutoEncoder, history: Sequence[dict] = ()) -> R
 
 
 def epochs_of(net: NeuralNet) -> list[dict]:
-    """What skorch noted about each epoch, without its notes on every batch."""
+    """Return skorch's history of each epoch, without that of each batch."""
     return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
+
+
+def as_columns(epochs: list[dict]) -> list[dict] | dict[str, Any]:
+    """Turn epochs with the same entries into one array or list an entry: in a file a tenth of the size."""
+    if not epochs or any(epoch.keys() != epochs[0].keys() for epoch in epochs):
+        return epochs
+    features: dict[str, Any] = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
+    for name, values in features.items():
+        kinds = {type(value.item() if isinstance(value, np.generic) else value) for value in values}
+        if len(kinds) == 1 and kinds <= {bool, int, float}:
+            features[name] = np.array(values)
+    return features
+
+
+def as_epochs(history: list[dict] | dict[str, Any]) -> list[dict]:
+    """Turn features into epochs again."""
+    if isinstance(history, list):
+        return history
+    features = [values.tolist() if isinstance(values, np.ndarray) else values for values in history.values()]
+    return [dict(zip(history, values, strict=True)) for values in zip(*features, strict=True)]
 
 
 def of_every_training(callbacks: Sequence) -> list:
@@ -293,7 +314,7 @@ def _changes_training(callback: Any) -> bool:
 
 
 def _fresh(entry: Any) -> Any:
-    """A copy of an entry of callbacks; a class stays, of which each net makes an instance."""
+    """Copy an entry of callbacks; a class is returned as it is, since each net instantiates it."""
     if isinstance(entry, tuple):
         return entry[0], _fresh(entry[1])
     if isinstance(entry, type):
@@ -321,13 +342,13 @@ def check_callbacks(callbacks: Sequence) -> None:
 
 
 def _function(callback, name):
-    """The function behind a callback's method."""
+    """Return the function of a callback's method."""
     method = getattr(callback, name)
     return getattr(method, "__func__", method)
 
 
 def _instance(entry):
-    """The callback of a list entry that may be a pair of a name and a callback."""
+    """Return the callback of a list entry, which may be a pair of a name and a callback."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 
 
@@ -337,7 +358,7 @@ def net_to_dict(net: ReconstructionNet) -> dict:
     return {
         "architecture": asdict(module.architecture),
         "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
-        "history": epochs_of(net),
+        "history": as_columns(epochs_of(net)),
     }
 
 
@@ -345,7 +366,7 @@ def net_to_dict(net: ReconstructionNet) -> dict:
 def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
     """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
     module = network_from_dict(frozen)
-    return predicting_net(module.to(device if device in available_devices() else "cpu"), frozen["history"])
+    return predicting_net(module.to(device if device in available_devices() else "cpu"), as_epochs(frozen["history"]))
 
 
 @gradients_on()

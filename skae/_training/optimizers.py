@@ -75,7 +75,7 @@ def check_optimizer(optimizer: str | type, params: Mapping[str, Any], lr: float)
 
 
 def _refusal(cls: type, options: Mapping[str, Any]) -> Exception | None:
-    """What an optimizer says to options, tried on a weight of nothing."""
+    """Try options of an optimizer on an empty parameter."""
     try:
         cls([torch.nn.Parameter(torch.zeros(1, 1))], **options)
     except Exception as error:  # torch raises what it likes there

@@ -24,6 +24,8 @@ from skae._training.fit import UNIT_SAMPLES, NetworkInitializer, TrainingResult,
 from skae._training.net import (
     ReconstructionNet,
     TrainingConfig,
+    as_columns,
+    as_epochs,
     epochs_of,
     net_to_dict,
     network_from_dict,
@@ -50,9 +52,10 @@ NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n
 class Stream:
     """Everything that is kept between chunks.
 
-    A fraction of the samples is held out. The others enter the running directions, and half a batch of them at a time, with
-    as many that have been seen before, makes a step of the network. The network begins at the directions of the samples
-    seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out samples.
+    A fraction of the samples is held out. The others enter the running directions, and half a batch of them at a time,
+    with as many that have been seen before, makes a step of the network. The network begins at the directions of the
+    samples seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out
+    samples.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ class Stream:
         self._learn()
 
     def _filled(self, samples: NDArray) -> NDArray:
-        """Samples with what is expected, by what has been seen, in place of missing values."""
+        """Impute missing values from the samples seen so far."""
         missing = np.isnan(samples)
         self.n_values += samples.size
         self.n_present += samples.size - missing.sum()
@@ -156,18 +159,18 @@ class Stream:
         self.training.net.history.clear()
 
     def _begun(self, pca: PrincipalComponents) -> Trainer:
-        """A training that begins at these directions."""
+        """Start a training from principal components."""
         fraction = pca.unexplained_variance_ratio(self.running.count)
         config = replace(self.config, unexplained_variance_ratio=fraction)
         return Trainer(self.start.on(pca), config, self.memory.sample, callbacks=config.callbacks)
 
     def _learnt(self, training: Trainer) -> ScaledAutoEncoder:
-        """The network as it is now."""
+        """Return the current network."""
         training.learn_from(self.memory.sample)
         return copy.deepcopy(training.finish())
 
     def _select_model(self) -> None:
-        """After new steps, let samples not learned from choose between the network and PCA; all samples if none are held out.
+        """Choose between the network and PCA on the held-out samples; on all samples if none are held out.
 
         The shares of the loss saved are noted, those of PCA in the first place.
         """
@@ -198,7 +201,7 @@ class Stream:
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
-        """The network or PCA, whichever samples not learned from prefer, and what has been seen of the training."""
+        """Return the network or PCA, whichever the held-out samples prefer, and the training history."""
         self._select_model()
         model = self.preferred
         if model is None:
@@ -213,7 +216,10 @@ class Stream:
         kept = {name: copy.deepcopy(vars(getattr(self, name))) for name in PARTS}
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
-        record = {name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")}
+        record: dict[str, Any] = {
+            name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")
+        }
+        record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
         return {
             **kept,
@@ -242,6 +248,7 @@ class Stream:
             setattr(self, name, state[name])
         self.random.set_state(state["random"])
         record = copy.deepcopy(state["record"])
+        record["history"] = as_epochs(record["history"])
         self.record = TrainingResult(
             **{**record, "valid_scores": None if self.fraction is None else record["valid_scores"]}
         )
@@ -258,7 +265,7 @@ def _to_dict(model: ScaledAutoEncoder | None) -> dict | None:
 
 
 def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
-    """A network of a stream's state."""
+    """Rebuild a network from the state of a stream."""
     return None if frozen is None else network_from_dict(frozen)
 
 
@@ -273,7 +280,7 @@ def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) 
 
 
 def training_state(training: Trainer) -> dict:
-    """What it began with, and what changes while a network is trained: weights, averages, memories, generators."""
+    """Return the state of a training: start, weights, averages, optimizer and generators."""
     averaging, objective = training.net.averaging, training.objective
     return plain(
         {

@@ -77,10 +77,10 @@ class Listener(Protocol):
         """Context manager around a part of at most so many epochs."""
 
     def epoch_begins(self) -> None:
-        """An epoch begins."""
+        """Report that an epoch begins."""
 
     def epoch_ends(self, report: EpochReport) -> bool:
-        """An epoch is over; true to end this part here."""
+        """Report that an epoch has ended; return whether to stop this part."""
 
 
 class Progress:

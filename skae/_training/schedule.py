@@ -52,7 +52,7 @@ class GaussianNoise:
         self.amount = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return x with noise: half of the samples draw, the others take the negative, because drawing is what costs."""
+        """Return x with noise; half of it is drawn and the other half its negative, because drawing takes time."""
         n_drawn = (len(x) + 1) // 2
         drawn = torch.empty_like(x[:n_drawn]).normal_(generator=self.generator)
         noise = torch.cat([drawn, -drawn[: len(x) - n_drawn]])

@@ -13,7 +13,7 @@ from skae._data.sample import Sample
 
 
 class EpochSelector:
-    """Decides which epoch to keep, when to go on to the next stage, and when to stop, from the held-out samples' losses.
+    """Selection of the epoch to keep, of the time for the next stage, and of the time to stop, on held-out losses.
 
     An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
     what a few lucky samples suggest does not count. Of those that qualify the best has the largest improvement
@@ -92,7 +92,7 @@ class EpochSelector:
         return True
 
     def _standard_error(self, deviations: NDArray) -> float:
-        """Standard error of a mean, from the deviations from it."""
+        """Compute the standard error of a mean from the deviations."""
         parts = self.fractions * deviations
         return float(np.linalg.norm(parts if self.groups is None else np.bincount(self.groups, parts)))
 
@@ -123,7 +123,7 @@ class EpochSelector:
         return self.n_epochs - self._last_progress >= self.n_iter_no_change
 
     def epochs_per_stage(self) -> list[int]:
-        """Number of epochs in each stage up to the best one."""
+        """Count the epochs of each stage up to the best one."""
         ends = [*self.stage_starts[1:], self.n_epochs]
         return [max(min(end, self.best_epoch) - start, 0) for start, end in zip(self.stage_starts, ends, strict=True)]
 
@@ -178,8 +178,8 @@ def validation_folds(
     n_folds_used : int
         Number of sets wanted; there are at most as many as fractions in the whole.
     groups : ndarray of int of shape (n_samples,), default=None
-        Labels from zero of samples that stay in one set; None is one for each sample. Neighboring labels are dealt out to
-        different sets.
+        Labels from zero of samples that stay in one set; None is one for each sample. Neighboring labels are dealt out
+        to different sets.
 
     Returns
     -------

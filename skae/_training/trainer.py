@@ -187,7 +187,7 @@ class Trainer:
             return bool(self.sample.mean(self.measures.losses()) < self.sample.mean(self.start_losses))
 
     def weights(self) -> list[Tensor]:
-        """A copy of the weights as they are evaluated."""
+        """Copy the weights that are used for evaluation."""
         with self.net.evaluation() as network:
             return [value.detach().clone() for value in trainable_state(network)]
 
@@ -196,7 +196,7 @@ class Trainer:
         return _handed_over(self, self.model, self.weights() if weights is None else weights)
 
     def snapshot(self) -> ScaledAutoEncoder:
-        """A model of its own with the weights as they are now; training goes on."""
+        """Return a copy of the model with the current weights."""
         return _handed_over(self, copy.deepcopy(self.model), self.weights())
 
 
@@ -257,7 +257,7 @@ def _code_max_abs(network: FeedForwardAutoEncoder, batches: SampleBatches) -> Te
 
 
 def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
-    """The loss in a unit of its own."""
+    """Return the criterion of a training."""
     criterion: Criterion | PooledSquaredError = PooledSquaredError()
     if type(config.loss) is not SquaredError:
         some = samples.take_filled(np.linspace(0, len(samples) - 1, min(len(samples), REFERENCE_SAMPLES), dtype=int))
@@ -266,7 +266,7 @@ def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, samples: Sample
 
 
 def _objective(config: TrainingConfig, model: ScaledAutoEncoder, criterion: AnyCriterion) -> Objective | None:
-    """What the regularizers add, if there are any."""
+    """Return the objective with regularizers, or None without any."""
     if not config.regularizers:
         return None
     nat = criterion.nat(model.architecture.n_features, config.unexplained_variance_ratio)
