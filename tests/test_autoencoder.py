@@ -405,7 +405,9 @@ class TestErrors:
             AutoEncoderTransformer(6, **parameters).fit(curved)
 
     def test_fewer_rows_than_components(self, curved):
-        expected = r"n_components=4 must be between 1 and min\(n_samples, n_features\)=3: 3 rows .* pass more rows"
+        expected = (
+            r"n_components=4 must be between 1 and min\(n_samples, n_features\)=3: 3 samples .* pass more samples"
+        )
         with pytest.raises(ValueError, match=expected):
             AutoEncoderTransformer(4).fit(curved[:3])
 
@@ -479,7 +481,7 @@ class TestErrors:
     @pytest.mark.parametrize("n_features", [1, 3, 5])
     def test_codes_of_another_width(self, n_features, curved):
         estimator = AutoEncoderTransformer(2, max_epochs=0).fit(curved)
-        expected = f"X has {n_features} columns, but AutoEncoderTransformer has codes of n_components=2"
+        expected = f"X has {n_features} features, but AutoEncoderTransformer has codes of n_components=2"
         with pytest.raises(ValueError, match=expected):
             estimator.inverse_transform(np.ones((4, n_features)))
 

@@ -244,8 +244,11 @@ def test_a_regularizer_may_cost_more_than_pca(loss):
         ("poisson", "needs counts of at least 0, but X has values down to -1"),
         (Huber(delta=0.0), "delta must be above 0"),
         (Cosine(length_weight=-1.0), "length_weight must be at least 0"),
-        (nn.MSELoss(), "Return the loss of each value or of each row as a tensor; torch's losses do so with reduction"),
-        (lambda x_hat, x: 3.0, "returned float for rows of shape"),
+        (
+            nn.MSELoss(),
+            "Return the loss of each value or of each sample as a tensor; torch's losses do so with",
+        ),
+        (lambda x_hat, x: 3.0, "returned float for samples of shape"),
     ],
 )
 def test_data_and_results_that_a_loss_cannot_take(loss, message):
@@ -262,7 +265,7 @@ def test_a_loss_class_has_to_be_called():
     ("regularizer", "message"),
     [
         (Denoising(kind="salt"), "kind must be one of 'gaussian', 'masking', 'swap'"),
-        (Denoising(1.5, kind="masking"), "noise is a share of the values, between 0 and 1"),
+        (Denoising(1.5, kind="masking"), "noise is a fraction of values, from 0 to 1"),
         (Denoising(-0.5), r"Denoising\(noise=-0.5\): noise must be at least 0"),
         (Sparse(kind="l2"), "kind must be one of 'l1', 'kl'"),
         (Sparse(target=1.0), "target must be between 0 and 1, both excluded"),

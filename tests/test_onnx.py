@@ -461,7 +461,7 @@ class WithHook(Users):
 class WithGroups(Users):
     def __init__(self, n_features, n_components):
         super().__init__(n_features, n_components)
-        self.encoder.append(nn.GroupNorm(3, 3))
+        self.encoder.insert(2, nn.GroupNorm(3, 6))
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ class WithGroups(Users):
         (WithNumberOfRows, "skae.onnx cannot translate the arguments of the step .*truediv"),
         (WithMemory, r"encode of the module WithMemory: the translation differs by \d\.\de.\d\d of the largest value"),
         (WithHook, "skae.onnx cannot translate the layer Linear.* with hooks. It knows"),
-        (WithGroups, r"skae.onnx cannot translate the layer GroupNorm\(3, 3, .*\) with more than one group. It knows"),
+        (WithGroups, r"skae.onnx cannot translate the layer GroupNorm\(3, 6, .*\) with more than one group. It knows"),
     ],
 )
 def test_users_module_without_translation(module, message, tmp_path):

@@ -12,8 +12,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from skae import AutoEncoderTransformer
-from skae import _autoencoder as estimator_module
-from skae._data import containers
+from skae._data import containers, validation
 from skae._data import dataset as dataset_module
 from skae._utils import seeded_generator
 
@@ -222,7 +221,7 @@ class TestFiles:
         monkeypatch.setattr(containers, "WINDOW_BLOCKS", 4)
         monkeypatch.setattr(dataset_module, "WINDOW_BLOCKS", 4)
         monkeypatch.setattr(dataset_module, "RESIDENT_VALUES", 0)
-        monkeypatch.setattr(estimator_module, "CHECKED_VALUES", 300)
+        monkeypatch.setattr(validation, "CHECKED_VALUES", 300)
 
     @staticmethod
     def in_file(kind, X, folder):
