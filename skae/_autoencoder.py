@@ -81,7 +81,7 @@ class AutoEncoderTransformer(
     Parameters
     ----------
     n_components : int, default=2
-        Size of the bottleneck: numbers kept a sample, at most ``min(n_samples, n_features)``.
+        Number of components, the size of the bottleneck; at most ``min(n_samples, n_features)``.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
         Widths of the encoder's hidden layers, from the input to the bottleneck. "auto" chooses two from the
         numbers of features and components.
@@ -98,10 +98,10 @@ class AutoEncoderTransformer(
         "binary_cross_entropy", "poisson" or "cosine". "binary_cross_entropy" is for values between 0 and 1,
         "poisson" for counts, "cosine" for embeddings. A callable ``loss(x_hat, x)``, such as a torch loss with
         ``reduction="none"``, takes samples in units of the data and returns the loss of each value or sample.
-        Reconstructions are means: probabilities with "binary_cross_entropy", rates with "poisson". Whatever the
-        loss, an epoch whose squared error on held-out samples is above PCA's is not kept, with ``linear_skip=True``.
+        Reconstructions are means: probabilities with "binary_cross_entropy", rates with "poisson". PCA is
+        judged by the loss, and kept if no epoch improves on it, with ``linear_skip=True``.
     regularizer : str, Regularizer, list of these or None, default=None
-        What the network is asked for besides: "denoising", "sparse", "contractive" or "variational"; see
+        Regularization added to the loss: "denoising", "sparse", "contractive" or "variational"; see
         `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Epochs are then compared by the
         loss with what the regularizer adds, so the reconstruction may be worse than PCA's.
     architecture : {"dense", "tied", "conv"}, default="dense"
@@ -112,9 +112,10 @@ class AutoEncoderTransformer(
     input_shape : tuple of int or None, default=None
         Channels, height and width of the images, for "conv".
     allow_nan : bool, default=False
-        Whether X may have NaN for missing values. They are filled in with what PCA expects, given the values of the
-        sample that are there, and count in no loss and no score. ``inverse_transform(transform(X))`` has values for
-        them. A sample of nothing but NaN is taken for the mean; a feature of nothing but NaN is refused.
+        Whether X may have NaN for missing values. They are imputed by probabilistic PCA from the other values of the
+        sample, and are ignored in losses and scores; held-out samples are compared with some of their values hidden.
+        ``inverse_transform(transform(X))`` has values for them. A sample of which all values are missing is replaced
+        by the mean; a feature of which all values are missing raises an error.
     normalization : {"batch", "layer"} or None, default=None
         Normalizes hidden values before each activation, over a batch or over a sample.
     dropout : float, default=0.0
@@ -162,7 +163,8 @@ class AutoEncoderTransformer(
         Whether to train again on all samples for the chosen number of epochs after early stopping has found it.
         "auto" does so up to 20,000 samples; with more, the tenth held out is not worth a second training.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the fit before, on the linear path of the fit before.
+        Whether `fit` continues from the fitted network, moved to the mean and the scale of X. Training starts from PCA
+        if that reconstructs X better.
     callbacks : list of skorch callbacks, default=None
         Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either. Copies of
         those that change what is learned act in every other training too, as on all samples: ``LRScheduler``,
@@ -170,8 +172,8 @@ class AutoEncoderTransformer(
     device : str or torch.device, default="cpu"
         "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
     random_state : int, RandomState instance or None, default=None
-        Draws the held-out samples, the first weights and the order of the samples. An int gives the same
-        result each time, to the last bit on the processor.
+        Controls the validation split, weight initialization and shuffling. Pass an int for reproducible results, which
+        are the same to the last bit on a CPU.
     verbose : int, default=0
         0 is silent. 1 shows a bar with the epoch, the losses as shares of the variance, the best epoch so far and the
         time that is left at most. 2 prints a line for each epoch.

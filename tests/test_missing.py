@@ -1,5 +1,7 @@
 """Missing values: allowed on request, filled in, and counted in nothing."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -192,3 +194,73 @@ def test_complete_in_fit_and_missing_later(curved, parameters):
     errors = np.where(missing, 0.0, np.square(estimator.inverse_transform(codes) - curved)).sum(axis=1)
     assert_allclose(-estimator.score_samples(holes), errors / (~missing).sum(axis=1).clip(1))
     assert 0 < estimator.score(holes) < 1
+
+
+def ratings(seed):
+    """Ratings of 60 things by 400 people with two tastes, most of them noise and 95 % of them missing; and which."""
+    random = np.random.default_rng(seed)
+    complete = random.normal(size=(400, 2)) @ random.normal(size=(2, 60)) + 2.0 * random.normal(size=(400, 60))
+    missing = random.uniform(size=complete.shape) < 0.95
+    return complete, np.where(missing, np.nan, complete), missing
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_what_a_network_fills_in_is_not_worse_than_what_pca_does(seed):
+    complete, X, missing = ratings(seed)
+    network, pca = (
+        AutoEncoderTransformer(2, hidden_layer_sizes=64, allow_nan=True, random_state=0, **parameters).fit(X)
+        for parameters in ({"max_epochs": 60}, {"max_epochs": 0})
+    )
+    by_network, by_pca, by_mean = (
+        np.sqrt(np.square(filled - complete)[missing].mean())
+        for filled in (imputed(network, X), imputed(pca, X), np.where(missing, np.nanmean(X, axis=0), X))
+    )
+    assert by_network <= by_pca < 1.002 * by_mean
+
+
+def test_a_network_that_fills_in_better_is_kept():
+    random = np.random.RandomState(0)
+    complete = np.tile(curved_rows(300), 3) + 0.1 * random.standard_normal((300, 15))
+    X, missing = with_holes(complete, 0.6)
+    network, pca = (
+        AutoEncoderTransformer(2, allow_nan=True, max_epochs=n_epochs, random_state=0).fit(X) for n_epochs in (60, 0)
+    )
+    assert network.best_epoch_ > 0
+    by_network, by_pca = (np.square(imputed(one, X) - complete)[missing].mean() for one in (network, pca))
+    assert by_network < 0.95 * by_pca
+
+
+def test_too_few_values_to_hide_leave_pca():
+    X, _ = with_holes(curved_rows(150), 0.9)
+    assert AutoEncoderTransformer(2, hidden_layer_sizes=8, allow_nan=True, random_state=0).fit(X).n_iter_ == 0
+
+
+def test_one_missing_value_changes_little(curved):
+    X = np.tile(curved, (3, 1))
+    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=20, random_state=0)
+    complete = estimator.fit(X).score(X)
+    X[7, 1] = np.nan
+    assert estimator.fit(X).best_epoch_ > 0
+    assert estimator.score(X) == pytest.approx(complete, abs=0.03)
+
+
+@pytest.mark.parametrize("n_more", [0, 2])
+def test_chunks_with_holes_are_gone_on_with_from_a_file(n_more):
+    X, _ = with_holes(np.tile(curved_rows(120), (2, 2)), 0.5)
+    X[:5] = curved_rows(5).repeat(2, axis=1)
+    estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, allow_nan=True, random_state=0).partial_fit(X)
+    again = pickle.loads(pickle.dumps(estimator))
+    for _ in range(n_more):
+        estimator.partial_fit(X)
+        again.partial_fit(X)
+    assert_array_equal(again.transform(X), estimator.transform(X))
+    assert again.loss_curve_ == estimator.loss_curve_
+
+
+def test_chunks_of_ratings_keep_pca():
+    complete, X, missing = ratings(0)
+    stream = AutoEncoderTransformer(2, hidden_layer_sizes=64, allow_nan=True, random_state=0)
+    for _ in range(3):
+        stream.partial_fit(X)
+    by_mean = np.sqrt(np.square(np.nanmean(X, axis=0) - complete)[missing].mean())
+    assert np.sqrt(np.square(imputed(stream, X) - complete)[missing].mean()) < 1.01 * by_mean

@@ -323,7 +323,7 @@ class TestRefusedAtSave:
             skae.save(AutoEncoderTransformer(random_state=np.random.RandomState(np.random.PCG64(0))), tmp_path / "a")
         estimator = copy.deepcopy(tiny())
         estimator.net_.module_.network.encoder[0].bias.data[1] = np.nan
-        with pytest.raises(ValueError, match=r"'core.encoder.0.bias' has NaN in 1 of 2 values, but none is"):
+        with pytest.raises(ValueError, match=r"'network.encoder.0.bias' has NaN in 1 of 2 values, but none is"):
             skae.save(estimator, tmp_path / "a.skae")
         assert os.listdir(tmp_path) == []
 
@@ -491,7 +491,7 @@ class TestRefusedAtLoad:
             ("module", number("os"), "has module='os', but allowed are"),
             ("linear_skip", number(1), "has linear_skip=1, but allowed are"),
             ("dropout", number(1.0), "has dropout=1.0, but allowed are floats from 0 to below 1"),
-            ("n_features", number(10**12), "has n_features=1000000000000, but allowed are sizes up to the 78 values"),
+            ("n_features", number(10**12), "has n_features=1000000000000, but allowed are sizes up to the 83 values"),
             (
                 "encoder_sizes",
                 {**TUPLE, "content": [number(4)]},
@@ -596,7 +596,7 @@ def test_states_of_another_version(version, how, tmp_path, monkeypatch):
     detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(1, **TINY), contamination=0.1).fit(X)
     for estimator in (tiny(), detector):
         with monkeypatch.context() as patched:
-            patched.setattr(skae._to_dict, "FORMAT_VERSION", version)
+            patched.setattr("skae._network.state.FORMAT_VERSION", version)
             with open(tmp_path / "a", "wb") as file:
                 how.dump(estimator, file)
         message = (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, gather, is_large
 from skae._data.sample import Sample
-from skae._utils import aligned_tensor, as_tensor, torch_dtype
+from skae._utils import aligned_tensor, as_tensor, seeded_generator, torch_dtype
 
 # Number of values per batch outside of training, which limits the memory. The values of intermediate layers are not
 # counted. No measurement of this value is recorded.
@@ -20,6 +20,10 @@ EVALUATION_VALUES = 1_000_000
 # Number of values up to which a dataset is standardized once and kept, instead of batch by batch. No measurement of
 # this value is recorded.
 RESIDENT_VALUES = 2_000_000
+# A sample keeps so much that it stays like those that are met later: the fraction of its values that is hidden is on
+# average at most that of the values that it has, or this one. With 95 % missing and half of the rest hidden, measured,
+# epochs were chosen that filled in worse than the start.
+LEAST_LIMIT = 0.2
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,60 @@ class SampleDataset(torch.utils.data.Dataset):
         return samples if self.fill is None else self.fill(samples)
 
 
+class Hiding:
+    """Hides values of samples as others are missing, so that what is filled in for them can be compared with them.
+
+    A sample comes to lack what another sample of its batch lacks, or a part of that. An encoder that sees all values
+    has only to copy them, whatever it fills in.
+
+    Parameters
+    ----------
+    seed : int
+        Draws which.
+    device : torch.device
+        Of the samples.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.generator = seeded_generator(seed, device)
+
+    def rewind(self) -> None:
+        """Let the next pass hide what the last one hid."""
+        self.generator.manual_seed(self.seed)
+
+    def hidden(self, missing: Tensor) -> Tensor:
+        """Choose the values to hide, of the shape of the batch."""
+        others = missing[torch.randperm(len(missing), generator=self.generator, device=missing.device)]
+        chosen = others & ~missing
+        n_present = (~missing).sum(dim=1, keepdim=True)
+        most = n_present * (n_present / missing.shape[1]).clamp(min=LEAST_LIMIT)
+        hidden = chosen & (self._drawn(chosen) * chosen.sum(dim=1, keepdim=True) < most)
+        return hidden & (hidden.sum(dim=1, keepdim=True) < n_present)  # nothing is left to impute them from
+
+    def compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return samples with NaN for what is hidden too, and what to compare their reconstructions with.
+
+        That is the hidden values, which stand for the missing ones, and of the others so many as weigh beside them as
+        the surplus of values present over the missing ones does beside these: with a few values missing reconstruction
+        counts, with half of them or more only what is filled in.
+        """
+        missing = x.isnan()
+        hidden = self.hidden(missing)
+        missing_fraction = float(missing.double().mean())
+        fraction = (1.0 - 2.0 * missing_fraction) / max(1.0 - missing_fraction, 0.5)
+        counted = hidden | (~missing & (self._drawn(missing) < fraction))
+        return x.masked_fill(hidden, torch.nan), x.masked_fill(~counted, torch.nan)
+
+    def _drawn(self, like: Tensor) -> Tensor:
+        return torch.rand(like.shape, generator=self.generator, device=like.device)
+
+
+def n_hidden(present_fraction: float, n_features: int) -> float:
+    """Values of a sample that are hidden, as expected where at least half of all are missing at random."""
+    return n_features * present_fraction * max(present_fraction, LEAST_LIMIT)
+
+
 class SampleBatches:
     """Iterable of the batches of a `SampleDataset`, as pairs of a batch and its target.
 
@@ -127,6 +185,9 @@ class SampleBatches:
         Generator that shuffles the samples at each pass. None does not shuffle.
     augment : callable, default=None
         Function that is applied to each batch and returns the augmented batch, which is its own target.
+    hiding : Hiding or None, default=None
+        Hides some values of a batch, for which it then has imputed values, while the target has them. In a pass without
+        shuffling they are the same each time, and the target lacks some of the other values.
     """
 
     def __init__(
@@ -135,8 +196,10 @@ class SampleBatches:
         batch_size: int,
         generator: torch.Generator | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        hiding: Hiding | None = None,
     ) -> None:
         self.dataset = dataset
+        self.hiding = hiding
         self.batch_size = batch_size
         self.generator = generator
         self.augment = augment
@@ -185,12 +248,27 @@ class SampleBatches:
         n_samples = len(self.dataset)
         order = np.arange(n_samples) if self.generator is None else self._drawn(self.generator)
         starts = self._starts()
+        if self.hiding is not None and self.generator is None:
+            self.hiding.rewind()
         for start, stop in zip(starts, [*starts[1:], n_samples], strict=True):
-            samples = self.dataset.take(order[start:stop])
-            batch = samples if self.dataset.fill is None else self.dataset.fill(samples)
-            if self.augment is not None:
-                batch = self.augment(batch)
-            yield batch, batch if self.dataset.fill is None else batch.masked_fill(samples.isnan(), torch.nan)
+            yield self._batch(self.dataset.take(order[start:stop]))
+
+    def _batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill in and augment samples, and make their target."""
+        fill, hiding = self.dataset.fill, self.hiding
+        if fill is None:
+            batch = samples if self.augment is None else self.augment(samples)
+            return batch, batch
+        seen, target = samples, samples
+        if hiding is not None and self.generator is None:
+            seen, target = hiding.compared(samples)
+        elif hiding is not None:
+            seen = samples.masked_fill(hiding.hidden(samples.isnan()), torch.nan)
+        filled = fill(seen)
+        batch = filled if self.augment is None else self.augment(filled)
+        # Where a sample was moved its hidden values move along.
+        hidden = seen.isnan() & ~samples.isnan()
+        return batch, (batch + torch.where(hidden, samples - filled, 0.0)).masked_fill(target.isnan(), torch.nan)
 
 
 class PerSampleBuffer:

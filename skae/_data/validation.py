@@ -101,6 +101,7 @@ def validated_samples(estimator: Any, X: Any, method: str) -> Any:
     """Validate X for a method of a fitted estimator, and return it as floating-point samples, dense or sparse."""
     samples = validate_samples(estimator, X, reset=False)
     check_kind(X, estimator, "mean_", method)
+    _check_fills(estimator, samples)
     return samples
 
 
@@ -137,8 +138,6 @@ def validate_samples(estimator: Any, X: Any, **options: Any) -> Any:
         for chunk in chunks_of(X, CHECKED_VALUES):
             check_array(X[chunk], estimator=estimator, input_name="X", **checks)
         samples = StoredSamples(X)
-    if not options.get("reset", True):
-        _check_fills(estimator, samples)
     return samples
 
 

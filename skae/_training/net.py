@@ -26,7 +26,7 @@ from skorch.history import History
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 
-from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset
+from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
 from skae._network.layers import hold_statistics, trainable
@@ -90,6 +90,7 @@ class ReconstructionNet(NeuralNet):
         averaging=None,
         penalty=0.0,
         objective=None,
+        hiding=(None, None),
         **kwargs,
     ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
@@ -98,6 +99,7 @@ class ReconstructionNet(NeuralNet):
         self.augment = augment
         self.averaging = averaging
         self.penalty = penalty
+        self.hiding = hiding
 
     def __repr__(self) -> str:
         return f"<{self.module_.architecture.sizes}>" if hasattr(self, "module_") else object.__repr__(self)
@@ -111,7 +113,9 @@ class ReconstructionNet(NeuralNet):
 
     def get_iterator(self, dataset, training=False) -> SampleBatches:
         """Batches of samples, shuffled while training."""
-        return SampleBatches(dataset, self.batch_size, *((self.shuffler, self.augment) if training else ()))
+        if training:
+            return SampleBatches(dataset, self.batch_size, self.shuffler, self.augment, self.hiding[0])
+        return SampleBatches(dataset, self.batch_size, hiding=self.hiding[1])
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
         """One pass over a set, with averaged weights where it is held out."""
@@ -234,6 +238,7 @@ def build_net(
     augment: DifferenceAugmentation | None = None,
     criterion: nn.Module | None = None,
     objective: Objective | None = None,
+    hiding: tuple[Hiding | None, Hiding | None] = (None, None),
 ) -> ReconstructionNet:
     """Put a network into a skorch net, ready to train or to predict."""
     optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
@@ -253,6 +258,7 @@ def build_net(
         augment=augment,
         averaging=averaging,
         objective=objective,
+        hiding=hiding,
         penalty=0.0 if decays else config.alpha,
         **{f"optimizer__{name}": value for name, value in options.items()},
     )

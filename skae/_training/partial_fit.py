@@ -271,9 +271,13 @@ def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
 
 def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Return the loss of each sample and that of the mean, both in the unit of a training whatever the model's own."""
+    hiding = training.net.hiding[1]
+    if hiding is not None:
+        hiding.rewind()
 
     def measured(x: Tensor) -> Tensor:
-        target, x_hat = training.standardize(x.clone()), training.standardize(model(x))
+        seen, target = (x, x) if hiding is None else hiding.compared(x)
+        target, x_hat = training.standardize(target.clone()), training.standardize(model(seen))
         return torch.stack([training.criterion.per_sample(one, target) for one in (x_hat, x_hat * 0.0)], dim=1)
 
     return apply_in_batches(measured, sample, 2, model.mean, np.float64).T
@@ -329,7 +333,8 @@ def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingCon
         for average, value in zip(averaging.average_, state["average"], strict=True):
             average.copy_(value)
     training.net.optimizer_.load_state_dict(state["optimizer"])
-    for generator, value in zip(_generators(training), state["generators"], strict=True):
+    # A file may be older than the last one of them.
+    for generator, value in zip(_generators(training), state["generators"], strict=False):
         generator.set_state(value)
     if training.objective is not None:
         training.objective.n_epochs, training.objective.nat = state["n_epochs"], state["nat"]
@@ -347,6 +352,8 @@ def _generators(training: Trainer) -> Iterator[torch.Generator]:
             yield layer.generator
         elif isinstance(layer, CustomModuleHalf) and layer.draws is not None and layer.direction == "encode":
             yield from layer.draws.generators.values()  # those of both directions
+    if training.net.hiding[0] is not None:
+        yield training.net.hiding[0].generator
 
 
 def plain(value: Any) -> Any:

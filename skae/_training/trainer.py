@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.dataset import PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
+from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
 from skae._data.sample import Sample
 from skae._network.autoencoder import FeedForwardAutoEncoder
 from skae._network.custom import CustomModuleHalf
@@ -108,6 +108,7 @@ class Trainer:
         # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
         self.stochastic = stochastic = config.optimizer != "lbfgs"
         self.model = model
+        self.config = config
         self.network = copy.deepcopy(model.network).to(torch.float32 if stochastic else model.mean.dtype)
         self.stopped = False
         self.standardize = Standardizer(model.mean, model.scale, self.network.input_gain.dtype)
@@ -120,14 +121,16 @@ class Trainer:
         self.difference = DifferenceAugmentation(generator)
         self.weight_decay = DecoupledWeightDecay()
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if stochastic else None
-        self.config = config
         self.criterion = criterion = _criterion(config, model, self.samples)
         self.objective = _objective(config, model, criterion)
         own = [self.weight_decay, averaging] if stochastic else []
-        extras = (averaging, self.difference, criterion, self.objective)
+        hiding = (None, None) if self.fill is None else self._hiding()
+        extras = (averaging, self.difference, criterion, self.objective, hiding)
         self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *extras)
         self.network.eval()
-        looked_at = SampleBatches(self.samples if self.valid is None else self.valid, config.batch_size)
+        looked_at = SampleBatches(
+            self.samples if self.valid is None else self.valid, config.batch_size, hiding=hiding[1]
+        )
         self.measures = Evaluator(self.network, criterion, self.objective, looked_at)
         self.start_losses = self.measures.losses()
         _leave_start(self)
@@ -136,6 +139,11 @@ class Trainer:
 
     def _dataset(self, sample: Sample) -> SampleDataset:
         return SampleDataset(sample, standardize=self.standardize, fill=self.fill)
+
+    def _hiding(self) -> tuple[Hiding | None, Hiding]:
+        """Return what hides values in training and in evaluation; a line search sees all values."""
+        seed, device = self.config.seed, self.model.mean.device
+        return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device)
 
     def learn_from(self, sample: Sample) -> None:
         """Take the next epochs on other samples."""
@@ -205,6 +213,7 @@ def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArr
     if type(loss) is SquaredError:
         return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
     criterion = OfPresent(Criterion(loss, model.mean, model.scale, torch.zeros_like(model.mean)[None]))
+    criterion.unit = 1.0
 
     def measured(x: Tensor) -> Tensor:
         target, x_hat = ((values - model.mean) / model.scale for values in (x, model(x)))
