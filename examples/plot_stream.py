@@ -1,6 +1,6 @@
 """
 Samples from a stream, and a break in the middle
-=============================================
+================================================
 
 A table that is too large to be held lies in a folder of parquet files. ``pyarrow`` hands it out a thousand rows at a
 time, ``partial_fit`` learns from each such chunk and forgets it. Halfway the estimator is pickled. Whether it goes on

@@ -36,9 +36,15 @@ CLASSES = (
         if name.endswith(("Fold", "Split", "Out")) and not name.startswith("Base")
     ),
 )
-# The scorer of a grid search is one that calls the estimator's own `score`.
+# The scorer of a grid search is one that calls the estimator's own `score`; in scikit-learn 1.7 it also holds
+# which metadata that takes.
 TRUSTED = sorted(
-    {f"{cls.__module__}.{cls.__name__}" for cls in CLASSES} | {"sklearn.metrics._scorer._PassthroughScorer"}
+    {f"{cls.__module__}.{cls.__name__}" for cls in CLASSES}
+    | {
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.utils._metadata_requests.MetadataRequest",
+        "sklearn.utils._metadata_requests.MethodMetadataRequest",
+    }
 )
 SCHEMA = "schema.json"
 # The comment of the zip, which is the end of the file: this, and the digest of everything before it in hexadecimal.

@@ -60,6 +60,8 @@ all_checks = parametrize_with_checks([AutoEncoderTransformer(**parameters) for p
 
 @pytest.mark.parametrize(all_checks.args[0], list(all_checks.args[1]), **all_checks.kwargs)
 def test_sklearn_compatible_estimator(estimator, check):
+    if getattr(check, "keywords", {}).get("device") == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU, which scikit-learn 1.7 overlooks where torch is built for one")
     check(estimator)
 
 

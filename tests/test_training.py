@@ -471,8 +471,10 @@ class TestInterrupts:
             "except KeyboardInterrupt:\n"
             "    print('interrupted', [name for name in vars(program) if name.endswith('_')], flush=True)\n"
         )
+        # Older torch leaves a folder of its own to be removed at the end.
+        torchs_own = "ignore:Implicitly cleaning up:ResourceWarning"
         with subprocess.Popen(
-            [sys.executable, "-u", "-W", "error", "-c", code, where],
+            [sys.executable, "-u", "-W", "error", "-W", torchs_own, "-c", code, where],
             env=python_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
