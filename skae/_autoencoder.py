@@ -22,6 +22,7 @@ from skae._data.sample import Sample, counted_sample, weighted_sample
 from skae._data.validation import (
     check_features,
     check_groups,
+    check_imputes,
     check_sample_weight,
     n_present,
     validate_samples,
@@ -437,7 +438,10 @@ class AutoEncoderTransformer(
             If ``optimizer="lbfgs"``, which takes all samples in each step.
         """
         with _unchanged_on_failure(self), gradients_on():
-            X = validate_samples(self, X, reset=not hasattr(self, "net_"))
+            fresh = not hasattr(self, "net_")
+            X = validate_samples(self, X, reset=fresh)
+            if not fresh:
+                check_imputes(self, X)
             sample = counted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
             self._stream = stream = self._stream_for(sample)
             with stream.unchanged_on_failure():

@@ -101,7 +101,7 @@ def validated_samples(estimator: Any, X: Any, method: str) -> Any:
     """Validate X for a method of a fitted estimator, and return it as floating-point samples, dense or sparse."""
     samples = validate_samples(estimator, X, reset=False)
     check_kind(X, estimator, "mean_", method)
-    _check_fills(estimator, samples)
+    check_imputes(estimator, samples)
     return samples
 
 
@@ -160,7 +160,7 @@ def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:
     return weights
 
 
-def _check_fills(estimator: Any, samples: Any) -> None:
+def check_imputes(estimator: Any, samples: Any) -> None:
     """Refuse missing values of an estimator that was fitted without any."""
     imputes = estimator.net_.module_.filling is not None
     if estimator.allow_nan and not imputes and values_missing(Sample(to_numpy(samples))):
