@@ -226,6 +226,7 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
             ensure_min_samples=ensure_min_samples,
         )
 
+    @np.errstate(under="ignore")
     def _threshold(self, estimator, fitted, X):
         """Below which score a sample is an outlier."""
         if self.contamination != "auto":

@@ -159,7 +159,9 @@ def check_detector(state: dict) -> None:
         If they do not belong together.
     """
     offset, n_features = state["offset_"], getattr(state["estimator_"], "n_features_in_", None)
-    if not isinstance(state["estimator_"], BaseEstimator) or state["n_features_in_"] != n_features:
+    # A pipeline whose first step takes texts or data frames may not know a number of features.
+    differs = n_features is not None and state["n_features_in_"] != n_features
+    if not isinstance(state["estimator_"], BaseEstimator) or differs:
         raise ValueError(
             f"n_features_in_ is {state['n_features_in_']!r}, but estimator_ has {n_features} and is of type "
             f"{type(state['estimator_']).__name__}."
