@@ -65,7 +65,7 @@ def test_convolutions_beat_pca_on_spots():
         ({"input_shape": (1, 4, 16)}, "has a side below 8, too small for convolutions. Use architecture='dense'"),
         ({"input_shape": (1, 8, 8), "hidden_layer_sizes": 16}, r"hidden_layer_sizes=\(16,\) must be the channels of"),
         ({"input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 2, 2, 2, 9)}, "channels of 1 to 3 convolutions"),
-        ({"input_shape": (1, 8, 8), "decoder_layer_sizes": 16}, r"decoder_layer_sizes=\(16,\) must hold"),
+        ({"input_shape": (1, 8, 8), "decoder_layer_sizes": 16}, r"decoder_layer_sizes=\(16,\) must be"),
     ],
 )
 def test_images_that_cannot_be(parameters, message):
