@@ -10,13 +10,14 @@ import inspect
 import io
 import os
 import re
-import subprocess
+import runpy
 import sys
 import textwrap
 import tomllib
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 import torch
 from helpers import PACKAGE, ROOT, pca_score
@@ -25,6 +26,7 @@ from sklearn.decomposition import PCA
 
 import skae.onnx
 
+matplotlib.use("Agg")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 # Packages that single examples import besides.
@@ -105,6 +107,11 @@ def sections(text):
     """Pairs of a heading and what stands below it; the first is the title."""
     parts = HEADING.split(text)
     return list(zip(parts[1::3], parts[3::3], strict=True))
+
+
+def close_figures():
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
@@ -209,8 +216,7 @@ def test_page_runs(page, few_epochs):
             left_out += lacks
             continue
         check_expected(block["code"], run_block(page, text, block, namespace))
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
+    close_figures()
     if left_out:
         pytest.skip(f"all has run but blocks that need {left_out}")
 
@@ -286,18 +292,18 @@ def test_docstring(name):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(example, tmp_path):
+def test_example_runs(example, few_epochs, tmp_path, monkeypatch):
     for package in NEEDED_BY_EXAMPLES.get(example.stem, ()):
         pytest.importorskip(package)
     picture = tmp_path / "picture.png"
-    command = [sys.executable, "-W", "error", str(example), "--quick", "--out", str(picture)]
-    # Two tests at a time already fill two cores: a second thread in each would be slower.
-    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [str(example), "--quick", "--out", str(picture)])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(str(example), run_name="__main__")
+    close_figures()
     assert picture.read_bytes().startswith(b"\x89PNG")
     if example.stem == "plot_digits_pipeline":
-        check_table(done.stdout)
+        check_table(printed.getvalue())
 
 
 def test_contributing_names_files_and_constants_that_exist():
