@@ -582,11 +582,12 @@ class TestWithoutGradients:
     def test_from_inside_to_outside_and_back(self, context):
         X = curved_rows(150)
         chunks = np.split(X, 3)
-        reference = AutoEncoderTransformer(2, warm_start=True, random_state=0)
+        parameters = {"hidden_layer_sizes": 16, "max_epochs": 10, "warm_start": True, "random_state": 0}
+        reference = AutoEncoderTransformer(2, **parameters)
         for chunk in chunks:
             reference.partial_fit(chunk)
         with context():
-            estimator = AutoEncoderTransformer(2, warm_start=True, random_state=0).partial_fit(chunks[0])
+            estimator = AutoEncoderTransformer(2, **parameters).partial_fit(chunks[0])
             estimator = pickle.loads(pickle.dumps(estimator))
         estimator = estimator.partial_fit(chunks[1])
         with context():

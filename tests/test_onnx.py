@@ -609,10 +609,11 @@ class TestSubclasses:
         skae.onnx.register()
         X = curved_rows()
         estimator = Doubling(2, **QUICK).fit(X)
+        strict = Strict(AutoEncoderTransformer(2, **QUICK)).fit(X)
         for fitted, message in (
             (estimator, "Doubling has a method 'transform' of its own, but skae.onnx translates that of AutoEncoder"),
             (AutoEncoderOutlierDetector(estimator).fit(X), "Doubling has a method 'transform' of its own"),
-            (Strict(AutoEncoderTransformer(2, **QUICK)).fit(X), "Strict has a method 'predict' of its own, .*update_registered_converter"),
+            (strict, "Strict has a method 'predict' of its own, .*update_registered_converter"),
         ):
             with pytest.raises(TypeError, match=message):
                 skl2onnx.to_onnx(fitted, X[:1])
