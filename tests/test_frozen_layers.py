@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, curved_rows
+from helpers import SEARCHED, TINY, curved_rows
 from skorch.callbacks import Callback, Freezer, GradientNormClipping, Initializer, LRScheduler, Unfreezer
 from torch import nn
 
@@ -186,10 +186,10 @@ class TestEveryTraining:
     )
     def test_acts_on_all_samples_too(self, callback):
         """With next to no steps allowed after the first epoch, all trainings stay near their start."""
-        parameters = {"hidden_layer_sizes": 8, "max_epochs": 12, "random_state": 3, "refit": True, "optimizer": "sgd"}
+        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "refit": True, "optimizer": "sgd"}
         moved = []
         for callbacks in ([], [callback]):
-            estimator = AutoEncoderTransformer(2, **parameters, lr=0.01, linear_skip=False, callbacks=callbacks)
+            estimator = AutoEncoderTransformer(**parameters, lr=0.01, linear_skip=False, callbacks=callbacks)
             moved.append(estimator.fit(X).score(X))
         assert moved[1] < moved[0] - 0.1
 
