@@ -18,7 +18,7 @@ def against(monkeypatch):
 
 def test_two_versions_are_compared_and_a_stopped_run_goes_on(against, tmp_path, capsys):
     table = tmp_path / "against.csv"
-    known = "wine,usual,133,2,clean,0,0.6,0.5,0.4,1.0,2.0,0,0,0.9,0.9,0.9,0.9,0.9,0.9"
+    known = "wine,usual,133,2,clean,0,0.6,0.5,0.4,1.0,2.0,1.0,2.0,0,0,0.9,0.9,0.9,0.9,0.9,0.9"
     table.write_text(",".join(against.KEY + against.MEASURES) + "\n" + known + "\n", encoding="utf-8")
     options = ["--old", sys.executable, "--sets", "wine", "--k", "2", "--params", '{"max_epochs": 2}', "--codes"]
     against.main([*options, "--seeds", "2", "--out", str(table)])

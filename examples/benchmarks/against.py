@@ -4,11 +4,12 @@ Two versions side by side
 
 Two installed versions of skae, each in a Python environment of its own, fit the same samples with the same seeds:
 the fraction of the held-out variance that is explained, and the seconds of `fit` and of `transform` of the training
-samples, on one thread. The versions take turns, so that whatever else the machine does slows both down. With
-`--floor`, the newer version alone is compared with PCA, also where PCA is hard to beat: on test samples with
-outliers, on small data sets and on those with more features than samples.
+samples, on one thread, by the clock and of the processor ("cpu", which other programs disturb less). The versions
+take turns, so that whatever else the machine does slows both down. With `--floor`, the newer version alone is
+compared with PCA, also where PCA is hard to beat: on test samples with outliers, on small data sets and on those with
+more features than samples. The 49 cells of docs/benchmarks.md are `--k 2 8 32 --scaling usual unscaled`.
 
-    python examples/benchmarks/against.py --old PYTHON [--data DIR] [--k 2 8 32] [--scaling usual unscaled]
+    python examples/benchmarks/against.py --old PYTHON [--data DIR] [--sets NAME ...] [--k K ...] [--seeds N]
     python examples/benchmarks/against.py --floor [--data DIR]
 
 Each fit is a line of a CSV file, written as soon as it is known; a run that was stopped goes on where it stood.
@@ -34,7 +35,7 @@ from sklearn.model_selection import train_test_split
 KEY = ["data", "scaling", "samples", "k", "test", "seed"]
 SCORES = ["pca", "old", "new"]
 # "kept" is 1 where the result is PCA.
-MEASURES = [*SCORES, "old_seconds", "new_seconds", "old_kept", "new_kept"]
+MEASURES = [*SCORES, *(f"{version}_{name}" for name in ("seconds", "cpu", "kept") for version in ("old", "new"))]
 MEASURES += [f"{version}_{classifier}" for classifier in ("knn", "logistic") for version in SCORES]
 TEST_SAMPLES, WIDE_SAMPLES = 2000, 500
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -53,14 +54,14 @@ for line in sys.stdin:
     tests = dict(np.load(task["arrays"]))
     train = tests.pop("train")
     model = skae.AutoEncoderTransformer(task["k"], random_state=task["seed"], **task["params"])
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     results = {"train_codes": model.fit(train).transform(train)}
-    seconds = time.perf_counter() - started
+    fit = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - started_cpu}
     for name, test in tests.items():
         results[name + "_codes"] = model.transform(test)
         results[name] = model.inverse_transform(results[name + "_codes"])
     np.savez(task["out"], **results)
-    print(json.dumps({"seconds": seconds, "kept": int(model.best_epoch_ == 0)}), file=answers, flush=True)
+    print(json.dumps({**fit, "kept": int(model.best_epoch_ == 0)}), file=answers, flush=True)
 """
 
 
@@ -127,7 +128,7 @@ def measure(cell, seeds, workers, folder, options):
         fits = {}
         for version, worker in workers:
             found = answer(worker, **files, k=k, seed=seed, params=options.params)
-            fits |= {f"{version}_seconds": f"{found['seconds']:.3f}", f"{version}_kept": str(found["kept"])}
+            fits |= {f"{version}_{name}": str(round(value, 3)) for name, value in found.items()}
             outs[version] = dict(np.load(files["out"]))
         workers.reverse()
         for test, X in tests.items():
@@ -147,7 +148,8 @@ def mean_of(rows):
     mean = {name: np.mean([float(row[name]) for row in rows]) for name in MEASURES if rows[0].get(name)}
     mean["least"] = min(float(row["new"]) - float(row["pca"]) for row in rows)
     if "old" in mean:
-        mean |= {"difference": mean["new"] - mean["old"], "ratio": mean["new_seconds"] / mean["old_seconds"]}
+        mean["difference"] = mean["new"] - mean["old"]
+        mean |= {f"{name}_ratio": mean[f"new_{name}"] / mean[f"old_{name}"] for name in ("seconds", "cpu")}
     return mean
 
 
@@ -155,16 +157,18 @@ def summarize(means):
     """Print what the cells say together."""
     lists = {"below PCA - 0.001, mean of the seeds": [name for name, m in means.items() if m["new"] < m["pca"] - 0.001]}
     lists["below PCA - 0.001, a seed"] = [name for name, m in means.items() if m["least"] < -0.001]
-    lists["new < old - 0.002"] = [name for name, m in means.items() if m.get("difference", 0) < -0.002]
+    if any("old" in m for m in means.values()):
+        lists["new < old - 0.002"] = [name for name, m in means.items() if m["difference"] < -0.002]
     for text, found in {"cells": means.values(), **lists}.items():
         print(f"{text}: {len(found)}", *(found if text != "cells" else ()), sep="\n    ")
     differences = [m["difference"] for m in means.values() if m.get("old", 1) < 0.98]
     if differences:
         print(f"mean difference where old < 0.98: {np.mean(differences):+.4f} ({len(differences)} cells)")
-    ratios = [m["ratio"] for m in means.values() if m.get("old_kept", 1) < 1]
-    if ratios:
+    trained = [m for m in means.values() if m.get("old_kept", 1) < 1]
+    for name in ("seconds", "cpu") if trained else ():
+        ratios = [m[f"{name}_ratio"] for m in trained]
         text = f"median {np.median(ratios):.3f}, largest {max(ratios):.3f} ({len(ratios)} cells)"
-        print(f"seconds, new / old, where old did not keep PCA: {text}")
+        print(f"{name}, new / old, where old did not keep PCA: {text}")
 
 
 def run(options, workers, folder):
