@@ -218,11 +218,14 @@ def main(arguments=None):
     pythons = {"new": options.new} if options.floor else {"old": options.old, "new": options.new}
     with tempfile.TemporaryDirectory() as folder:
         workers = [(version, start(python, folder)) for version, python in pythons.items()]
-        for version, worker in workers:
-            print(version, *answer(worker), flush=True)
-        run(options, workers, folder)
-        for _, worker in workers:
-            worker.communicate()
+        try:
+            for version, worker in workers:
+                print(version, *answer(worker), flush=True)
+            run(options, workers, folder)
+        finally:
+            for _, worker in workers:
+                worker.kill()
+                worker.communicate()
 
 
 if __name__ == "__main__":
