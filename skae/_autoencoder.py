@@ -1,6 +1,5 @@
 """The estimator: parameters, validation and wiring; the work is done on the floors below."""
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -470,7 +469,7 @@ class AutoEncoderTransformer(
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "transform")
-        return self._map(X, "encode", self.n_components_)
+        return self._map(X, "project", self.n_components_)
 
     def inverse_transform(self, X):
         """Map codes back to samples.
@@ -594,8 +593,8 @@ class AutoEncoderTransformer(
             return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
         module = self.net_.module_
         dtype = dtype or (np.float64 if is_float64(X) else np.float32)
-        if is_float64(X) and module.mean.dtype == torch.float32:
-            module = copy.deepcopy(module).double()
+        if is_float64(X) or direction != "decode":
+            module = module.in_double()
         with threads_for(len(X) * module.architecture.n_weights):
             result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
         finite = torch.isfinite(torch.as_tensor(result))

@@ -7,9 +7,6 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._onnx.converters import register_converters
-from skae._onnx.graph import Graph, Port, model_proto, numbered, onnx_package
-from skae._onnx.network import decode, in_precision
 from skae._utils import check_inherited
 from skae.persistence import replacing
 
@@ -65,6 +62,8 @@ def register() -> None:
     >>> bool(np.allclose(codes, pipeline.transform(X)))
     True
     """
+    from skae._onnx.converters import register_converters
+
     register_converters()
 
 

@@ -1,5 +1,9 @@
 """The autoencoder in the units of the data."""
 
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,9 +12,31 @@ from torch import Tensor
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import jacobian_rms
+from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
+from skae._objectives.criterion import OfPresent, criterion_of
+from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.regularizers import Regularizer
 from skae._pca.components import PrincipalComponents
 from skae._pca.missing import PPCAImputer
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the projection of samples minimizes, and how far it goes.
+
+    Attributes
+    ----------
+    n_steps : int
+        Largest number of steps; 0 keeps the code of the encoder.
+    loss : Loss
+        The loss that was trained.
+    penalties : sequence of Regularizer
+        Regularizers whose ``code_penalty`` is added.
+    """
+
+    n_steps: int = 0
+    loss: Loss = field(default_factory=SquaredError)
+    penalties: Sequence[Regularizer] = ()
 
 
 class ScaledAutoEncoder(AutoEncoder):
@@ -18,7 +44,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     Parameters
     ----------
-    core : FeedForwardAutoEncoder
+    network : FeedForwardAutoEncoder
         The network inside.
     dtype : torch.dtype
         What samples and codes are computed in.
@@ -29,6 +55,11 @@ class ScaledAutoEncoder(AutoEncoder):
     scale: Tensor
     pca_unit: Tensor
     code_unit: Tensor
+    metric: Tensor
+    code_mean: Tensor
+    code_precision: Tensor
+    code_rms: Tensor
+    loss_unit: Tensor
 
     def __init__(self, network: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
@@ -39,7 +70,15 @@ class ScaledAutoEncoder(AutoEncoder):
         self.register_buffer("scale", torch.empty((), dtype=dtype))
         self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.register_buffer("metric", torch.zeros((sizes.n_components, sizes.n_components), dtype=dtype))
+        self.register_buffer("code_rms", torch.ones(sizes.n_components, dtype=dtype))
+        self.register_buffer("loss_unit", torch.ones((), dtype=dtype))
         self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+        if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
+            self.register_buffer("code_mean", torch.zeros(sizes.n_components, dtype=dtype))
+            self.register_buffer("code_precision", torch.zeros_like(self.metric))
+        self.projection = Projection()
+        self._exact: tuple = ()
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
@@ -71,13 +110,102 @@ class ScaledAutoEncoder(AutoEncoder):
         if spread is not None:
             self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
-    def measure_code_unit(self, x: Tensor) -> None:
-        """Let a step of one in a code move the reconstruction by one, as in PCA: by root mean square at these samples.
+    def measure(self, x: Tensor, projection: Projection, loss_unit: float = 1.0) -> None:
+        """Prepare the projection, and let a step of one in a code move the reconstruction by one, as in PCA.
 
-        Distances between codes then weigh each code by what it does to the data.
+        Both need the Jacobians of the decoder at training samples x. By root mean square over these, distances between
+        codes then weigh each code by what it does to the data.
         """
-        slope = jacobian_rms(self.network.decode, self.network.encode(self.standardized(x.to(self.mean))))
-        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+        with torch.no_grad():
+            x = self.standardized(x.to(self.mean))
+            z = self.network.encode(x)
+            gauss_newton = mean_gauss_newton(self.network.decode, z)
+            slope = gauss_newton.diagonal().sqrt()
+            self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+            self.code_rms.copy_(z.square().mean(dim=0).sqrt())
+            self.loss_unit.fill_(loss_unit)
+            self.projection = projection
+            if projection.n_steps > 0:
+                self.metric.copy_(metric_of(self._code_loss(x), z, gauss_newton))
+
+    def _code_loss(self, x: Tensor) -> CodeLoss:
+        """Return the loss that the projection of standardized samples minimizes."""
+        loss, penalties = self.projection.loss, self.projection.penalties
+        quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalties else None
+        if quadratic is not None:
+            return quadratic
+        criterion = criterion_of(loss, self.mean, self.scale, float(self.loss_unit))
+
+        def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
+            terms = [penalty.code_penalty(z, self.code_rms) for penalty in penalties]
+            return sum((term for term in terms if term is not None), criterion.per_sample(x_hat, x))
+
+        return ReconstructionLoss(self.network.decode, per_sample, x)
+
+    def _incomplete_code_loss(self, x: Tensor) -> CodeLoss:
+        """Return the loss by the values that are present, with the prior on the codes."""
+        criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.scale, float(self.loss_unit)))
+
+        def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
+            offsets = z - self.code_mean
+            prior = ((offsets @ self.code_precision) * offsets).sum(dim=1)
+            return criterion.per_sample(x_hat, x) + x.isnan().to(z.dtype).mean(dim=1) * prior
+
+        return ReconstructionLoss(self.network.decode, per_sample, x)
+
+    def in_double(self) -> "ScaledAutoEncoder":
+        """Return this network in double precision, where its device has that.
+
+        Rounding would otherwise decide about steps of the projection, and differs with the samples beside a sample.
+        """
+        if self.mean.dtype == torch.float64 or self.mean.device.type == "mps":
+            return self
+        if self._exact and self._exact[0] == self._versions():
+            return self._exact[1]
+        with torch.inference_mode(False):
+            return copy.deepcopy(self).double()
+
+    def keep_double(self) -> None:
+        """Keep a copy in double precision for `in_double`, which is used for as long as no weight changes."""
+        self._exact = ()
+        exact = self.in_double()
+        if exact is not self:
+            self._exact = (self._versions(), exact)
+
+    def _versions(self) -> list:
+        """Say which state the weights are in."""
+        return [(value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values()]
+
+    def project(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+        """Map samples to the codes of the nearest points of the manifold of the decoder, in units of the data."""
+        if self.projection.n_steps == 0:
+            return self.encode(x)
+        with torch.inference_mode(False), torch.no_grad():
+            centered = (x.clone() - self.mean) / self.scale
+            return self._projected(centered, drops_finished) * self.code_unit
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Map samples to the nearest points of the manifold of the decoder."""
+        return self.decode(self.project(x))
+
+    def _projected(self, x: Tensor, drops_finished: bool) -> Tensor:
+        """Project standardized samples, which may have missing values."""
+        if self.filling is None:
+            return self._from_starts(self._code_loss(x), x, drops_finished)
+        incomplete = x.isnan().any(dim=1)
+        filled = self.filling(x)
+        z = torch.empty((len(x), self.architecture.n_components), dtype=x.dtype, device=x.device)
+        for rows, loss_of in ((~incomplete, self._code_loss), (incomplete, self._incomplete_code_loss)):
+            if rows.any():
+                z[rows] = self._from_starts(loss_of(x[rows]), filled[rows], drops_finished)
+        return z
+
+    def _from_starts(self, loss: CodeLoss, x: Tensor, drops_finished: bool) -> Tensor:
+        """Project from the code of the encoder or of PCA, whichever is better."""
+        starts = [self.network.encode(x)]
+        if self.architecture.linear_skip:
+            starts.append(x @ self.network.pca_encoding.T)
+        return project(loss, tuple(starts), self.metric, self.projection.n_steps, drops_finished)
 
     def standardized(self, x: Tensor) -> Tensor:
         """Center samples, give them unit scale, and fill in what is missing."""
@@ -108,9 +236,10 @@ class ScaledAutoEncoder(AutoEncoder):
     def squares(self, x: Tensor) -> Tensor:
         """Squared norms of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
+        x_hat = self.reconstruct(x)
         # One after the other: samples of a file are squared under a cap on memory.
         return torch.stack(
-            [_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
+            [_squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
         )
 
 

@@ -189,7 +189,7 @@ def check_network_dict(frozen: Any) -> Architecture:
         If the architecture is none, an array is missing, too many or of another shape or dtype than the architecture
         asks for, or has NaN, or if the history is none.
     """
-    check_names(frozen, "the network", ("architecture", "arrays", "history"))
+    check_names(frozen, "the network", ("architecture", "arrays", "history", "projection"))
     arrays, history = frozen["arrays"], frozen["history"]
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("the arrays of the network must be a dict of arrays, but it holds something else.")

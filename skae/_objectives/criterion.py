@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skae._objectives.losses import Loss
+from skae._objectives.losses import Loss, SquaredError
 
 
 class Criterion(nn.Module):
@@ -18,22 +18,26 @@ class Criterion(nn.Module):
         Subtracted from samples before they came here.
     scale : Tensor
         Divided out of them.
-    some : Tensor of shape (n, n_features)
-        Training samples, centered and of unit scale, that give the unit of the loss.
+    unit : float, default=1.0
+        What the loss is divided by.
     """
 
     mean: Tensor
     scale: Tensor
     is_squared_error = False
 
-    def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, some: Tensor) -> None:
+    def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> None:
         super().__init__()
         self.loss = loss
-        self.register_buffer("mean", mean.to(some))
-        self.register_buffer("scale", scale.to(some))
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.unit = unit
+
+    def set_unit(self, samples: Tensor) -> None:
+        """Make the loss of the mean of these samples, which are centered and of unit scale, the unit of the loss."""
         self.unit = 1.0
         with torch.no_grad():
-            reference = float(self.per_sample(torch.zeros_like(some), some).mean())
+            reference = float(self.per_sample(torch.zeros_like(samples), samples).mean())
         self.unit = reference if np.isfinite(reference) and reference > 0 else 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
@@ -122,3 +126,8 @@ class OfPresent(nn.Module):
 
 
 AnyCriterion = Criterion | PooledSquaredError | OfPresent
+
+
+def criterion_of(loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> Criterion | PooledSquaredError:
+    """Return the criterion of a loss for samples that are centered at this mean and divided by this scale."""
+    return PooledSquaredError() if type(loss) is SquaredError else Criterion(loss, mean, scale, unit)

@@ -20,7 +20,7 @@ class Core(Protocol):
 
     output_gain: Tensor
 
-    def smooth_codes(self, x: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor: ...
 
     def log_variance(self, x: Tensor) -> Tensor: ...
 
@@ -45,7 +45,10 @@ class Regularizer(Documented, BaseEstimator):
     variational : bool
         Whether codes come with a variance, and are drawn from it while training.
     corrupts : bool
-        Whether samples are disturbed before they are encoded, so that the noise of the stages is not wanted as well.
+        Whether samples are disturbed before they are encoded. Training then adds no noise of its own.
+    projects : bool
+        Whether `AutoEncoderTransformer.transform` projects. False for a regularizer that shapes the encoder itself,
+        whose codes are then those of the encoder.
 
     See Also
     --------
@@ -65,6 +68,7 @@ class Regularizer(Documented, BaseEstimator):
 
     variational = False
     corrupts = False
+    projects = True
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
         """Return the samples that are encoded; the target stays x.
@@ -74,7 +78,7 @@ class Regularizer(Documented, BaseEstimator):
         x : Tensor of shape (n, n_features)
             A batch.
         network : object
-            With ``output_gain``, the spread of each feature, and ``smooth_codes``, from samples to codes.
+            With ``output_gain``, the spread of each feature, and ``encode``, from samples to codes.
         context : object
             With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for samples held
             out; and ``nat``, what one nat of a sample's likelihood is worth.
@@ -99,6 +103,24 @@ class Regularizer(Documented, BaseEstimator):
             As for `corrupt`.
         context : object
             As for `corrupt`.
+
+        Returns
+        -------
+        Tensor of shape (n,) or None
+            The penalties; None is none.
+        """
+        return None
+
+    def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
+        """Return what the code of a sample adds to the loss that `AutoEncoderTransformer.transform` minimizes.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, n_components)
+            Codes.
+        spread : Tensor of shape (n_components,)
+            Root mean square of each code over the training samples. Codes must not depend on the other samples of a
+            batch, so this stands for statistics over the batch.
 
         Returns
         -------
@@ -220,14 +242,17 @@ class Sparse(Regularizer):
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Return the weighted size of each sample's codes, or the weighted divergence of the batch's activations."""
-        sizes = z.abs() / (z.square().mean(dim=0) + TINY).sqrt()
-        sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
+        sizes = _relative_sizes(z, z.square().mean(dim=0))
         if self.kind == "l1":
             return self.weight * sizes.mean(dim=1)
         activation = sizes.tanh().mean(dim=0).clamp(TINY, 1.0 - TINY)
         hit = self.target * (self.target / activation).log()
         miss = (1.0 - self.target) * ((1.0 - self.target) / (1.0 - activation)).log()
         return self.weight * (hit + miss).mean().expand(len(z))
+
+    def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
+        """Return the weighted size of each sample's codes; "kl" is about means over samples and has no such penalty."""
+        return self.weight * _relative_sizes(z, spread.square()).mean(dim=1) if self.kind == "l1" else None
 
     def check(self) -> None:
         """Refuse an unknown kind, and targets that are no activation."""
@@ -236,6 +261,12 @@ class Sparse(Regularizer):
             raise ValueError(f"Sparse(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
         if not 0 < self.target < 1:
             raise ValueError(f"Sparse(target={self.target!r}): target must be between 0 and 1, both excluded.")
+
+
+def _relative_sizes(z: Tensor, squares: Tensor) -> Tensor:
+    """Return the sizes of codes relative to the mean square of each, and to the other codes of the sample."""
+    sizes = z.abs() / (squares + TINY).sqrt()
+    return sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
 
 
 class Contractive(Regularizer):
@@ -278,7 +309,7 @@ class Contractive(Regularizer):
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Weighted squared norm of each sample's derivatives."""
         x = x.detach().requires_grad_()
-        codes = network.smooth_codes(x)
+        codes = network.encode(x)
         spread = (codes.var(dim=0, correction=0) + TINY).sqrt()
         jacobian_rms = [
             torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
@@ -343,6 +374,7 @@ class Variational(Regularizer):
     """
 
     variational = True
+    projects = False
 
     def __init__(self, weight: float = 1.0, warmup: int = 10) -> None:
         self.weight = weight

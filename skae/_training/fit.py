@@ -17,8 +17,9 @@ from skae._data.sample import Sample, groups_over, mean_over, weights_over
 from skae._network.architecture import Architecture
 from skae._network.custom import freeze_like
 from skae._network.layers import fill_buffers
-from skae._network.scaling import ScaledAutoEncoder, build
+from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.regularizers import Regularizer
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import EXACT_SIZE, feature_mean, principal_components, squared_distances
 from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
@@ -27,7 +28,7 @@ from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_
 from skae._training.progress import EpochReport
 from skae._training.schedule import STAGES, RegularizationStage
 from skae._training.selection import EpochSelector, ValidationSplit
-from skae._training.trainer import Trainer, sample_losses
+from skae._training.trainer import Trainer, loss_unit_of, sample_losses
 from skae._utils import aligned_tensor, seeded_generator, threads_for, torch_dtype
 
 # Where fewer samples than this carry the variance, the mean over held-out samples is not normal yet: PCA is kept.
@@ -243,11 +244,22 @@ def _finished(
     if start.training_mean is not None:
         fill_buffers(model, {"training_mean": start.training_mean})
     learnt = record.best_epoch > 0 or start.before is not None
-    if learnt and not config.whiten:
-        model.measure_code_unit(aligned_tensor(start.sample.spread_out(UNIT_SAMPLES)))
-    elif config.whiten:
+    if learnt:
+        measure(model, start.sample, config)
+    if config.whiten:
         model.set_code_unit(code_spread(model, start.sample))
+    model.keep_double()
     return predicting_net(model, record.history), record
+
+
+def measure(model: ScaledAutoEncoder, sample: Sample, config: TrainingConfig) -> None:
+    """Prepare the projection of a trained network, and give its codes their units."""
+    projects = all(regularizer.projects for regularizer in config.regularizers)
+    penalties = [one for one in config.regularizers if type(one).code_penalty is not Regularizer.code_penalty]
+    projection = Projection(config.projection_steps if projects else 0, config.loss, penalties)
+    x = aligned_tensor(sample.spread_out(UNIT_SAMPLES))
+    model.set_code_unit(None)
+    model.measure(x, projection, loss_unit_of(config.loss, model, x))
 
 
 def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
@@ -257,7 +269,7 @@ def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
 
 def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Compute the standard deviation of each code (divisor n - 1); zero for a single sample."""
-    codes = apply_in_batches(model.encode, sample, model.architecture.n_components, model.mean, np.float64)
+    codes = apply_in_batches(model.project, sample, model.architecture.n_components, model.mean, np.float64)
     variance = sample.mean(np.square(codes - sample.mean(codes)))
     count = max(sample.total, len(sample))
     return np.sqrt(variance * (count / max(count - 1, 1)))

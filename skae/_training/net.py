@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDat
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
 from skae._network.layers import hold_statistics, trainable
-from skae._network.scaling import ScaledAutoEncoder, build
+from skae._network.projection import DEFAULT_STEPS
+from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
@@ -71,6 +72,7 @@ class TrainingConfig:
     departs: bool = False
     incomplete: bool = False
     whiten: bool = False
+    projection_steps: int = DEFAULT_STEPS
     progress: Progress = field(default_factory=Progress)
 
 
@@ -361,8 +363,10 @@ def _instance(entry):
 def net_to_dict(net: ReconstructionNet) -> dict:
     """Reduce a net to plain values and numpy arrays, free of any device."""
     module = net.module_
+    projection = {one.name: getattr(module.projection, one.name) for one in fields(Projection)}
     return {
         "architecture": asdict(module.architecture),
+        "projection": projection,
         "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
         "history": as_columns(epochs_of(net)),
     }
@@ -381,4 +385,6 @@ def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
     module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
     module.load_state_dict(tensors)
+    module.projection = Projection(**frozen["projection"])
+    module.keep_double()
     return module

@@ -16,7 +16,7 @@ from skae._network.custom import CustomModuleHalf
 from skae._network.draws import Draws
 from skae._network.layers import SeededDropout, trainable_state
 from skae._network.scaling import ScaledAutoEncoder
-from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, PooledSquaredError
+from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._training.callbacks import DecoupledWeightDecay, ExponentialMovingAverage, StopTraining
@@ -212,14 +212,21 @@ def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArr
     """Return the loss of each sample, and what it would be if the mean were its reconstruction, of shape (n, 2)."""
     if type(loss) is SquaredError:
         return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
-    criterion = OfPresent(Criterion(loss, model.mean, model.scale, torch.zeros_like(model.mean)[None]))
-    criterion.unit = 1.0
+    criterion = OfPresent(criterion_of(loss, model.mean, model.scale))
 
     def measured(x: Tensor) -> Tensor:
-        target, x_hat = ((values - model.mean) / model.scale for values in (x, model(x)))
+        target, x_hat = ((values - model.mean) / model.scale for values in (x, model.reconstruct(x)))
         return torch.stack([criterion.per_sample(one, target) for one in (x_hat, torch.zeros_like(x_hat))], dim=1)
 
     return apply_in_batches(measured, sample, 2, model.mean, np.float64)
+
+
+def loss_unit_of(loss: Loss, model: ScaledAutoEncoder, x: Tensor) -> float:
+    """Return the loss of the mean of samples, in which training counts the loss; 1 for the squared error."""
+    criterion = criterion_of(loss, model.mean, model.scale)
+    if isinstance(criterion, Criterion):
+        criterion.set_unit(model.standardized(x.to(model.mean)))
+    return criterion.unit
 
 
 def _leave_start(training: Trainer) -> None:
@@ -246,31 +253,17 @@ def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[
             rounded = value.to(weight.dtype)
             value.copy_(torch.where(rounded == weight, value, weight.to(value.dtype)) if kept else weight)
     model.network.enable_inverse_link()
-    if training.network.architecture.linear_skip:
-        network = copy.deepcopy(training.network).eval()
-        _set_weights(network, weights)
-        model.network.limit_codes(_code_max_abs(network, SampleBatches(training.samples, training.net.batch_size)))
     return model
-
-
-@torch.no_grad()
-def _set_weights(network: FeedForwardAutoEncoder, weights: Sequence[Tensor]) -> None:
-    for value, weight in zip(trainable_state(network), weights, strict=True):
-        value.copy_(weight)
-
-
-@torch.no_grad()
-def _code_max_abs(network: FeedForwardAutoEncoder, batches: SampleBatches) -> Tensor:
-    """Largest distance from zero of each code."""
-    return torch.stack([network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
 
 def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
     """Return the criterion of a training."""
-    criterion: Criterion | PooledSquaredError = PooledSquaredError()
-    if type(config.loss) is not SquaredError:
-        some = samples.take_filled(np.linspace(0, len(samples) - 1, min(len(samples), REFERENCE_SAMPLES), dtype=int))
-        criterion = Criterion(config.loss, model.mean, model.scale, some)
+    dtype = samples.take(np.zeros(1, dtype=int)).dtype
+    criterion = criterion_of(config.loss, model.mean.to(dtype), model.scale.to(dtype))
+    if isinstance(criterion, Criterion):
+        criterion.set_unit(
+            samples.take_filled(np.linspace(0, len(samples) - 1, min(len(samples), REFERENCE_SAMPLES), dtype=int))
+        )
     return OfPresent(criterion) if config.incomplete else criterion
 
 
