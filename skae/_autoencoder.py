@@ -1,6 +1,5 @@
 """The estimator: parameters, validation and wiring; the work is done on the floors below."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +30,7 @@ from skae._data.validation import (
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
+from skae._network.projection import DEFAULT_STEPS
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
@@ -39,7 +39,7 @@ from skae._training.net import TrainingConfig, check_callbacks, net_from_dict, n
 from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
-from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
+from skae._training.selection import ValidationSplit, automatic_batch_size
 from skae._utils import (
     Documented,
     FollowedMixin,
@@ -258,17 +258,16 @@ class AutoEncoderTransformer(
         "module_params": [dict, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "whiten": ["boolean"],
+        "projection_steps": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
         "optimizer_params": [dict, None],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "validation_split": [HasMethods(["split"]), "array-like", "sparse matrix", None],
-        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "refit": ["boolean", StrOptions({"auto"})],
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
         "device": [str, torch.device],
@@ -295,17 +294,16 @@ class AutoEncoderTransformer(
         module_params=None,
         alpha=0.0,
         whiten=False,
+        projection_steps="auto",
         optimizer="adam",
         optimizer_params=None,
         lr="auto",
-        max_epochs=300,
+        max_epochs="auto",
         batch_size="auto",
         early_stopping=True,
         validation_fraction=0.1,
         validation_split=None,
-        n_iter_no_change="auto",
-        tol=5e-4,
-        refit="auto",
+        tol=4e-3,
         warm_start=False,
         callbacks=None,
         device="cpu",
@@ -328,6 +326,7 @@ class AutoEncoderTransformer(
         self.module_params = module_params
         self.alpha = alpha
         self.whiten = whiten
+        self.projection_steps = projection_steps
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr
@@ -336,9 +335,7 @@ class AutoEncoderTransformer(
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.validation_split = validation_split
-        self.n_iter_no_change = n_iter_no_change
         self.tol = tol
-        self.refit = refit
         self.warm_start = warm_start
         self.callbacks = callbacks
         self.device = device
@@ -396,8 +393,8 @@ class AutoEncoderTransformer(
             start = self._start(sample, device, random_state, before, incomplete)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
-                vars(self).update(_fitted_attributes(*fit_network(start, config, validation, self.refit), X))
+                config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
+                vars(self).update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     vars(self).pop(name, None)
         return self
@@ -634,7 +631,7 @@ class AutoEncoderTransformer(
         seeds = random_state.get_state()
         asarray_like = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(asarray_like, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._settings(start, random_state), _fraction(self), seeds)
+        fresh = Stream(start, self._config(start, random_state), _fraction(self), seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
@@ -647,26 +644,24 @@ class AutoEncoderTransformer(
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
-    def _settings(self, start, random_state):
+    def _config(self, start, random_state):
         """How to train."""
         n_samples = len(start.sample)
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = n_samples if lbfgs else automatic_batch_size(n_samples) if n_samples > 0 else STREAM_BATCH
-        patience = self.n_iter_no_change
-        if patience == "auto":
-            patience = automatic_patience(max(math.ceil(n_samples / batch_size), 1))
         return TrainingConfig(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
             optimizer=self.optimizer,
             optimizer_params=self.optimizer_params or {},
-            lr=learning_rate(self.optimizer, self.lr),
+            lr=learning_rate(self.optimizer, self.lr, start.architecture.kind),
+            automatic_rate=self.lr == "auto" and self.optimizer == "adam",
             alpha=self.alpha,
             batch_size=batch_size,
-            max_epochs=self.max_epochs,
-            n_iter_no_change=patience,
+            max_epochs=None if self.max_epochs == "auto" else self.max_epochs,
+            projection_steps=DEFAULT_STEPS if self.projection_steps == "auto" else self.projection_steps,
             tol=self.tol,
             callbacks=tuple(self.callbacks or ()),
             verbose=max(self.verbose - 1, 0),
@@ -715,6 +710,7 @@ def _fitted_attributes(net, record, X):
         "best_epoch_": record.best_epoch,
         "loss_curve_": record.train_losses,
         "validation_scores_": record.valid_scores,
+        "validation_epochs_": record.valid_epochs,
     }
 
 
@@ -746,7 +742,7 @@ def _check(estimator, sample, device, whole=True):
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
-    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs > 0:
+    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs != 0:
         raise ValueError(
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
@@ -770,7 +766,7 @@ def _demands(estimator, dtype, device):
     trained_in = dtype if estimator.optimizer == "lbfgs" else np.float32
     return Demands(
         device,
-        torch_dtype(np.dtype(trained_in)) if estimator.max_epochs > 0 else None,
+        torch_dtype(np.dtype(trained_in)) if estimator.max_epochs != 0 else None,
         1 if estimator.batch_size == 1 else 2,
         any(isinstance(one, Contractive) for one in as_regularizers(estimator.regularizer)),
     )

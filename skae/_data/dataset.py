@@ -188,6 +188,8 @@ class SampleBatches:
     hiding : Hiding or None, default=None
         Hides some values of a batch, for which it then has imputed values, while the target has them. In a pass without
         shuffling they are the same each time, and the target lacks some of the other values.
+    imputes : bool, default=True
+        Whether missing values are imputed in the batch.
     """
 
     def __init__(
@@ -197,8 +199,10 @@ class SampleBatches:
         generator: torch.Generator | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         hiding: Hiding | None = None,
+        imputes: bool = True,
     ) -> None:
         self.dataset = dataset
+        self.imputes = imputes
         self.hiding = hiding
         self.batch_size = batch_size
         self.generator = generator
@@ -264,6 +268,8 @@ class SampleBatches:
             seen, target = hiding.compared(samples)
         elif hiding is not None:
             seen = samples.masked_fill(hiding.hidden(samples.isnan()), torch.nan)
+        if not self.imputes:
+            return seen, target
         filled = fill(seen)
         batch = filled if self.augment is None else self.augment(filled)
         # Where a sample was moved its hidden values move along.

@@ -1,8 +1,7 @@
 """The autoencoder in the units of the data."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,9 +14,12 @@ from skae._network.layers import fill_buffers
 from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizers import Regularizer, penalizes_codes
 from skae._pca.components import PrincipalComponents
 from skae._pca.missing import PPCAImputer
+
+# Added to the diagonal of the covariance of codes, as a fraction of its mean.
+SPREAD_RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,16 @@ class Projection:
         Largest number of steps; 0 keeps the code of the encoder.
     loss : Loss
         The loss that was trained.
-    penalties : sequence of Regularizer
-        Regularizers whose ``code_penalty`` is added.
+    penalties : tuple of Regularizer
+        Regularizers, whose ``code_penalty`` is added.
+    incomplete : bool
+        Whether samples with missing values are projected too.
     """
 
     n_steps: int = 0
     loss: Loss = field(default_factory=SquaredError)
-    penalties: Sequence[Regularizer] = ()
+    penalties: tuple[Regularizer, ...] = ()
+    incomplete: bool = True
 
 
 class ScaledAutoEncoder(AutoEncoder):
@@ -110,35 +115,55 @@ class ScaledAutoEncoder(AutoEncoder):
         if spread is not None:
             self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
-    def measure(self, x: Tensor, projection: Projection, loss_unit: float = 1.0) -> None:
+    @torch.no_grad()
+    def measure(
+        self, x: Tensor, projection: Projection, loss_unit: float = 1.0, prior_weight: float | None = 0.0
+    ) -> None:
         """Prepare the projection, and let a step of one in a code move the reconstruction by one, as in PCA.
 
-        Both need the Jacobians of the decoder at training samples x. By root mean square over these, distances between
-        codes then weigh each code by what it does to the data.
+        Parameters
+        ----------
+        x : Tensor of shape (n, n_features)
+            Standardized training samples, at which the Jacobians of the decoder are computed. By root mean square over
+            these, distances between codes weigh each code by what it does to the data.
+        projection : Projection
+            What the projection minimizes.
+        loss_unit : float, default=1.0
+            What the loss is divided by.
+        prior_weight : float or None, default=0.0
+            Weight of the prior on the codes of samples with missing values; None does not project these.
         """
-        with torch.no_grad():
-            x = self.standardized(x.to(self.mean))
-            z = self.network.encode(x)
-            gauss_newton = mean_gauss_newton(self.network.decode, z)
-            slope = gauss_newton.diagonal().sqrt()
-            self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
-            self.code_rms.copy_(z.square().mean(dim=0).sqrt())
-            self.loss_unit.fill_(loss_unit)
-            self.projection = projection
-            if projection.n_steps > 0:
-                self.metric.copy_(metric_of(self._code_loss(x), z, gauss_newton))
+        z = self.network.encode(x)
+        gauss_newton = mean_gauss_newton(self.network.decode, z)
+        slope = gauss_newton.diagonal().sqrt()
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+        self.code_rms.copy_(z.square().mean(dim=0).sqrt())
+        self.loss_unit.fill_(loss_unit)
+        self.projection = replace(projection, incomplete=prior_weight is not None)
+        if projection.n_steps > 0:
+            self.metric.copy_(metric_of(self._code_loss(x), z, gauss_newton))
+        if self.filling is not None:
+            covariance = torch.atleast_2d(torch.cov(z.T, correction=0))
+            ridge = SPREAD_RIDGE * covariance.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
+            precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(z))
+            self.code_mean.copy_(z.mean(dim=0))
+            self.code_precision.copy_(precision * (0.5 * (prior_weight or 0.0)))
+
+    def code_penalties(self, z: Tensor) -> Tensor:
+        """Return what the regularizers add to the loss of each sample for its code, of shape (n,)."""
+        terms = [penalty.code_penalty(z, self.code_rms) for penalty in self.projection.penalties]
+        return sum((term for term in terms if term is not None), z.new_zeros(len(z)))
 
     def _code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss that the projection of standardized samples minimizes."""
-        loss, penalties = self.projection.loss, self.projection.penalties
-        quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalties else None
+        loss, penalized = self.projection.loss, any(map(penalizes_codes, self.projection.penalties))
+        quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
         if quadratic is not None:
             return quadratic
         criterion = criterion_of(loss, self.mean, self.scale, float(self.loss_unit))
 
         def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
-            terms = [penalty.code_penalty(z, self.code_rms) for penalty in penalties]
-            return sum((term for term in terms if term is not None), criterion.per_sample(x_hat, x))
+            return criterion.per_sample(x_hat, x) + self.code_penalties(z)
 
         return ReconstructionLoss(self.network.decode, per_sample, x)
 
@@ -149,7 +174,8 @@ class ScaledAutoEncoder(AutoEncoder):
         def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
             offsets = z - self.code_mean
             prior = ((offsets @ self.code_precision) * offsets).sum(dim=1)
-            return criterion.per_sample(x_hat, x) + x.isnan().to(z.dtype).mean(dim=1) * prior
+            missing_fraction = x.isnan().to(z.dtype).mean(dim=1)
+            return criterion.per_sample(x_hat, x) + missing_fraction * prior + self.code_penalties(z)
 
         return ReconstructionLoss(self.network.decode, per_sample, x)
 
@@ -181,23 +207,25 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.projection.n_steps == 0:
             return self.encode(x)
         with torch.inference_mode(False), torch.no_grad():
-            centered = (x.clone() - self.mean) / self.scale
-            return self._projected(centered, drops_finished) * self.code_unit
+            standardized = (x.clone() - self.mean) / self.scale
+            return self.project_standardized(standardized, drops_finished) * self.code_unit
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Map samples to the nearest points of the manifold of the decoder."""
         return self.decode(self.project(x))
 
-    def _projected(self, x: Tensor, drops_finished: bool) -> Tensor:
-        """Project standardized samples, which may have missing values."""
+    def project_standardized(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+        """Project standardized samples, which may have missing values, in units of the network."""
         if self.filling is None:
             return self._from_starts(self._code_loss(x), x, drops_finished)
-        incomplete = x.isnan().any(dim=1)
-        filled = self.filling(x)
-        z = torch.empty((len(x), self.architecture.n_components), dtype=x.dtype, device=x.device)
-        for rows, loss_of in ((~incomplete, self._code_loss), (incomplete, self._incomplete_code_loss)):
-            if rows.any():
-                z[rows] = self._from_starts(loss_of(x[rows]), filled[rows], drops_finished)
+        incomplete, filled = x.isnan().any(dim=1), self.filling(x)
+        z = self.network.encode(filled)
+        if not incomplete.all():
+            complete = ~incomplete
+            z[complete] = self._from_starts(self._code_loss(x[complete]), x[complete], drops_finished)
+        if incomplete.any() and self.projection.incomplete:
+            loss = self._incomplete_code_loss(x[incomplete])
+            z[incomplete] = self._from_starts(loss, filled[incomplete], drops_finished)
         return z
 
     def _from_starts(self, loss: CodeLoss, x: Tensor, drops_finished: bool) -> Tensor:

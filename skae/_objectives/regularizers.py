@@ -418,3 +418,8 @@ def as_regularizers(regularizer: Any) -> tuple[Regularizer, ...]:
             )
         entry.check()
     return chosen
+
+
+def penalizes_codes(regularizer: Regularizer) -> bool:
+    """Return whether a regularizer adds to the loss that the projection minimizes."""
+    return type(regularizer).code_penalty is not Regularizer.code_penalty

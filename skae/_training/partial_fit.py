@@ -20,7 +20,7 @@ from skae._network.scaling import ScaledAutoEncoder
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
-from skae._training.fit import UNIT_SAMPLES, NetworkInitializer, TrainingResult, code_spread
+from skae._training.fit import NetworkInitializer, TrainingResult, code_spread
 from skae._training.net import (
     ReconstructionNet,
     TrainingConfig,
@@ -31,7 +31,6 @@ from skae._training.net import (
     network_from_dict,
     predicting_net,
 )
-from skae._training.schedule import STAGES
 from skae._training.selection import EpochSelector
 from skae._training.trainer import Trainer
 from skae._utils import aligned_tensor, as_tensor, threads_for
