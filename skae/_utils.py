@@ -15,15 +15,16 @@ REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
 
 
 class NestedParamsMixin:
-    """Goes before BaseEstimator: a parameter of something that has none is an error that names the right place."""
+    """Mixin that rejects nested parameters of objects without parameters; it must come before BaseEstimator."""
 
-    def set_params(self, **params):
+    def set_params(self: Any, **params: Any) -> Any:
         """Set the parameters of this estimator.
 
         Parameters
         ----------
         **params : dict
-            Names and values; ``regularizer__noise`` is the ``noise`` of the object that ``regularizer`` is.
+            Names and values of parameters. ``regularizer__noise`` is the parameter ``noise`` of the object that is
+            passed as ``regularizer``.
 
         Returns
         -------
@@ -33,28 +34,28 @@ class NestedParamsMixin:
         Raises
         ------
         ValueError
-            If there is no such parameter. Options of the optimizer and of a module class go into
+            If there is no such parameter. Options of the optimizer and of a module class are passed as
             ``optimizer_params`` and ``module_params``.
         """
         for name, value in params.items():
             outer, _, option = name.partition("__")
             if option and outer in self._get_param_names():
-                own = params.get(outer, getattr(self, outer))
-                if isinstance(own, type) or not hasattr(own, "get_params"):
+                nested = params.get(outer, getattr(self, outer))
+                if isinstance(nested, type) or not hasattr(nested, "get_params"):
                     raise ValueError(
-                        f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={own!r} has no parameters. "
+                        f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={nested!r} has no parameters. "
                         f"{_advice(outer, {option: value})}"
                     )
-        return super().set_params(**params)
+        return super().set_params(**params)  # type: ignore[misc]
 
 
 def _advice(outer: str, options: dict[str, Any]) -> str:
-    """Where these options belong."""
+    """Return advice on how to pass the options."""
     return {
         "optimizer": f"Pass options of the optimizer as optimizer_params={options!r}.",
         "module": f"Pass options of a module class as module_params={options!r}.",
-        "loss": "Pass an object that has some, such as loss=skae.Huber(delta=0.5).",
-        "regularizer": "Pass an object that has some, such as regularizer=skae.Denoising(noise=0.2).",
+        "loss": "Pass an object with parameters, such as loss=skae.Huber(delta=0.5).",
+        "regularizer": "Pass an object with parameters, such as regularizer=skae.Denoising(noise=0.2).",
     }.get(outer, f"Set {outer} itself.")
 
 
@@ -153,7 +154,7 @@ def seeded_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gen
 
 @contextmanager
 def gradients_on() -> Iterator[None]:
-    """Train inside this block, whatever ``torch.no_grad`` or ``torch.inference_mode`` the caller is in."""
+    """Enable gradients in this block, even inside ``torch.no_grad`` or ``torch.inference_mode`` of the caller."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -240,17 +241,16 @@ def follow(base: type, follower: Callable[[type], None]) -> None:
 
 
 def check_inherited(cls: type, base: type, *names: str) -> None:
-    """Check that a subclass inherits methods from a base class.
+    """Check that a class does not override methods of a base class.
 
     Raises
     ------
     TypeError
-        If it overrides one of them.
+        If it overrides one of the methods.
     """
-    own = [name for name in names if getattr(cls, name) is not getattr(base, name)]
-    if own:
+    overridden = [name for name in names if getattr(cls, name) is not getattr(base, name)]
+    if overridden:
         raise TypeError(
-            f"{cls.__name__} has a method {own[0]!r} of its own, but skae.onnx translates that of {base.__name__} "
-            f"only. Convert an {base.__name__}, or register a converter of your own with "
-            "skl2onnx.update_registered_converter."
+            f"{cls.__name__} overrides the method {overridden[0]!r}, but skae.onnx converts that of {base.__name__} "
+            f"only. Convert an {base.__name__}, or register a converter with skl2onnx.update_registered_converter."
         )

@@ -63,9 +63,9 @@ def test_convolutions_beat_pca_on_spots():
         ({"input_shape": (8, 8)}, r"input_shape=\(8, 8\) must be .* with a product of n_features=64"),
         ({"input_shape": (1, 8, 9)}, "with a product of n_features=64"),
         ({"input_shape": (1, 4, 16)}, "has a side below 8, too small for convolutions. Use architecture='dense'"),
-        ({"input_shape": (1, 8, 8), "hidden_layer_sizes": 16}, r"hidden_layer_sizes=\(16,\) must hold the channels of"),
+        ({"input_shape": (1, 8, 8), "hidden_layer_sizes": 16}, r"hidden_layer_sizes=\(16,\) must be the channels of"),
         ({"input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 2, 2, 2, 9)}, "channels of 1 to 3 convolutions"),
-        ({"input_shape": (1, 8, 8), "decoder_layer_sizes": 16}, r"decoder_layer_sizes=\(16,\) must hold"),
+        ({"input_shape": (1, 8, 8), "decoder_layer_sizes": 16}, r"decoder_layer_sizes=\(16,\) must be"),
     ],
 )
 def test_images_that_cannot_be(parameters, message):
@@ -150,7 +150,7 @@ def test_an_instance_is_copied_and_kept_as_it_was():
 @pytest.mark.parametrize(
     ("module", "error", "message"),
     [
-        (OnlyEncodes(), TypeError, r"OnlyEncodes lacks decode: it needs encode\(x\), from shape \(n, 5\) to \(n, 2\)"),
+        (OnlyEncodes(), TypeError, r"OnlyEncodes lacks decode. It needs encode\(x\), from shape \(n, 5\) to \(n, 2\)"),
         (nn.Linear(5, 2), TypeError, "Linear lacks encode and decode"),
         (np.sum, TypeError, "module must be a torch.nn.Module, class or instance"),
         (WrongShape, ValueError, r"decode of module WrongShape returned \(2, 4\).* must return .*shape \(2, 5\)"),

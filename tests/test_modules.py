@@ -385,9 +385,9 @@ class TestRefusedBeforeTraining:
                 "for 1 sample in float32 in evaluation mode: RuntimeError: no such batch. It ",
             ),
             (FailsAlone, {}, r"encode of module FailsAlone returned \(2,\) for an input of shape \(1, 5\)"),
-            (Rounding, {}, "returned float32 for an input in float64, but must return the precision of its input"),
+            (Rounding, {}, "returned float32 for an input in float64, but must return the dtype of its input"),
             (Normalizing, {"batch_size": 1}, "1 sample in float32 while training: .* batch_size=1 makes batches of"),
-            (HoldsATensor(5, 2), {}, "HoldsATensor cannot be copied, .* Hold tensors .* as parameters or buffers"),
+            (HoldsATensor(5, 2), {}, "HoldsATensor cannot be copied, .* Register its tensors as parameters or buffers"),
         ],
     )
     def test_what_a_network_cannot_do(self, module, parameters, message):
@@ -546,7 +546,7 @@ class TestOptions:
     def test_warm_start_needs_the_same_network(self):
         estimator = AutoEncoderTransformer(module=Net, warm_start=True, **SHORT).fit(curved_rows())
         estimator.fit(curved_rows())
-        with pytest.raises(ValueError, match="needs the network of the fit before, .* module Net now has"):
+        with pytest.raises(ValueError, match="needs the network of the previous fit, .* module Net now has"):
             estimator.set_params(module_params={"width": 4}).fit(curved_rows())
 
 

@@ -257,7 +257,7 @@ def test_data_and_results_that_a_loss_cannot_take(loss, message):
 
 
 def test_a_loss_class_has_to_be_called():
-    with pytest.raises(TypeError, match="got the class L1Loss: call it"):
+    with pytest.raises(TypeError, match="got the class L1Loss. Pass an instance"):
         AutoEncoderTransformer(2, loss=nn.L1Loss).fit(curved_rows())
 
 
@@ -269,7 +269,7 @@ def test_a_loss_class_has_to_be_called():
         (Denoising(-0.5), r"Denoising\(noise=-0.5\): noise must be at least 0"),
         (Sparse(kind="l2"), "kind must be one of 'l1', 'kl'"),
         (Sparse(target=1.0), "target must be between 0 and 1, both excluded"),
-        (Contractive(n_probes=1.5), "n_probes must be 'auto' or an int, 0 is exact"),
+        (Contractive(n_probes=1.5), "n_probes must be 'auto' or an int of at least 0"),
         (Variational(weight=-1), "weight must be at least 0"),
     ],
 )

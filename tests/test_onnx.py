@@ -610,7 +610,7 @@ class TestSubclasses:
         X = curved_rows()
         estimator = Doubling(2, **QUICK).fit(X)
         for fitted, message in (
-            (estimator, "Doubling has a method 'transform' of its own, but skae.onnx translates that of AutoEncoder"),
+            (estimator, "Doubling overrides the method 'transform', but skae.onnx converts that of AutoEncoder"),
             (AutoEncoderOutlierDetector(estimator).fit(X), "Doubling has a method 'transform' of its own"),
             (Strict().fit(X), "Strict has a method 'predict' of its own, .*update_registered_converter"),
         ):

@@ -203,7 +203,7 @@ class TestErrors:
 
     def test_other_sizes_than_those_of_the_fit_before(self, rows):
         fitted = AutoEncoderTransformer(**SHORT, max_epochs=1).fit(rows)
-        with pytest.raises(ValueError, match="needs the network of the fit before, as partial_fit does"):
+        with pytest.raises(ValueError, match="needs the network of the previous fit, as partial_fit does"):
             fitted.set_params(n_components=3).partial_fit(rows)
 
     def test_first_chunk_must_know_every_column(self, rows):

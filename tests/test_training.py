@@ -547,13 +547,13 @@ class TestWarmStart:
     def test_another_network_is_refused(self, changed, curved):
         estimator = AutoEncoderTransformer(2, **TRAINED, warm_start=True).fit(curved)
         with pytest.raises(
-            ValueError, match="warm_start=True needs the network of the fit before.* Set warm_start=False"
+            ValueError, match="warm_start=True needs the network of the previous fit.* Set warm_start=False"
         ):
             estimator.set_params(**changed).fit(curved)
 
     def test_another_width_is_refused(self, curved):
         estimator = AutoEncoderTransformer(2, **TRAINED, warm_start=True).fit(curved)
-        with pytest.raises(ValueError, match="warm_start=True needs the network of the fit before"):
+        with pytest.raises(ValueError, match="warm_start=True needs the network of the previous fit"):
             estimator.fit(noise_rows())
 
     def test_another_dtype(self, curved):

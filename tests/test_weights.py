@@ -79,7 +79,7 @@ def test_directions_of_weighted_rows(way, shape, monkeypatch):
     monkeypatch.setattr(exact, "EXACT_SIZE", 2_000_000 if way == "exact" else 0)
     monkeypatch.setattr(exact, "CHUNK_VALUES", 50)
     monkeypatch.setattr(exact, "ITERATED_SIDE", 0)
-    monkeypatch.setattr(exact, "ITERATED_SHARE", 1.0)
+    monkeypatch.setattr(exact, "ITERATED_RATIO", 1.0)
     X, weights = noise_rows(*shape), np.random.RandomState(0).uniform(0.1, 4.0, shape[0])
     sample = weighted_sample(as_samples(scipy.sparse.csr_array(X)) if way == "iterated" else X, weights)
     found = principal_components(sample, 3)

@@ -20,9 +20,9 @@ EVALUATION_VALUES = 1_000_000
 # Number of values up to which a dataset is standardized once and kept, instead of batch by batch. No measurement of
 # this value is recorded.
 RESIDENT_VALUES = 2_000_000
-# A sample keeps so much that it stays like those that are met later: the fraction of its values that is hidden is on
-# average at most that of the values that it has, or this one. With 95 % missing and half of the rest hidden, measured,
-# epochs were chosen that filled in worse than the start.
+# Largest expected fraction of the present values of a sample that are hidden, if the fraction of its values that are
+# present is not larger: samples must remain similar to those that are transformed later. When half of the present
+# values were hidden in data with 95 % missing values, the selected epochs imputed worse than the initial network.
 LEAST_LIMIT = 0.2
 
 
@@ -114,17 +114,17 @@ class SampleDataset(torch.utils.data.Dataset):
 
 
 class Hiding:
-    """Hides values of samples as others are missing, so that what is filled in for them can be compared with them.
+    """Random selection of present values that are hidden from the encoder, to compare them with the imputed values.
 
-    A sample comes to lack what another sample of its batch lacks, or a part of that. An encoder that sees all values
-    has only to copy them, whatever it fills in.
+    The values that are missing in another sample of the batch are hidden, or some of them. Without hidden values, the
+    loss does not depend on the quality of the imputation, because the network can copy its input.
 
     Parameters
     ----------
     seed : int
-        Draws which.
+        Seed of the selection.
     device : torch.device
-        Of the samples.
+        Device of the samples.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -132,24 +132,25 @@ class Hiding:
         self.generator = seeded_generator(seed, device)
 
     def rewind(self) -> None:
-        """Let the next pass hide what the last one hid."""
+        """Reset the generator, so that the next pass hides the same values as the first."""
         self.generator.manual_seed(self.seed)
 
     def hidden(self, missing: Tensor) -> Tensor:
-        """Choose the values to hide, of the shape of the batch."""
+        """Return a mask of the values to hide, of the shape of the batch."""
         others = missing[torch.randperm(len(missing), generator=self.generator, device=missing.device)]
         chosen = others & ~missing
         n_present = (~missing).sum(dim=1, keepdim=True)
         most = n_present * (n_present / missing.shape[1]).clamp(min=LEAST_LIMIT)
         hidden = chosen & (self._drawn(chosen) * chosen.sum(dim=1, keepdim=True) < most)
-        return hidden & (hidden.sum(dim=1, keepdim=True) < n_present)  # nothing is left to impute them from
+        # At least one value is left from which the others are imputed.
+        return hidden & (hidden.sum(dim=1, keepdim=True) < n_present)
 
     def compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return samples with NaN for what is hidden too, and what to compare their reconstructions with.
+        """Return samples with NaN for hidden values, and the target of their reconstructions.
 
-        That is the hidden values, which stand for the missing ones, and of the others so many as weigh beside them as
-        the surplus of values present over the missing ones does beside these: with a few values missing reconstruction
-        counts, with half of them or more only what is filled in.
+        The target has the hidden values, which represent the missing ones, and a random part of the other values, with
+        NaN elsewhere. The part decreases with the fraction of missing values: with few missing values the loss is that
+        of the reconstruction, and from one half on it is only that of the imputation.
         """
         missing = x.isnan()
         hidden = self.hidden(missing)
@@ -159,11 +160,12 @@ class Hiding:
         return x.masked_fill(hidden, torch.nan), x.masked_fill(~counted, torch.nan)
 
     def _drawn(self, like: Tensor) -> Tensor:
+        """Draw uniform numbers in the shape of a tensor."""
         return torch.rand(like.shape, generator=self.generator, device=like.device)
 
 
 def n_hidden(present_fraction: float, n_features: int) -> float:
-    """Values of a sample that are hidden, as expected where at least half of all are missing at random."""
+    """Return the expected number of hidden values per sample if at least half of the values are missing at random."""
     return n_features * present_fraction * max(present_fraction, LEAST_LIMIT)
 
 
@@ -179,15 +181,14 @@ class SampleBatches:
     dataset : SampleDataset
         The samples.
     batch_size : int
-        Number of samples per batch. A last batch of a single sample is merged with the batch before it, because batch
-        normalization needs more than one sample.
+        Number of samples per batch, about which the samples are divided evenly.
     generator : torch.Generator or None, default=None
         Generator that shuffles the samples at each pass. None does not shuffle.
     augment : callable, default=None
         Function that is applied to each batch and returns the augmented batch, which is its own target.
     hiding : Hiding or None, default=None
-        Hides some values of a batch, for which it then has imputed values, while the target has them. In a pass without
-        shuffling they are the same each time, and the target lacks some of the other values.
+        Hides some values of each batch, which are then imputed in the batch but not in the target. Without shuffling,
+        the same values are hidden at each pass, and the target lacks some of the other values.
     imputes : bool, default=True
         Whether missing values are imputed in the batch.
     """
@@ -212,11 +213,13 @@ class SampleBatches:
         return len(self._starts())
 
     def _starts(self) -> list[int]:
-        """Return the position of the first sample of each batch."""
-        starts = list(range(0, len(self.dataset), self.batch_size))
-        if len(starts) > 1 and len(self.dataset) - starts[-1] == 1:
-            starts.pop()
-        return starts
+        """Return the position of the first sample of each batch; all batches have about the same size.
+
+        A small last batch would have as much weight in a step as the others.
+        """
+        n_samples = len(self.dataset)
+        n_batches = max(round(n_samples / self.batch_size), min(n_samples, 1))
+        return [index * n_samples // n_batches for index in range(n_batches)]
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Draw the positions of a shuffled pass, with weighted samples drawn in proportion to their weights."""
@@ -258,7 +261,7 @@ class SampleBatches:
             yield self._batch(self.dataset.take(order[start:stop]))
 
     def _batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Fill in and augment samples, and make their target."""
+        """Impute and augment samples, and return them with their target."""
         fill, hiding = self.dataset.fill, self.hiding
         if fill is None:
             batch = samples if self.augment is None else self.augment(samples)
@@ -272,7 +275,7 @@ class SampleBatches:
             return seen, target
         filled = fill(seen)
         batch = filled if self.augment is None else self.augment(filled)
-        # Where a sample was moved its hidden values move along.
+        # The change of a value by the augmentation is added to the hidden values of the target, too.
         hidden = seen.isnan() & ~samples.isnan()
         return batch, (batch + torch.where(hidden, samples - filled, 0.0)).masked_fill(target.isnan(), torch.nan)
 

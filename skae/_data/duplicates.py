@@ -53,9 +53,8 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     _, first, labels = np.unique(hashes, return_index=True, return_inverse=True)
     distinct = sample.take(np.sort(first))
     labels = np.argsort(np.argsort(first))[labels]  # in the order of the distinct samples
-    with np.errstate(
-        over="ignore", under="ignore", invalid="ignore"
-    ):  # an error for values whose squares overflow is raised elsewhere
+    # An error for values whose squares overflow is raised elsewhere.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         pairs = _near_copies(distinct)
     if len(pairs) > 0:
         edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(distinct), len(distinct)))

@@ -161,10 +161,10 @@ def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:
 
 
 def check_imputes(estimator: Any, samples: Any) -> None:
-    """Refuse missing values of an estimator that was fitted without any."""
+    """Raise a ValueError if samples have missing values that the estimator cannot impute."""
     imputes = estimator.net_.module_.filling is not None
     if estimator.allow_nan and not imputes and values_missing(Sample(to_numpy(samples))):
         raise ValueError(
             f"Input X contains NaN, but this {type(estimator).__name__} was fitted with allow_nan=False, before "
-            "allow_nan=True was set: it does not know what to fill in. Call fit again with allow_nan=True."
+            "allow_nan=True was set, and cannot impute missing values. Call fit again with allow_nan=True."
         )

@@ -299,16 +299,10 @@ def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:
     network, n_features = module.network, autoencoder.n_features_in_
     with torch.no_grad():
         x = module.standardized(aligned_tensor(samples[:]).to(module.mean))
-        codes, smooth = network.encode(x), network.smooth_codes(x)
-        near = (codes == smooth).all(dim=1)
+        codes = network.encode(x) if module.projection.n_steps == 0 else module.project_standardized(x)
         if step == "spread" and len(x) < 2:
             raise ValueError("step='spread' needs at least 2 samples, but X has 1. Pass more samples, or step='unit'.")
-        if not near.any():
-            raise ValueError(
-                f"None of the {len(x)} samples is close to the training samples: their codes are found by a search and "
-                "have no derivatives. Pass samples that are similar to the training samples."
-            )
-        encoder = average_jacobian(encoder_jacobians, network.smooth_codes, x[near], codes.shape[1], signed)
+        encoder = average_jacobian(encoder_jacobians, network.encode, x, codes.shape[1], signed)
         decoder = average_jacobian(decoder_jacobians, network.decode, codes, n_features, signed)
         unit = module.code_unit / module.scale
         if step == "unit":

@@ -1,4 +1,4 @@
-"""Describe a network: sizes, kind of layers, inverse link."""
+"""Description of a network: sizes, kind of layers, inverse link."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,44 +16,47 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
-# Values that a filter of a convolution sees in each channel.
+# Number of weights per channel of a 3 x 3 convolution.
 FILTER_SIZE = 9
-# Width that a user's own network is taken to have where only the cost of a sample is asked for.
+# Width of the hidden layer of a custom module that is assumed to estimate its computational cost.
 ASSUMED_WIDTH = 256
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What has to be known to build a network before its weights are filled in.
+    """Description from which a network can be built, without its weights.
 
     Attributes
     ----------
-    n_features, n_components : int
-        Features of the samples and of the codes.
+    n_features : int
+        Number of features of the samples.
+    n_components : int
+        Number of features of the codes.
     encoder_sizes, decoder_sizes : tuple of int
-        Widths of the hidden layers; of images, the channels of convolutions and the width of one dense layer.
+        Widths of the hidden layers. With ``kind="conv"``, numbers of channels of the convolutions, and the width of a
+        dense layer.
     activation : str
-        Between the layers.
+        Name of the activation function of the hidden layers.
     linear_skip : bool
-        Whether PCA runs beside the stacks.
+        Whether PCA is added to the output of the layers.
     kind : {"pca", "dense", "tied", "conv", "module"}
-        How the stacks are built; "pca" has none, because none could improve on PCA.
+        Kind of the layers. "pca" has no layers.
     input_shape : tuple of int or None
-        Channels, height and width of the images that samples are.
+        Channels, height and width of images, with ``kind="conv"``.
     normalization : {None, "batch", "layer"}
-        Before each activation.
+        Normalization before each activation.
     dropout : float
-        Fraction of hidden values that is dropped while training.
+        Fraction of the hidden values that are set to zero in training.
     link : {"identity", "sigmoid", "exp"}
-        Makes means of what the decoder computes.
+        Inverse link that maps the output of the decoder to means.
     variational : bool
-        Whether a code comes with a variance.
+        Whether the encoder also computes a variance of each code.
     module : class or instance or None
-        The user's own network.
+        Custom module, with ``kind="module"``.
     fills : bool
-        Whether values may be missing.
+        Whether missing values are imputed.
     module_needs : tuple of str
-        What the user's own network needs besides its weights.
+        Needs of the custom module, as returned by `skae._network.probe.needs_of`.
     """
 
     n_features: int
@@ -74,14 +77,14 @@ class Architecture:
 
     @property
     def sizes(self) -> str:
-        """Widths from the input to the output, in short."""
-        own = self.kind == "module"
-        encoder, decoder = (("...",), ("...",)) if own else (self.encoder_sizes, self.decoder_sizes)
+        """Widths of all layers, such as "64-256-128-2-128-256-64"."""
+        unknown = self.kind == "module"
+        encoder, decoder = (("...",), ("...",)) if unknown else (self.encoder_sizes, self.decoder_sizes)
         return "-".join(map(str, (self.n_features, *encoder, self.n_components, *decoder, self.n_features)))
 
     @property
     def n_weights(self) -> int:
-        """Number of multiplications that one sample costs; a guess for a user's own network."""
+        """Number of multiplications per sample, which is estimated for a custom module."""
         linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
         if self.kind == "pca":
             return linear
@@ -94,7 +97,7 @@ class Architecture:
         return linear + sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
 
     def _image_work(self, sizes: tuple[int, ...]) -> int:
-        """Multiplications of convolutions that halve each side, and of the dense layer behind them."""
+        """Compute the number of multiplications of convolutions that halve each side, and of the dense layer."""
         channels, *sides = self.input_shape or (1, 1, 1)
         *widths, dense = sizes
         work = 0
@@ -106,11 +109,11 @@ class Architecture:
 
     @property
     def gated(self) -> bool:
-        """Whether the stacks start behind a gate, because their last layers cannot start at zero."""
+        """Whether the output of the layers is multiplied by a gate, because its initial value is not zero."""
         return self.linear_skip and self.kind in ("tied", "module")
 
 
 def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
-    """Two hidden widths that shrink towards the bottleneck: 256 and 128, more for a wide bottleneck."""
+    """Return the default hidden layer sizes of the encoder: 256 and 128, or more for many components."""
     last = max(128, min(2 * n_components, (n_features + n_components) // 2))
     return max(256, min(2 * last, n_features)), last

@@ -1,4 +1,4 @@
-"""Check and wrap a user's own module."""
+"""Construction and application of custom modules."""
 
 import copy
 import inspect
@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from skae._network.draws import Draws, SeededDraws
 
-# What a network may need besides its weights.
+# Needs of a custom module: random numbers in training or evaluation, or a default dtype and device of new tensors.
 DRAWS_IN_TRAINING, DRAWS_IN_EVALUATION, MAKES_TENSORS = "draws", "draws in evaluation", "makes tensors"
-# What makes a tensor of nothing but numbers.
-_MAKERS = {
+# Functions that create tensors of the default dtype and device.
+_FACTORIES = {
     torch.zeros,
     torch.ones,
     torch.empty,
@@ -31,26 +31,26 @@ _MAKERS = {
     torch.tensor,
     torch.scalar_tensor,
 }
-# Outside training the same samples meet the same random numbers in every call.
+# In evaluation mode, each call draws the same random numbers, so that results are reproducible.
 _EVALUATION_SEEDS = {"encode": 1, "decode": 2}
 
 
 class CustomModuleHalf(nn.Module):
-    """One direction of a user's own network.
+    """Encoder or decoder of a custom module.
 
     Parameters
     ----------
     module : nn.Module
-        With ``encode`` and ``decode``.
+        Module with the methods ``encode`` and ``decode``.
     direction : {"encode", "decode"}
-        Which of them.
-    needs : sequence of str, default=()
-        What `skae._probe.needs_of` has found.
+        Name of the method.
+    needs : tuple of str, default=()
+        Needs of the module, as returned by `skae._network.probe.needs_of`.
 
     Attributes
     ----------
     draws : Draws or None
-        What random numbers come from while training.
+        Random generators for training.
     """
 
     def __init__(self, module: nn.Module, direction: str, needs: tuple[str, ...] = ()) -> None:
@@ -61,7 +61,7 @@ class CustomModuleHalf(nn.Module):
         self.draws: Draws | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        """Call it."""
+        """Call the method."""
         if not self.needs:
             return getattr(self.module, self.direction)(values)
         draws = None
@@ -72,16 +72,16 @@ class CustomModuleHalf(nn.Module):
         return called(self.module, self.direction, values, MAKES_TENSORS in self.needs, draws)
 
 
-class _MadeLike(TorchFunctionMode):
-    """Inside this block tensors that are made without dtype or device are made like another one."""
+class _CreateLike(TorchFunctionMode):
+    """Context in which tensors that are created without a dtype or device get those of another tensor."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.values = values
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _MAKERS or "out" in kwargs:
+        if func not in _FACTORIES or "out" in kwargs:
             return func(*args, **kwargs)
         kwargs = {"device": self.values.device, **kwargs}
         result = func(*args, **kwargs)
@@ -90,61 +90,73 @@ class _MadeLike(TorchFunctionMode):
         return func(*args, **kwargs, dtype=self.values.dtype)
 
 
-def called(module: nn.Module, direction: str, values: Tensor, asarray_like: bool, draws: Draws | None) -> Tensor:
-    """Send values through one direction of a network.
+def called(module: nn.Module, direction: str, values: Tensor, like_input: bool, draws: Draws | None) -> Tensor:
+    """Call a method of a custom module.
 
     Parameters
     ----------
     module : nn.Module
-        With ``encode`` and ``decode``.
+        Module with the methods ``encode`` and ``decode``.
     direction : {"encode", "decode"}
-        Which of them.
+        Name of the method.
     values : Tensor of shape (n, n_features) or (n, n_components)
-        What it is called with.
-    like : bool
-        Whether tensors that it makes without dtype or device become like the values.
+        Input.
+    like_input : bool
+        Whether tensors that the module creates without a dtype or device get those of the input.
     draws : Draws or None
-        What its random numbers come from; None are torch's global generators.
+        Random generators. None are the global generators of torch.
+
+    Returns
+    -------
+    Tensor of shape (n, n_components) or (n, n_features)
+        Output of the method.
     """
     with ExitStack() as stack:
-        if asarray_like:
-            stack.enter_context(_MadeLike(values))
+        if like_input:
+            stack.enter_context(_CreateLike(values))
         if draws is not None:
             stack.enter_context(SeededDraws(draws))
         return getattr(module, direction)(values)
 
 
 def freeze_like(network: nn.Module, module: nn.Module | None) -> None:
-    """Freeze the same weights of a user's own network inside another one as this module has frozen."""
+    """Set ``requires_grad`` of the parameters of a custom module in a network to that of another instance."""
     for stack in network.modules():
         if isinstance(stack, CustomModuleHalf) and module is not None:
-            for one, now in zip(stack.module.parameters(), module.parameters(), strict=True):
-                one.requires_grad_(now.requires_grad)
+            for parameter, other in zip(stack.module.parameters(), module.parameters(), strict=True):
+                parameter.requires_grad_(other.requires_grad)
 
 
 def custom_module(
     module: "nn.Module | type[nn.Module]", params: Mapping[str, Any], n_features: int, n_components: int, seed: int
 ) -> nn.Module:
-    """Make a network of a class, or copy the instance, and give it all its weights.
+    """Create an instance of a module class, or copy an instance, and initialize its lazy layers.
 
     Parameters
     ----------
     module : nn.Module class or instance
         A class is called with ``n_features`` and ``n_components``.
     params : dict
-        What a class is called with besides.
-    n_features, n_components : int
-        Features of samples and codes.
+        Other keyword arguments of a class.
+    n_features : int
+        Number of features of the samples.
+    n_components : int
+        Number of features of the codes.
     seed : int
-        For the first weights of a class and of lazy layers.
+        Seed of the initial weights of a class and of lazy layers.
+
+    Returns
+    -------
+    nn.Module
+        The new instance.
 
     Raises
     ------
     TypeError
-        If it is no torch module, or lacks ``encode`` or ``decode``.
+        If ``module`` is not a torch module, or does not have the methods ``encode`` and ``decode``.
     ValueError
-        If a class does not take these parameters, an instance is handed any or cannot be copied, or a lazy layer stays
-        without weights.
+        If a class cannot be called with these parameters, an instance is passed with parameters or cannot be copied, or
+        ``encode`` and ``decode`` do not initialize a lazy layer.
     """
     draws = Draws(seed)
     if isinstance(module, type) and issubclass(module, nn.Module):
@@ -163,16 +175,16 @@ def custom_module(
     missing = [name for name in ("encode", "decode") if not callable(getattr(module, name, None))]
     if missing:
         raise TypeError(
-            f"module {type(module).__name__} lacks {' and '.join(missing)}: it needs encode(x), from shape "
-            f"(n, {n_features}) to (n, {n_components}), and decode(z) back."
+            f"module {type(module).__name__} lacks {' and '.join(missing)}. It needs encode(x), from shape "
+            f"(n, {n_features}) to (n, {n_components}), and decode(z), from (n, {n_components}) to (n, {n_features})."
         )
     if _lazy_layers(module):
         _materialize(module, n_features, draws)
     return module
 
 
-def _check_call(module, params, n_features, n_components):
-    """Refuse options that the class does not take."""
+def _check_call(module: type[nn.Module], params: Mapping[str, Any], n_features: int, n_components: int) -> None:
+    """Raise a ValueError if the class cannot be called with these arguments."""
     if not all(isinstance(name, str) for name in params):
         raise ValueError(f"keys of module_params must be strings, got {dict(params)!r}.")
     signature = inspect.signature(module)
@@ -185,44 +197,39 @@ def _check_call(module, params, n_features, n_components):
         ) from error
 
 
-def _copied(module):
-    """Copy an instance of a user's module."""
-    # Torch copies parameters without weights, but no such buffers.
-    memo = {id(one): type(one)(device=one.device, dtype=one.dtype) for one in module.buffers() if is_lazy(one)}
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy of an instance."""
+    # torch can copy uninitialized parameters, but not uninitialized buffers.
+    lazy: list[Any] = [buffer for buffer in module.buffers() if is_lazy(buffer)]
+    memo = {id(buffer): type(buffer)(device=buffer.device, dtype=buffer.dtype) for buffer in lazy}
     try:
         return copy.deepcopy(module, memo)
-    except Exception as error:  # copying is code of the user's, or of torch's
+    except Exception as error:  # the user's code can raise any exception
         raise ValueError(
-            f"module {type(module).__name__} cannot be copied, and of an instance a copy is trained: {error} Hold "
-            "tensors that belong to it as parameters or buffers, or pass the class."
+            f"module {type(module).__name__} cannot be copied, but a copy of the instance is trained: {error} "
+            "Register its tensors as parameters or buffers, or pass the class."
         ) from error
 
 
-def _lazy_layers(module):
-    """Names of the layers that have no weights yet."""
-    layers = ((name, layer) for name, layer in module.named_modules() if isinstance(layer, LazyModuleMixin))
+def _lazy_layers(module: nn.Module) -> list[str]:
+    """Return the names of the layers whose weights are not initialized."""
+    layers: list[tuple[str, Any]] = [pair for pair in module.named_modules() if isinstance(pair[1], LazyModuleMixin)]
     return [name for name, layer in layers if any(map(is_lazy, [*layer.parameters(), *layer.buffers()]))]
 
 
-def _materialize(module, n_features, draws):
-    """Have lazy layers make their weights, by a look at two samples."""
-    known = (one for one in module.parameters() if not is_lazy(one))
-    asarray_like = next(known, torch.empty(0))
+def _materialize(module: nn.Module, n_features: int, draws: Draws) -> None:
+    """Initialize lazy layers by encoding and decoding two samples."""
+    like = next((parameter for parameter in module.parameters() if not is_lazy(parameter)), torch.empty(0))
     mode = module.training
     module.eval()
     with torch.no_grad():
-        z = called(
-            module,
-            "encode",
-            torch.zeros(2, n_features, dtype=asarray_like.dtype, device=asarray_like.device),
-            True,
-            draws,
-        )
+        x = torch.zeros(2, n_features, dtype=like.dtype, device=like.device)
+        z = called(module, "encode", x, True, draws)
         called(module, "decode", z, True, draws)
     module.train(mode)
-    left = _lazy_layers(module)
-    if left:
+    uninitialized = _lazy_layers(module)
+    if uninitialized:
         raise ValueError(
-            f"The lazy layer {left[0]!r} of module {type(module).__name__} has no weights after encode and decode: "
-            "neither calls it. Call it there, or leave it out."
+            f"The lazy layer {uninitialized[0]!r} of module {type(module).__name__} has no weights after encode and "
+            "decode, because neither calls it. Call it there, or remove it."
         )

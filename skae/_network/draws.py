@@ -1,4 +1,4 @@
-"""Draw random numbers in a user's own module from seeded generators."""
+"""Seeded random numbers in custom modules."""
 
 import functools
 import threading
@@ -13,24 +13,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skae._utils import canonical_device, seeded_generator
 
-# A global generator is borrowed by one thread at a time.
-_BORROWING = threading.Lock()
+# The state of a global generator is replaced by one thread at a time.
+_GLOBAL_STATE_LOCK = threading.Lock()
 
 
 class Draws:
-    """A seeded generator for each device, made when the device is first drawn on.
+    """Seeded random generators, one for each device, which are created at the first use.
 
     Parameters
     ----------
     seed : int
-        Of all of them.
-    devices : torch.device
-        Whose generators are made at once.
+        Seed of all generators.
+    *devices : torch.device
+        Devices whose generators are created at once.
 
     Attributes
     ----------
-    generators : dict of torch.Generator
-        By the name of the device.
+    generators : dict of str to torch.Generator
+        Generators by the name of the device.
     """
 
     def __init__(self, seed: int, *devices: torch.device) -> None:
@@ -48,17 +48,17 @@ class Draws:
 
     @property
     def used(self) -> bool:
-        """Whether anything has been drawn."""
+        """Whether any random number has been drawn."""
         fresh = Draws(self.seed)
-        pairs = [(one.get_state(), fresh.on(one.device).get_state()) for one in self.generators.values()]
+        pairs = [(drawn.get_state(), fresh.on(drawn.device).get_state()) for drawn in self.generators.values()]
         return any(not torch.equal(*pair) for pair in pairs)
 
 
 class SeededDraws(TorchDispatchMode):
-    """Inside this block every operation of the thread that draws random numbers does so from these generators.
+    """Context in which all operations of the thread draw random numbers from the given generators.
 
-    Operations that take a generator are handed one, whatever they were called with. The others, such as dropout on a
-    GPU, find it in the place of the global one, for as long as the operation takes.
+    Operations with a parameter ``generator`` get the generator, even if they are called with another one. For other
+    operations, such as dropout on a GPU, the state of the global generator is replaced while they run.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class SeededDraws(TorchDispatchMode):
         super().__init__()
         self.draws = draws
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -78,9 +78,9 @@ class SeededDraws(TorchDispatchMode):
         if device.type == "meta":
             return func(*args, **kwargs)
         generator = self.draws.on(device)
-        func, position = _taking_generator(func)
+        func, position = _with_generator(func)
         if position is None:
-            with _in_place_of_global(generator):
+            with _replaced_global_state(generator):
                 return func(*args, **kwargs)
         if position < len(args):
             return func(*args[:position], generator, *args[position + 1 :], **kwargs)
@@ -88,19 +88,19 @@ class SeededDraws(TorchDispatchMode):
 
 
 @functools.cache
-def _taking_generator(func: Any) -> tuple[Any, int | None]:
-    """Return the variant of an operation that takes a generator, and the position of that argument or None."""
+def _with_generator(func: Any) -> tuple[Any, int | None]:
+    """Return the overload of an operation with a parameter ``generator``, and the position of the parameter or None."""
     name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
-    variants = [func, *([getattr(func.overloadpacket, name)] if name in func.overloadpacket.overloads() else [])]
-    for variant in variants:
-        names = [argument.name for argument in variant._schema.arguments]
+    overloads = [func, *([getattr(func.overloadpacket, name)] if name in func.overloadpacket.overloads() else [])]
+    for overload in overloads:
+        names = [argument.name for argument in overload._schema.arguments]
         if "generator" in names:
-            return variant, names.index("generator")
+            return overload, names.index("generator")
     return func, None
 
 
 def _device_of(args: Any, kwargs: dict[str, Any]) -> torch.device:
-    """Return the device on which an operation computes."""
+    """Return the device of an operation: that of the argument ``device``, or else of the first tensor."""
     if kwargs.get("device") is not None:
         return torch.device(kwargs["device"])
     values = pytree.tree_leaves((args, kwargs))
@@ -108,20 +108,21 @@ def _device_of(args: Any, kwargs: dict[str, Any]) -> torch.device:
 
 
 @contextmanager
-def _in_place_of_global(generator: torch.Generator) -> Iterator[None]:
-    """Lend the state of a generator to the global one of its device, and take it back with what was drawn."""
+def _replaced_global_state(generator: torch.Generator) -> Iterator[None]:
+    """Replace the state of the global generator of a device by that of another one, which is advanced in its place."""
     shared = _global_generator(generator.device)
-    with _BORROWING:
-        before = shared.get_state()
+    with _GLOBAL_STATE_LOCK:
+        original = shared.get_state()
         shared.set_state(generator.get_state())
         try:
             yield
         finally:
             generator.set_state(shared.get_state())
-            shared.set_state(before)
+            shared.set_state(original)
 
 
 def _global_generator(device: torch.device) -> torch.Generator:
+    """Return the global generator of a device."""
     if device.type == "cuda":
         return torch.cuda.default_generators[device.index or 0]
     if device.type == "mps":

@@ -1,4 +1,4 @@
-"""Map the output of a decoder to means within their range: probabilities and rates."""
+"""Inverse links, which map the output of a decoder to probabilities or rates."""
 
 import numpy as np
 import torch
@@ -7,25 +7,25 @@ from torch import Tensor, nn
 
 from skae._network.layers import fill_buffers
 
-# A probability or rate is not taken to be nearer to certain than this, or than this part of the mean rate.
-NEAREST_TO_CERTAIN = 0.05
+# Minimum distance from 0 and 1 of the mean of a feature at which the logistic function is expanded, and minimum rate,
+# as a fraction of the mean rate, for the exponential function. No measurement of this value is recorded.
+MIN_MEAN = 0.05
 
 
 class InverseLink(nn.Module):
-    """Makes a mean within its range of what a decoder computes: a probability or a rate.
+    """Logistic or exponential function of the output of a decoder.
 
-    The decoder's values are steps from the mean of the training samples; the link is the logistic function or the
-    exponential, with offset and slope of a feature such that small steps stay what they are. Before training it is
-    off: the values are PCA's, and end at the range. Samples and values are centered and of unit scale.
+    The function has an offset and a slope for each feature such that, for small values, it is approximately the
+    identity of standardized samples. Before training it is not applied: values are clipped to the range of the means.
 
     Parameters
     ----------
     kind : {"sigmoid", "exp"}
-        Which.
+        Logistic or exponential function.
     n_features : int
         Number of features.
     dtype : torch.dtype
-        Of the values.
+        Dtype of the values.
     """
 
     on: Tensor
@@ -45,27 +45,37 @@ class InverseLink(nn.Module):
             self.register_buffer(name, torch.empty(n_features, dtype=dtype))
 
     def init_from_pca(self, mean: NDArray, reach: NDArray, scale: float) -> None:
-        """Take over location, largest distance from it, and overall scale, all in units of the data.
+        """Set the offsets and slopes from statistics of the training samples.
 
-        A feature that is nearly constant is treated as if it were less so, and one that is constant stays at its mean.
+        The offset and slope of a nearly constant feature are limited by `MIN_MEAN`. Constant features are always
+        reconstructed as their mean.
+
+        Parameters
+        ----------
+        mean : ndarray of shape (n_features,)
+            Mean of each feature.
+        reach : ndarray of shape (n_features,)
+            Largest absolute deviation from the mean of each feature.
+        scale : float
+            Overall scale of the features.
         """
         if self.kind == "sigmoid":
-            middle = np.clip(mean, NEAREST_TO_CERTAIN, 1.0 - NEAREST_TO_CERTAIN)
+            middle = np.clip(mean, MIN_MEAN, 1.0 - MIN_MEAN)
             offset, slope = np.log(middle / (1.0 - middle)), scale / (middle * (1.0 - middle))
             highest = np.ones_like(mean)
         else:
-            middle = np.maximum(mean, NEAREST_TO_CERTAIN * (mean.mean() or 1.0))
+            middle = np.maximum(mean, MIN_MEAN * (mean.mean() or 1.0))
             offset, slope = np.log(middle), scale / middle
-            highest = 2.0 * (mean + reach) + middle  # an exponential must not run away
+            highest = 2.0 * (mean + reach) + middle  # limits the exponential function
         values = {"mean": mean, "scale": np.array(scale), "offset": offset, "slope": slope, "highest": highest}
         fill_buffers(self, {**values, "varies": reach > 0})
 
     def within_range(self, means: Tensor) -> Tensor:
-        """Means in units of the data, which rounding may have moved across the border of the range."""
+        """Clip means in units of the data to their range, which rounding errors may have left."""
         return means.clamp_(0.0, 1.0 if self.kind == "sigmoid" else None)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Map what the decoder computes to means, centered and of unit scale."""
+        """Map the output of the decoder to means, which are standardized like the samples."""
         if not self.on:
             means = torch.addcmul(self.mean, values, self.scale).clamp(min=0.0)
             means = torch.minimum(means, self.highest) if self.kind == "sigmoid" else means

@@ -1,4 +1,4 @@
-"""Dense, tied and convolutional layers, and how their weights are initialized."""
+"""Dense, tied and convolutional layers, and the initialization of their weights."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,23 +11,25 @@ from torch import Tensor, nn
 
 from skae._network.architecture import ACTIVATIONS, Architecture
 
-# Channels of two convolutions and the width of the dense layer behind them.
+# Default numbers of channels of two convolutions, and width of the dense layer after them. No measurement of these
+# values is recorded.
 DEFAULT_SIZES = (32, 64, 256)
+# Minimum height and width of images. Chosen by reasoning.
 SMALLEST_SIDE = 8
 
 
 class SeededDropout(nn.Module):
-    """Drops hidden values while training, by a generator of its own, so that threads cannot disturb each other.
+    """Dropout with a separate random generator, so that results do not depend on other threads.
 
     Parameters
     ----------
     fraction : float
-        Of the values that are dropped; the others grow to make up for it.
+        Fraction of the values that are set to zero. The others are divided by one minus this fraction.
 
     Attributes
     ----------
     generator : torch.Generator or None
-        On the device of the values; None is torch's global one.
+        Generator on the device of the values. None is the global generator of torch.
     """
 
     def __init__(self, fraction: float) -> None:
@@ -36,7 +38,7 @@ class SeededDropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values, some of them zero while training."""
+        """Apply dropout in training mode; return the values unchanged in evaluation mode."""
         if not self.training:
             return values
         kept = torch.empty_like(values).bernoulli_(1.0 - self.fraction, generator=self.generator)
@@ -44,10 +46,10 @@ class SeededDropout(nn.Module):
 
 
 def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
-    """Stack dense layers of the given sizes, their weights unset, with what belongs between them."""
+    """Stack dense layers with uninitialized weights, separated by activation blocks."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes[:-1]):
-        # An ordinary layer would draw its weights from torch's global generator.
+        # The initialization of a layer would draw its weights from the global generator of torch.
         layers.append(nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype))
         layers += activation_block(n_out, architecture, dtype)
     layers.append(nn.utils.skip_init(nn.Linear, *sizes[-2:], dtype=dtype))
@@ -57,7 +59,7 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
 def activation_block(
     width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False
 ) -> list[nn.Module]:
-    """Return normalization, activation and dropout, which follow a hidden layer."""
+    """Return the normalization, activation and dropout after a hidden layer."""
     layers: list[nn.Module] = []
     if architecture.normalization == "batch":
         layers.append((nn.BatchNorm2d if images else nn.BatchNorm1d)(width, dtype=dtype))
@@ -70,21 +72,21 @@ def activation_block(
 
 
 class TiedDecoder(nn.Module):
-    """The mirror of a dense encoder: its weights transposed, with biases of its own.
+    """Decoder with the transposed weights of a dense encoder, and separate biases.
 
     Parameters
     ----------
     encoder : nn.Sequential
-        Whose weights are shared.
+        Encoder whose weights are shared.
     architecture : Architecture
-        What stands between the layers.
+        Description of the activation, normalization and dropout between the layers.
     dtype : torch.dtype
-        Of the biases.
+        Dtype of the biases.
     """
 
     def __init__(self, encoder: nn.Sequential, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
-        # In a list, lest the encoder's weights count twice.
+        # A nested list hides the layers from torch, so that the weights of the encoder are not registered twice.
         self._layers = [[layer for layer in encoder if isinstance(layer, nn.Linear)][::-1]]
         widths = [layer.in_features for layer in self._layers[0]]
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(width, dtype=dtype)) for width in widths)
@@ -93,7 +95,7 @@ class TiedDecoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map codes back."""
+        """Map codes to reconstructions."""
         for layer, bias, *rest in zip(
             self._layers[0], self.biases, [*self.activation_block, nn.Identity()], strict=True
         ):
@@ -107,17 +109,17 @@ def weight_layers(stack: nn.Module) -> list[nn.Module]:
 
 
 def last_layer(stack: nn.Module) -> Any:
-    """Return the output layer."""
+    """Return the last layer of a stack that has weights."""
     return weight_layers(stack)[-1]
 
 
 @torch.no_grad()
 def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> None:
-    """Draw uniform weights of variance one over the number of inputs, the same in each precision, and zero biases."""
+    """Draw uniform weights with variance 1 / n_inputs, which do not depend on the dtype, and set biases to zero."""
     for layer in layers:
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             n_inputs: float = layer.weight[0].numel()
-            if isinstance(layer, nn.ConvTranspose2d):  # each output sees a fraction of the filter
+            if isinstance(layer, nn.ConvTranspose2d):  # each output depends on a part of the filter
                 n_inputs = layer.weight[:, 0].numel() / (layer.stride[0] * layer.stride[1])
             bound = (3.0 / n_inputs) ** 0.5
             weight = torch.empty_like(layer.weight, dtype=torch.float32)
@@ -127,7 +129,7 @@ def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> Non
 
 
 def trainable_state(module: nn.Module) -> list[Tensor]:
-    """Everything that training changes: the parameters, and the running statistics of normalizing layers."""
+    """Return the tensors that training changes: the parameters, and the running statistics of batch normalization."""
     running = [
         statistic
         for layer in module.modules()
@@ -139,12 +141,12 @@ def trainable_state(module: nn.Module) -> list[Tensor]:
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen."""
+    """Return the parameters that require gradients."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def hold_statistics(module: nn.Module) -> None:
-    """Keep the running statistics of normalizing layers whose weights are frozen, as in evaluation mode."""
+    """Set batch normalization to evaluation mode if none of its parameters requires a gradient."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             weights = list(layer.parameters())
@@ -153,20 +155,21 @@ def hold_statistics(module: nn.Module) -> None:
 
 
 def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
-    """Copy arrays into the buffers of these names."""
+    """Copy arrays into the buffers of the given names."""
     for name, value in values.items():
         module.get_buffer(name).copy_(torch.as_tensor(value))
 
 
 def conv_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Sequential, nn.Sequential]:
-    """Build an encoder of strided convolutions and a dense layer, and a decoder the other way round.
+    """Build an encoder of strided convolutions and a dense layer, and a decoder with the layers in reverse order.
 
-    Each convolution halves height and width, rounded up; the decoder returns to exactly the sides of the input.
+    Each convolution halves the height and width, rounded up. The output of the decoder has the shape of the input.
     """
     return _encoder(architecture, dtype), _decoder(architecture, dtype)
 
 
 def _encoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+    """Build the convolutional encoder."""
     channels, height, width = cast(tuple[int, int, int], architecture.input_shape)
     *widths, dense = architecture.encoder_sizes
     layers: list[nn.Module] = [nn.Unflatten(1, (channels, height, width))]
@@ -180,15 +183,16 @@ def _encoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
 
 
 def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+    """Build the convolutional decoder."""
     channels, *sides = cast(tuple[int, int, int], architecture.input_shape)
     dense, *widths = architecture.decoder_sizes
     shapes = [tuple(sides)]
     for _ in widths:
         shapes.append(tuple(math.ceil(side / 2) for side in shapes[-1]))
-    small = math.prod(shapes[-1]) * widths[0]
+    n_flat = math.prod(shapes[-1]) * widths[0]
     layers: list[nn.Module] = [nn.utils.skip_init(nn.Linear, architecture.n_components, dense, dtype=dtype)]
-    layers += [*activation_block(dense, architecture, dtype), nn.utils.skip_init(nn.Linear, dense, small, dtype=dtype)]
-    layers += [*activation_block(small, architecture, dtype), nn.Unflatten(1, (widths[0], *shapes[-1]))]
+    layers += [*activation_block(dense, architecture, dtype), nn.utils.skip_init(nn.Linear, dense, n_flat, dtype=dtype)]
+    layers += [*activation_block(n_flat, architecture, dtype), nn.Unflatten(1, (widths[0], *shapes[-1]))]
     for index, n_in in enumerate(widths):
         before, after = shapes[-1 - index], shapes[-2 - index]
         last = index == len(widths) - 1
@@ -201,17 +205,26 @@ def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
 
 
 def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: tuple, decoder: tuple) -> None:
-    """Refuse samples and layers of which no images and convolutions can be made.
+    """Check that samples can be reshaped to images, and that images are large enough for the convolutions.
+
+    Parameters
+    ----------
+    input_shape : tuple of int or None
+        Channels, height and width of the images.
+    n_features : int
+        Number of features of the samples.
+    encoder, decoder : tuple of int
+        Numbers of channels of the convolutions, and the width of the dense layer.
 
     Raises
     ------
     ValueError
-        If the shape is missing, does not hold three sides, does not multiply to the number of features, or has too
-        small a side for the number of convolutions.
+        If ``input_shape`` is None, does not have three values whose product is the number of features, or is too small
+        for the number of convolutions.
     """
     if input_shape is None:
         raise ValueError(
-            "architecture='conv' needs input_shape=(channels, height, width), because X has one sample an image. "
+            "architecture='conv' needs input_shape=(channels, height, width), because each sample of X is an image. "
             f"X has n_features={n_features}."
         )
     if len(input_shape) != 3 or min(input_shape) < 1 or math.prod(input_shape) != n_features:
@@ -227,6 +240,6 @@ def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: 
         most = int(math.log2(min(input_shape[1:])))
         if not 2 <= len(sizes) <= most + 1:
             raise ValueError(
-                f"{name}={sizes} must hold the channels of 1 to {most} convolutions, which halve a side of "
-                f"{min(input_shape[1:])} each, and the width of a dense layer."
+                f"{name}={sizes} must be the channels of 1 to {most} convolutions, each of which halves a side of "
+                f"{min(input_shape[1:])}, and the width of a dense layer."
             )

@@ -1,7 +1,7 @@
-"""Try everything that a user's own module will be asked for before training."""
+"""Test calls of custom modules before training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,26 @@ from skae._network.custom import DRAWS_IN_EVALUATION, DRAWS_IN_TRAINING, MAKES_T
 from skae._network.draws import Draws
 
 ADVICE = (
-    "It must take any number of samples, one among them, in the precision of X, and in double precision too, in which "
-    "codes far from all others are found. Make new tensors like the input, as x.new_zeros does, and hold constants in "
+    "It must accept any number of samples, including one, in the dtype of X and in float64, in which codes far from "
+    "all others are found. Make new tensors like the input, for example with x.new_zeros, and register constants as "
     "buffers (register_buffer)."
 )
 
 
 @dataclass(frozen=True)
 class Demands:
-    """How a network will be used.
+    """Conditions under which a custom module is used.
 
     Attributes
     ----------
     device : torch.device
-        Where.
+        Device of the module.
     training_dtype : torch.dtype or None
-        In what precision it is trained; None where it is not.
+        Dtype in training. None if the module is not trained.
     smallest_batch : int
-        Number of samples in the smallest batch while training.
+        Number of samples in the smallest batch in training.
     second_derivatives : bool
-        Whether the loss has derivatives of the encoder in it.
+        Whether the loss depends on derivatives of the encoder.
     """
 
     device: torch.device
@@ -42,32 +42,34 @@ class Demands:
 
 
 def needs_of(module: nn.Module, n_features: int, n_components: int, demands: Demands) -> tuple[str, ...]:
-    """Try everything that a network will be asked for, and say what it needs besides its weights.
+    """Call a custom module as in training and evaluation, and determine what it needs.
 
     Parameters
     ----------
     module : nn.Module
-        With ``encode`` and ``decode``; it stays as it is.
-    n_features, n_components : int
-        Features of samples and codes.
+        Module with the methods ``encode`` and ``decode``. A copy is called.
+    n_features : int
+        Number of features of the samples.
+    n_components : int
+        Number of features of the codes.
     demands : Demands
-        How it will be used.
+        Conditions under which the module is used.
 
     Returns
     -------
     tuple of str
-        Constants of `skae._custom`.
+        Constants of `skae._network.custom`, such as ``DRAWS_IN_TRAINING``.
 
     Raises
     ------
     ValueError
-        If it fails, or if it returns another shape or precision than is wanted.
+        If a call fails or returns another shape or dtype than expected.
     """
     try:
-        return _Probe(module, n_features, n_components, demands, asarray_like=False).needs()
+        return _Probe(module, n_features, n_components, demands, like_input=False).needs()
     except ValueError as error:
         try:
-            return _Probe(module, n_features, n_components, demands, asarray_like=True).needs()
+            return _Probe(module, n_features, n_components, demands, like_input=True).needs()
         except ValueError:
             raise error from error.__cause__
 
@@ -80,14 +82,21 @@ def tried_module(
     seed: int,
     demands: Demands,
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """Make a network of a user's class or instance, if there is one, try it, and say what it needs.
+    """Create a custom module by `custom_module`, and determine its needs by `needs_of`.
+
+    Returns
+    -------
+    module : nn.Module or None
+        The module, or None if the parameter is None.
+    needs : tuple of str
+        Its needs.
 
     Raises
     ------
     ValueError
-        If there are options, but no class; else as `custom_module` and `needs_of`.
+        If there are parameters without a class, or as in `custom_module` and `needs_of`.
     TypeError
-        As `custom_module`.
+        As in `custom_module`.
     """
     if module is None:
         if params:
@@ -98,47 +107,48 @@ def tried_module(
 
 
 def check_same(before: Architecture, now: Architecture) -> None:
-    """Refuse to go on with a network that is not what is asked for now.
+    """Check that training can be continued with the network of an earlier fit.
 
     Raises
     ------
     ValueError
-        If a size or another choice differs, or a weight of the user's own network.
+        If the architectures differ, or the shape of a parameter of the custom modules does.
     """
-    asked = "warm_start=True needs the network of the fit before, as partial_fit does: that was "
+    prefix = "warm_start=True needs the network of the previous fit, as partial_fit does. That was "
     if before != now:
         raise ValueError(
-            f"{asked}{before}, but the parameters and X now ask for {now}. Set warm_start=False and call fit, or keep "
+            f"{prefix}{before}, but the parameters and X now ask for {now}. Set warm_start=False and call fit, or keep "
             "the sizes."
         )
-    shapes, other = _shapes(before.module), _shapes(now.module)
-    if shapes != other:
-        wrong = min(name for name in {*shapes, *other} if shapes.get(name) != other.get(name))
+    shapes, new_shapes = _shapes(before.module), _shapes(now.module)
+    if shapes != new_shapes:
+        name = min(name for name in {*shapes, *new_shapes} if shapes.get(name) != new_shapes.get(name))
         raise ValueError(
-            f"{asked}a module whose {wrong!r} has the shape {shapes.get(wrong)}, but module "
-            f"{type(now.module).__name__} now has {other.get(wrong)}. Set warm_start=False and call fit, or keep "
+            f"{prefix}a module whose {name!r} has the shape {shapes.get(name)}, but module "
+            f"{type(now.module).__name__} now has {new_shapes.get(name)}. Set warm_start=False and call fit, or keep "
             "module and module_params."
         )
 
 
 def _shapes(module: nn.Module | None) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters and buffers of a module."""
     return {} if module is None else {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 class _Probe:
-    """One attempt, with or without a hand in the tensors that the network makes."""
+    """Test calls of a module, with or without a default dtype and device of the tensors that it creates."""
 
     def __init__(
-        self, module: nn.Module, n_features: int, n_components: int, demands: Demands, asarray_like: bool
+        self, module: nn.Module, n_features: int, n_components: int, demands: Demands, like_input: bool
     ) -> None:
         self.module = module
         self.widths = {"encode": (n_features, n_components), "decode": (n_components, n_features)}
         self.demands = demands
-        self.asarray_like = asarray_like
+        self.like_input = like_input
 
     def needs(self) -> tuple[str, ...]:
-        """Ask for everything."""
-        found = [MAKES_TENSORS] if self.asarray_like else []
+        """Make all calls, and return the needs of the module."""
+        found = [MAKES_TENSORS] if self.like_input else []
         if self._draws_in_evaluation():
             found.append(DRAWS_IN_EVALUATION)
         if self.demands.training_dtype is not None and self._draws_in_training(self.demands.training_dtype):
@@ -146,6 +156,7 @@ class _Probe:
         return tuple(found)
 
     def _draws_in_evaluation(self) -> bool:
+        """Call the module in evaluation mode, and return whether it draws random numbers."""
         draws = Draws(0)
         single_only = self.demands.device.type == "mps"
         for dtype in (torch.float32,) if single_only else (torch.float32, torch.float64):
@@ -153,31 +164,34 @@ class _Probe:
             for n_samples in (2, 1, 3):
                 for context in (torch.no_grad, torch.inference_mode):
                     with context():
-                        self._both_ways(module, self._samples(n_samples, dtype), draws, "in evaluation mode")
+                        self._encode_and_decode(module, self._samples(n_samples, dtype), draws, "in evaluation mode")
         return draws.used
 
     def _draws_in_training(self, dtype: torch.dtype) -> bool:
+        """Call the module in training mode, and return whether it draws random numbers."""
         draws = Draws(0)
         module = copy.deepcopy(self.module).to(self.demands.device, dtype).train()
-        weights = [one for one in module.parameters() if one.requires_grad]
+        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for n_samples in (self.demands.smallest_batch, 3):
             x = self._samples(n_samples, dtype)
-            z, x_hat = self._both_ways(module, x, draws, "while training")
+            z, x_hat = self._encode_and_decode(module, x, draws, "while training")
             loss = z.square().mean() + x_hat.square().mean()
             if loss.requires_grad:
-                self._blamed("encode or decode", n_samples, dtype, "while training", _gradients, loss, weights)
+                self._call("encode or decode", n_samples, dtype, "while training", _gradients, loss, weights)
             if self.demands.second_derivatives:
                 self._check_second_derivatives(module, x, draws, weights)
         return draws.used
 
-    def _check_second_derivatives(self, module, x, draws, weights):
-        """Do with the encoder what a contractive penalty does."""
+    def _check_second_derivatives(
+        self, module: nn.Module, x: Tensor, draws: Draws, weights: list[nn.Parameter]
+    ) -> None:
+        """Compute second derivatives of the encoder, as in a contractive penalty."""
         x = x.requires_grad_()
-        codes = called(module, "encode", x, self.asarray_like, draws)
+        codes = called(module, "encode", x, self.like_input, draws)
         try:
-            (jacobian_rms,) = torch.autograd.grad(codes.sum(), x, create_graph=True)
-            if jacobian_rms.requires_grad:
-                _gradients(jacobian_rms.square().sum(), weights)
+            (gradient,) = torch.autograd.grad(codes.sum(), x, create_graph=True)
+            if gradient.requires_grad:
+                _gradients(gradient.square().sum(), weights)
         except RuntimeError as error:
             raise ValueError(
                 "regularizer='contractive' needs second derivatives of encode, which a layer of module "
@@ -185,20 +199,21 @@ class _Probe:
             ) from error
 
     def _samples(self, n_samples: int, dtype: torch.dtype) -> Tensor:
-        """Draw standard normal values, since samples are centered and of unit scale."""
+        """Draw samples from the standard normal distribution, because samples are standardized."""
         generator = torch.Generator().manual_seed(0)
         values = torch.randn(n_samples, self.widths["encode"][0], generator=generator)
         return values.to(self.demands.device, dtype)
 
-    def _both_ways(self, module, x, draws, when):
-        z = self._one_way(module, "encode", x, draws, when)
-        return z, self._one_way(module, "decode", z, draws, when)
+    def _encode_and_decode(self, module: nn.Module, x: Tensor, draws: Draws, when: str) -> tuple[Tensor, Tensor]:
+        """Return the codes and reconstructions of samples."""
+        z = self._checked_call(module, "encode", x, draws, when)
+        return z, self._checked_call(module, "decode", z, draws, when)
 
-    def _one_way(self, module, direction, values, draws, when):
-        """Apply one direction, and check the result."""
+    def _checked_call(self, module: nn.Module, direction: str, values: Tensor, draws: Draws, when: str) -> Tensor:
+        """Call a method, and check the shape and dtype of its result."""
         n_samples, width = len(values), self.widths[direction][1]
-        arguments = module, direction, values, self.asarray_like, draws
-        result = self._blamed(direction, n_samples, values.dtype, when, called, *arguments)
+        arguments = module, direction, values, self.like_input, draws
+        result = self._call(direction, n_samples, values.dtype, when, called, *arguments)
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         if shape != (n_samples, width):
             raise ValueError(
@@ -208,26 +223,32 @@ class _Probe:
         if result.dtype != values.dtype:
             raise ValueError(
                 f"{direction} of module {type(module).__name__} returned {_name(result.dtype)} for an input in "
-                f"{_name(values.dtype)}, but must return the precision of its input. {ADVICE}"
+                f"{_name(values.dtype)}, but must return the dtype of its input. {ADVICE}"
             )
         return result
 
-    def _blamed(self, what, n_samples, dtype, when, function, *arguments):
-        """Say whose fault it is, whatever a user's code raises."""
+    def _call(
+        self, what: str, n_samples: int, dtype: torch.dtype, when: str, function: Callable, *arguments: Any
+    ) -> Any:
+        """Call a function, and convert any exception to a ValueError that names the module."""
         try:
             return function(*arguments)
         except Exception as error:
-            alone = " batch_size=1 makes batches of one sample." if n_samples == 1 and when == "while training" else ""
+            batch_size = (
+                " batch_size=1 makes batches of one sample." if n_samples == 1 and when == "while training" else ""
+            )
             raise ValueError(
                 f"{what} of module {type(self.module).__name__} fails for {n_samples} sample"
                 f"{'s' if n_samples > 1 else ''} in {_name(dtype)} {when}: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}.{alone} {ADVICE}"
+                f"{str(error).rstrip('.')}.{batch_size} {ADVICE}"
             ) from error
 
 
-def _gradients(loss, weights):
+def _gradients(loss: Tensor, weights: list[nn.Parameter]) -> Any:
+    """Compute the gradients of a loss, or return None if there are no weights."""
     return torch.autograd.grad(loss, weights, allow_unused=True) if weights else None
 
 
 def _name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype without the module."""
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The autoencoder in the units of the data."""
+"""Autoencoder in the units of the data."""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -45,14 +45,14 @@ class Projection:
 
 
 class ScaledAutoEncoder(AutoEncoder):
-    """Puts a network for centered samples of unit scale into the units of the data and of PCA's codes.
+    """Autoencoder for samples and codes in the units of the data, with a network for standardized samples.
 
     Parameters
     ----------
     network : FeedForwardAutoEncoder
-        The network inside.
+        Network for standardized samples and codes of unit scale.
     dtype : torch.dtype
-        What samples and codes are computed in.
+        Dtype of samples and codes.
     """
 
     mean: Tensor
@@ -87,7 +87,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
-        """Take over location, spread and directions, and draw the first weights."""
+        """Initialize the network from principal components, and draw its other weights."""
         linear = self.architecture.linear_skip
         unit = code_unit(pca) if linear else np.ones(self.architecture.n_components)
         location = {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)}
@@ -99,7 +99,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
-        """Take over location and spread of other samples; what was learned in these units stays."""
+        """Standardize with the mean and scale of other samples, without changing the weights of the network."""
         scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
@@ -110,7 +110,7 @@ class ScaledAutoEncoder(AutoEncoder):
             self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
     def set_code_unit(self, spread: NDArray | None) -> None:
-        """Give codes of this spread in PCA's units a spread of one; None goes back to PCA's units."""
+        """Divide codes, in the units of PCA, by their standard deviations; None restores the units of PCA."""
         self.code_unit.copy_(self.pca_unit)
         if spread is not None:
             self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
@@ -236,48 +236,49 @@ class ScaledAutoEncoder(AutoEncoder):
         return project(loss, tuple(starts), self.metric, self.projection.n_steps, drops_finished)
 
     def standardized(self, x: Tensor) -> Tensor:
-        """Center samples, give them unit scale, and fill in what is missing."""
+        """Standardize samples, and impute missing values."""
         centered = (x - self.mean).div_(self.scale)
         return centered if self.filling is None else self.filling(centered)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Map samples to codes, whose units are those of the data."""
+        """Map samples to codes in the units of the data."""
         return self.network.encode(self.standardized(x)) * self.code_unit
 
     def decode(self, z: Tensor) -> Tensor:
-        """Map codes back to samples in data units."""
+        """Map codes to reconstructions in the units of the data."""
         return self._in_data_units(z / self.code_unit)
 
     def log_variance(self, x: Tensor) -> Tensor:
-        """Logarithm of the variance of each code, in the units of the codes."""
+        """Compute the log variance of each code, in the units of the codes."""
         return self.network.log_variance(self.standardized(x)) + 2.0 * self.code_unit.log()
 
     def decode_unit(self, z: Tensor) -> Tensor:
-        """Map back codes of unit scale, as the network itself has them."""
-        own = z.clone()  # z may be a view of an array, whose alignment would show in the last bits of a product
-        return self._in_data_units(own)
+        """Map codes of unit scale to reconstructions in the units of the data."""
+        # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
+        return self._in_data_units(z.clone())
 
     def _in_data_units(self, z: Tensor) -> Tensor:
+        """Map codes of unit scale to reconstructions in the units of the data."""
         x_hat = torch.addcmul(self.mean, self.network.decode(z), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
-        """Squared norms of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+        """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
         x_hat = self.reconstruct(x)
-        # One after the other: samples of a file are squared under a cap on memory.
+        # Each norm is computed before the next tensor is created, which limits the memory.
         return torch.stack(
             [_squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
         )
 
 
 def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
-    """In float64 on the processor; values that are missing count as zero. The samples are overwritten."""
+    """Compute squared norms in float64 on the CPU, without missing values. The samples are overwritten."""
     if missing is not None:
         samples.masked_fill_(missing, 0.0)
     return samples.cpu().double().square_().sum(dim=1)
 
 
 def build(architecture: Architecture, dtype: torch.dtype) -> ScaledAutoEncoder:
-    """Build the network for an architecture, its weights unset."""
+    """Build the network for an architecture, with uninitialized weights."""
     return ScaledAutoEncoder(FeedForwardAutoEncoder(architecture, dtype), dtype)

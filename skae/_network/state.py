@@ -1,4 +1,4 @@
-"""Convert a network to plain arrays and back, and check such a description."""
+"""Version and validation of the states of fitted estimators and their networks."""
 
 import sys
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from skae._network.architecture import ACTIVATIONS, Architecture
 from skae._network.layers import check_images
 from skae._network.scaling import build
 
-# Grows whenever a state would mean something else, or needs something else, than before.
+# Increased whenever the content or the meaning of states changes.
 FORMAT_VERSION = 1
 VERSION, WRITER = "_format_version", "_skae_version"
-# Whether a state is for `skae.save`, which keeps neither callbacks nor the kind of the arrays that `fit` was given.
+# Whether a state is for `skae.save`, which saves neither callbacks nor the array library of X in `fit`.
 IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)
 NETWORK, STREAM = "_network", "_stream"
 NUMBERS = ("n_features_in_", "n_components_", "n_iter_", "best_epoch_")
-# What a fitted autoencoder or detector has.
-OF_TRANSFORMER = (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "device_")
+# Attributes of fitted autoencoders and detectors.
+OF_TRANSFORMER = (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "validation_epochs_", "device_")
 CURVES = ("loss_curve_", "validation_scores_")
 OF_DETECTOR = ("estimator_", "offset_", "n_features_in_")
-# Numbers in the state of numpy's Mersenne Twister.
+# Number of integers in the state of the Mersenne Twister of NumPy.
 TWISTER_SIZE = 624
 ALLOWED: dict[str, tuple] = {
     "activation": tuple(ACTIVATIONS),
@@ -44,12 +44,12 @@ ALLOWED: dict[str, tuple] = {
 }
 SIZES = ("n_features", "n_components")
 STACKS = ("encoder_sizes", "decoder_sizes")
-# What torch raises where sizes make no network.
-NO_NETWORK = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+# Exceptions of torch for sizes with which no network can be built.
+BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 
 def stamped(state: dict) -> dict:
-    """Add the version to a state, and make arrays of its curves, which take a tenth of the room in a file."""
+    """Add the version to a state, and convert its curves to arrays, which need a tenth of the space in a file."""
     curves = {name: np.array(state[name]) for name in CURVES if type(state.get(name)) is list}
     state = {**state, **curves}
     if IN_FILE.get():
@@ -57,22 +57,27 @@ def stamped(state: dict) -> dict:
     return {**state, VERSION: FORMAT_VERSION, WRITER: sys.modules["skae"].__version__}
 
 
-def checked(estimator: BaseEstimator, state: dict, learnt: tuple[str, ...]) -> dict:
-    """Return a state without its version, once that and what the state says of parameters and names are right.
+def checked(estimator: BaseEstimator, state: dict, fitted_attributes: tuple[str, ...]) -> dict:
+    """Check the version, the parameters and the feature names of a state, and return it without the version.
 
     Parameters
     ----------
     estimator : estimator
-        To which the state belongs.
+        Estimator to which the state belongs.
     state : dict
-        As `stamped` has made it.
-    learned : tuple of str
-        What a fitted estimator has.
+        State as returned by `stamped`.
+    fitted_attributes : tuple of str
+        Names of the attributes of a fitted estimator.
+
+    Returns
+    -------
+    dict
+        The state without the version.
 
     Raises
     ------
     ValueError
-        If the state is of another version or of none, or lacks something.
+        If the state has no version or another one, or lacks an attribute.
     """
     cls = type(estimator).__name__
     state = dict(state)
@@ -80,12 +85,12 @@ def checked(estimator: BaseEstimator, state: dict, learnt: tuple[str, ...]) -> d
     if type(version) is not int or version != FORMAT_VERSION:
         raise ValueError(
             f"this {cls} was saved in format {version} by skae {writer}, but this skae, "
-            f"{sys.modules['skae'].__version__}, reads format {FORMAT_VERSION}: fit again, or load it with the skae "
-            "that has saved it."
+            f"{sys.modules['skae'].__version__}, reads format {FORMAT_VERSION}: fit again, or load it with the version "
+            "of skae that saved it."
         )
-    # The names of the features are there before anything is learned from them.
-    fitted = any(name in state for name in learnt if name != "n_features_in_")
-    required = (*type(estimator)._get_param_names(), *(learnt if fitted else ()))
+    # The number of features is also set by an unsuccessful fit.
+    fitted = any(name in state for name in fitted_attributes if name != "n_features_in_")
+    required = (*type(estimator)._get_param_names(), *(fitted_attributes if fitted else ()))
     check_names(state, f"the state of this {cls}", required, state)
     state.update({name: state[name].tolist() for name in CURVES if isinstance(state.get(name), np.ndarray)})
     random_state = state.get("random_state")
@@ -98,24 +103,24 @@ def checked(estimator: BaseEstimator, state: dict, learnt: tuple[str, ...]) -> d
 
 
 def check_twister(state: Any, name: str) -> None:
-    """Refuse a position that numpy believes, and at which it would read beyond the end of its memory."""
+    """Raise a ValueError for a position of a RandomState beyond its memory, which NumPy does not check."""
     if type(state) is not tuple or len(state) < 3 or type(state[2]) is not int or not 0 <= state[2] <= TWISTER_SIZE:
         raise ValueError(f"{name} must be the state of a RandomState at a position of 0 to {TWISTER_SIZE}.")
 
 
 def check_transformer(state: dict) -> None:
-    """Compare the attributes of a fitted autoencoder with its network.
+    """Check that the attributes of a fitted autoencoder are consistent with its network.
 
     Raises
     ------
     ValueError
-        If they do not belong together.
+        If they are not.
     """
-    sizes = check_network_dict(state[NETWORK])
+    architecture = check_network_dict(state[NETWORK])
     for name in NUMBERS:
         if type(state[name]) is not int or state[name] < 0:
             raise ValueError(f"{name} must be an int of at least 0, got {repr(state[name])}.")
-    for attribute, size in (("n_features_in_", sizes.n_features), ("n_components_", sizes.n_components)):
+    for attribute, size in (("n_features_in_", architecture.n_features), ("n_components_", architecture.n_components)):
         if state[attribute] != size:
             raise ValueError(f"{attribute} is {state[attribute]}, but the network has {size}.")
     mean, found = state[NETWORK]["arrays"]["mean"], to_numpy(state["mean_"])
@@ -128,7 +133,7 @@ def check_transformer(state: dict) -> None:
 
 
 def _check_curves(state: dict) -> None:
-    """Compare the losses and scores with the numbers of epochs."""
+    """Check that the numbers of losses and scores are consistent with the number of epochs."""
     scores = [] if state["validation_scores_"] is None else state["validation_scores_"]
     for name, curve in zip(CURVES, (state["loss_curve_"], scores), strict=True):
         if type(curve) is not list or not all(isinstance(value, float) for value in curve):
@@ -141,7 +146,7 @@ def _check_curves(state: dict) -> None:
 
 
 def _check_stream(stream: Any) -> None:
-    """Check the networks and the random states in what `partial_fit` keeps."""
+    """Check the networks and the random states in the state of `partial_fit`."""
     if isinstance(stream, dict):
         for name in ("before", "preferred"):
             if stream.get(name) is not None:
@@ -151,15 +156,15 @@ def _check_stream(stream: Any) -> None:
 
 
 def check_detector(state: dict) -> None:
-    """Compare the attributes of a fitted detector with its autoencoder.
+    """Check that the attributes of a fitted detector are consistent with its autoencoder.
 
     Raises
     ------
     ValueError
-        If they do not belong together.
+        If they are not.
     """
     offset, n_features = state["offset_"], getattr(state["estimator_"], "n_features_in_", None)
-    # A pipeline whose first step takes texts or data frames may not know a number of features.
+    # A pipeline whose first step accepts texts or data frames may not have a number of features.
     differs = n_features is not None and state["n_features_in_"] != n_features
     if not isinstance(state["estimator_"], BaseEstimator) or differs:
         raise ValueError(
@@ -170,34 +175,36 @@ def check_detector(state: dict) -> None:
         raise ValueError(f"offset_ must be a float that is a number, got {repr(offset)}.")
 
 
-def check_network_dict(frozen: Any) -> Architecture:
-    """Refuse what `net_to_dict` would not have made; nothing is allocated that the arrays do not already take.
+def check_network_dict(network: Any) -> Architecture:
+    """Check the architecture, arrays and history of a network, as returned by `net_to_dict`.
+
+    The network is built without allocating memory.
 
     Parameters
     ----------
-    frozen : dict
-        With the architecture, the arrays and the history of a network.
+    network : dict
+        Architecture, arrays and history of a network.
 
     Returns
     -------
     Architecture
-        What the arrays belong to.
+        Architecture of the network.
 
     Raises
     ------
     ValueError
-        If the architecture is none, an array is missing, too many or of another shape or dtype than the architecture
-        asks for, or has NaN, or if the history is none.
+        If the architecture or the history is not valid, an array is missing, unknown, or has another shape or dtype
+        than in the architecture, or an array has NaN.
     """
-    check_names(frozen, "the network", ("architecture", "arrays", "history", "projection"))
-    arrays, history = frozen["arrays"], frozen["history"]
+    check_names(network, "the network", ("architecture", "arrays", "history", "projection"))
+    arrays, history = network["arrays"], network["history"]
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("the arrays of the network must be a dict of arrays, but it holds something else.")
+        raise ValueError("the arrays of the network must be a dict of arrays only.")
     if not _is_history(history):
-        raise ValueError("the history of the network must have one entry an epoch, in a list or in features.")
-    described = frozen["architecture"]
+        raise ValueError("the history of the network must have one entry per epoch, as a list or as columns.")
+    described = network["architecture"]
     if isinstance(described, dict) and isinstance(described.get("module"), torch.nn.Module):
-        return Architecture(**described)  # a network of the user's own, which only a pickle brings
+        return Architecture(**described)  # a custom module, which can only come from a pickle
     architecture = _checked_architecture(described, arrays)
     check_names(arrays, "the network", shapes := _shapes(architecture, arrays))
     for name, array in arrays.items():
@@ -211,12 +218,12 @@ def check_network_dict(frozen: Any) -> Architecture:
 
 
 def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> None:
-    """Refuse a dict that lacks a name or has one too many.
+    """Check that a dict has all required keys, and no other keys than the required and optional ones.
 
     Raises
     ------
     ValueError
-        If it does, or is no dict.
+        If it does not, or is not a dict.
     """
     if not isinstance(found, dict):
         raise ValueError(f"{what} must be a dict, got {type(found).__name__}.")
@@ -225,24 +232,24 @@ def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> Non
     if missing or unknown:
         raise ValueError(
             f"{what} lacks {', '.join(map(repr, missing[:5])) or 'nothing'} and has "
-            f"{', '.join(map(repr, unknown[:5])) or 'nothing'} that is not known here."
+            f"{', '.join(map(repr, unknown[:5])) or 'nothing'} that is unknown."
         )
 
 
 def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Architecture:
-    """Return the architecture, after a check of each field and each size."""
-    known = {one.name: one for one in fields(Architecture)}
-    required = [one.name for one in known.values() if one.default is MISSING]
+    """Check each field of an architecture, and return the architecture."""
+    known = {field.name: field for field in fields(Architecture)}
+    required = [field.name for field in known.values() if field.default is MISSING]
     check_names(described, "the architecture", required, known)
     most_values, most_layers = sum(array.size for array in arrays.values()), len(arrays)
     for name, value in described.items():
         if name in ALLOWED:
-            good = any(_is_the_same(value, one) for one in ALLOWED[name])
+            good = any(_is_the_same(value, allowed) for allowed in ALLOWED[name])
         elif name in SIZES:
             good = _is_size(value, most_values)
         elif name in STACKS or (name == "input_shape" and value is not None):
             good = type(value) is tuple and len(value) <= most_layers
-            # PCA alone has no layers, whatever their sizes would be.
+            # The sizes are not used if there are no layers.
             most = sys.maxsize if described.get("kind") == "pca" else most_values
             good = good and all(_is_size(width, most) for width in value)
         elif name == "dropout":
@@ -258,29 +265,30 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
     return Architecture(**described)
 
 
-def _is_the_same(value: Any, one: Any) -> bool:
-    """Whether two values are equal and of one kind: numpy's bool is a bool, but 1 is not True."""
-    kinds = (bool, np.bool_) if type(one) is bool else type(one)
-    return isinstance(value, kinds) and value == one
+def _is_the_same(value: Any, allowed: Any) -> bool:
+    """Return whether two values are equal and of the same type; bool of NumPy is a bool, but 1 is not True."""
+    types = (bool, np.bool_) if type(allowed) is bool else type(allowed)
+    return isinstance(value, types) and value == allowed
 
 
 def _is_history(history: Any) -> bool:
-    """Whether it has one dict an epoch, or features of one length."""
+    """Return whether a history is a list of one dict per epoch, or a dict of columns of the same length."""
     if type(history) is list:
         return all(type(epoch) is dict for epoch in history)
-    features: list[Any] = list(history.values()) if type(history) is dict else [None]
-    flat = all(type(one) is list or (isinstance(one, np.ndarray) and one.ndim == 1) for one in features)
-    return flat and len(set(map(len, features))) <= 1
+    columns: list[Any] = list(history.values()) if type(history) is dict else [None]
+    flat = all(type(column) is list or (isinstance(column, np.ndarray) and column.ndim == 1) for column in columns)
+    return flat and len(set(map(len, columns))) <= 1
 
 
 def _is_size(value: Any, most: int) -> bool:
+    """Return whether a value is an int from 1 to a maximum."""
     return type(value) is int and 1 <= value <= most
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Makes every tensor on torch's device of shapes alone, also where another one is named."""
+    """Context in which all tensors are created on the meta device, without memory, even if another one is passed."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
         if kwargs.get("device") is not None:
             kwargs["device"] = "meta"
@@ -288,17 +296,17 @@ class _WithoutMemory(TorchFunctionMode):
 
 
 def _shapes(architecture: Architecture, arrays: Mapping[str, NDArray]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of each array of a network, which is built without memory."""
+    """Return the dtype and shape of each array of a network, which is built without memory."""
     dtype = getattr(arrays.get("mean"), "dtype", None)
     if dtype not in (np.float64, np.float32):
         raise ValueError(f"the network computes in {dtype}, but only float64 and float32 are allowed.")
-    sizes = architecture
     try:
-        if sizes.kind == "conv":
-            check_images(sizes.input_shape, sizes.n_features, sizes.encoder_sizes, sizes.decoder_sizes)
+        if architecture.kind == "conv":
+            encoder, decoder = architecture.encoder_sizes, architecture.decoder_sizes
+            check_images(architecture.input_shape, architecture.n_features, encoder, decoder)
         with torch.device("meta"), _WithoutMemory():
-            module = build(sizes, torch.float64 if dtype == np.float64 else torch.float32)
-    except NO_NETWORK as error:
-        raise ValueError(f"the architecture {sizes} cannot be built: {error}") from error
-    state = module.state_dict()
-    return {name: (str(one.dtype).removeprefix("torch."), tuple(one.shape)) for name, one in state.items()}
+            module = build(architecture, torch.float64 if dtype == np.float64 else torch.float32)
+    except BUILD_ERRORS as error:
+        raise ValueError(f"the architecture {architecture} cannot be built: {error}") from error
+    state = module.state_dict().items()
+    return {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state}

@@ -1,4 +1,4 @@
-"""A loss in the unit in which training compares it."""
+"""Losses of batches, relative to the loss of the mean."""
 
 import numpy as np
 import torch
@@ -8,18 +8,20 @@ from skae._objectives.losses import Loss, SquaredError
 
 
 class Criterion(nn.Module):
-    """A loss relative to that of the mean as reconstruction, so that learning rates do not depend on units.
+    """Mean loss of a batch, divided by the loss of the mean as reconstruction.
+
+    Learning rates and penalties then do not depend on the units of the data.
 
     Parameters
     ----------
     loss : Loss
-        Of values or samples.
+        Loss of values or samples.
     mean : Tensor of shape (n_features,)
-        Subtracted from samples before they came here.
+        Mean that was subtracted from the samples.
     scale : Tensor
-        Divided out of them.
+        Scale by which the samples were divided.
     unit : float, default=1.0
-        What the loss is divided by.
+        Unit by which the loss is divided.
     """
 
     mean: Tensor
@@ -41,23 +43,35 @@ class Criterion(nn.Module):
         self.unit = reference if np.isfinite(reference) and reference > 0 else 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each sample, of shape (n,)."""
+        """Compute the loss of each sample, of shape (n,)."""
         if self.loss.in_data_units:
             x_hat, x = torch.addcmul(self.mean, x_hat, self.scale), torch.addcmul(self.mean, x, self.scale)
-            if self.loss.link != "identity":  # rounding must not carry counts below zero
+            if self.loss.link != "identity":  # rounding errors may leave the range of the data
                 x = x.clamp(0.0, 1.0) if self.loss.link == "sigmoid" else x.clamp(min=0.0)
         losses = self.loss.elementwise(x_hat, x)
         return (losses if losses.dim() == 1 else losses.mean(dim=1)) / self.unit
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Mean loss of a batch."""
+        """Compute the mean loss of a batch."""
         return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """Return what one nat of a sample's likelihood is worth in units of this loss.
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss.
 
-        A deviance is in nats itself; any other loss is taken for the squared error of Gaussian noise that has
-        PCA's fraction of the variance.
+        Deviances are in nats. Other losses are treated as the squared error of Gaussian noise whose variance is the
+        one that PCA does not explain.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features.
+        fraction : float
+            Fraction of the variance that PCA does not explain.
+
+        Returns
+        -------
+        float
+            The loss that corresponds to one nat.
         """
         if self.loss.link != "identity":
             return 1.0 / (n_features * self.unit)
@@ -65,37 +79,38 @@ class Criterion(nn.Module):
 
 
 class PooledSquaredError(nn.Module):
-    """Squared error pooled over all features; of samples of unit scale, so a fraction of the training variance.
+    """Mean squared error over all features of standardized samples, as a fraction of the training variance.
 
-    PCA minimizes the same, so a network that starts there starts at one minus its explained variance.
+    PCA minimizes the same loss, so that training starts at one minus the explained variance ratio of PCA.
     """
 
     is_squared_error = True
     unit = 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each sample, of shape (n,)."""
+        """Compute the loss of each sample, of shape (n,)."""
         return (x_hat - x).square().mean(dim=1)
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Mean loss of a batch."""
+        """Compute the mean loss of a batch."""
         return nn.functional.mse_loss(x_hat, x)
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """Return the loss of one nat of likelihood, for Gaussian noise with PCA's unexplained variance."""
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `Criterion.nat`."""
         return 2.0 * fraction / n_features
 
 
 class OfPresent(nn.Module):
-    """A criterion that counts the values that are there: where the target is NaN, the reconstruction is its own target.
+    """Criterion for targets with missing values, which do not contribute to the loss.
 
-    Every loss is least, and flat, where a reconstruction is right, so such a value neither costs nor pulls. Samples are
-    divided by the number of all features, so each value weighs the same, whatever else its sample lacks.
+    Where the target is NaN, the reconstruction is compared with itself: there, the loss is minimal and its gradient is
+    zero. The loss of a sample is divided by the number of all features, so that the weight of a value does not depend
+    on the number of missing values of its sample.
 
     Parameters
     ----------
     criterion : Criterion or PooledSquaredError
-        For complete samples.
+        Criterion for complete samples.
     """
 
     def __init__(self, criterion: Criterion | PooledSquaredError) -> None:
@@ -105,7 +120,7 @@ class OfPresent(nn.Module):
 
     @property
     def unit(self) -> float:
-        """What the loss is divided by."""
+        """Loss of the mean, by which losses are divided."""
         return self.criterion.unit
 
     @unit.setter
@@ -113,15 +128,15 @@ class OfPresent(nn.Module):
         self.criterion.unit = unit
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each sample, of shape (n,)."""
+        """Compute the loss of each sample, of shape (n,)."""
         return self.criterion.per_sample(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Mean loss of a batch."""
+        """Compute the mean loss of a batch."""
         return self.per_sample(x_hat, x).mean()
 
     def nat(self, n_features: int, fraction: float) -> float:
-        """Return what one nat of a sample's likelihood is worth in units of this loss."""
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `Criterion.nat`."""
         return self.criterion.nat(n_features, fraction)
 
 

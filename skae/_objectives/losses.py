@@ -1,4 +1,4 @@
-"""Losses: what training minimizes, each one small class with one entry in a table."""
+"""Losses that training minimizes."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,28 @@ from torch import Tensor, nn
 
 from skae._utils import Documented
 
-# Nearest to 0 and 1 that a probability, and to 0 that a rate in parts of the mean, counts in a logarithm.
-CERTAIN = 1e-5
+# Minimum distance of probabilities from 0 and 1, and of rates from 0, in logarithms. No measurement of this value is
+# recorded.
+MIN_PROBABILITY = 1e-5
 
 
 class Loss(Documented, BaseEstimator):
     """Base class of losses.
 
-    A subclass defines `elementwise`, and may set ``link`` and ``in_data_units`` and refuse data in `check`. Its
-    parameters can be searched, as ``loss__delta`` can.
+    A subclass defines `elementwise`. It may set the attributes below, and raise errors for invalid data in `check`.
+    Its parameters can be tuned by a parameter search, such as ``loss__delta``.
 
     Attributes
     ----------
     link : {"identity", "sigmoid", "exp"}
-        Makes means of what the decoder computes.
+        Inverse link that maps the output of the decoder to means.
     in_data_units : bool
-        Whether values come in units of the data; otherwise centered and divided by the overall scale.
+        Whether `elementwise` is called with samples in the units of the data. Otherwise, they are centered and divided
+        by their overall scale.
     start : {"mean", "robust", "direction"}
-        Which principal components training starts from: those about the mean; those of samples of which the few that
-        are far from all others are moved towards the median, for losses that wild samples do not dominate; or, where
-        these have the lower loss, those of directions about zero.
+        Principal components from which the network is initialized. "mean" stands for those of the samples, "robust" for
+        those after outliers are moved towards the median, for losses that outliers do not dominate, and "direction"
+        for those of the uncentered samples, divided by their lengths, if they have the lower loss.
 
     See Also
     --------
@@ -68,11 +70,11 @@ class Loss(Documented, BaseEstimator):
         raise NotImplementedError(f"{type(self).__name__} must define elementwise(x_hat, x).")
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each value or sample."""
+        """Compute the loss of each value or sample, as `elementwise`."""
         return self.elementwise(x_hat, x)
 
     def check(self, X: NDArray) -> None:
-        """Refuse data that the loss is not for; any will do unless a subclass says otherwise.
+        """Check that the loss is defined for the data; a subclass may raise a ValueError.
 
         Parameters
         ----------
@@ -82,13 +84,13 @@ class Loss(Documented, BaseEstimator):
 
 
 class SquaredError(Loss):
-    """Squared error: the loss that PCA minimizes, so that a linear autoencoder is PCA.
+    """Squared error, which PCA minimizes.
 
-    It is the loss of ``loss="squared_error"``, and estimates means.
+    It is the loss of ``loss="squared_error"``. Reconstructions estimate means.
 
     See Also
     --------
-    Huber : Squares that large differences do not dominate.
+    Huber : Squared error that is linear for large differences.
 
     Examples
     --------
@@ -100,18 +102,18 @@ class SquaredError(Loss):
     """
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Square of each difference."""
+        """Compute the square of each difference."""
         return (x_hat - x).square()
 
 
 class AbsoluteError(Loss):
-    """Absolute error, which large differences do not dominate.
+    """Absolute error, which is robust to outliers.
 
-    It is the loss of ``loss="absolute_error"``, and estimates medians.
+    It is the loss of ``loss="absolute_error"``. Reconstructions estimate medians.
 
     See Also
     --------
-    Huber : In between absolute and squared error.
+    Huber : Squared error of small differences and absolute error of large ones.
 
     Examples
     --------
@@ -125,7 +127,7 @@ class AbsoluteError(Loss):
     start = "robust"
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Size of each difference."""
+        """Compute the absolute value of each difference."""
         return (x_hat - x).abs()
 
 
@@ -137,12 +139,13 @@ class Huber(Loss):
     Parameters
     ----------
     delta : float, default=1.0
-        Where small ends, in parts of the overall scale of the data: the root of the features' mean variance.
+        Difference at which the loss changes from squared to absolute, in units of the overall scale of the data, which
+        is the square root of the mean variance of the features.
 
     See Also
     --------
-    AbsoluteError : The limit of a small delta.
-    SquaredError : The limit of a large one.
+    AbsoluteError : Limit of a small delta, up to a factor.
+    SquaredError : Limit of a large delta, up to a factor.
 
     References
     ----------
@@ -164,24 +167,25 @@ class Huber(Loss):
         self.delta = delta
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Huber's function of each difference."""
+        """Compute the Huber loss of each difference."""
         return nn.functional.huber_loss(x_hat, x, reduction="none", delta=self.delta)
 
     def check(self, X: NDArray) -> None:
-        """Refuse a delta that is no positive number."""
+        """Check that delta is positive."""
         if not self.delta > 0:
-            raise ValueError(f"Huber(delta={self.delta!r}): delta must be above 0, in parts of the overall scale.")
+            raise ValueError(f"Huber(delta={self.delta!r}): delta must be above 0, in units of the overall scale.")
 
 
 class BinaryCrossEntropy(Loss):
-    """Deviance of probabilities, for values between 0 and 1: pixels, or yes and no.
+    """Binary cross-entropy, for values from 0 to 1 such as pixels or binary features.
 
-    It is the loss of ``loss="binary_cross_entropy"``: the cross-entropy less that of a perfect reconstruction, so 0
-    is perfect. Reconstructions are probabilities: the decoder ends in the logistic function.
+    It is the loss of ``loss="binary_cross_entropy"``. The cross-entropy of a perfect reconstruction is subtracted, so
+    that the loss is zero for it. Reconstructions are probabilities: the logistic function is applied to the output of
+    the decoder.
 
     See Also
     --------
-    Poisson : For counts.
+    Poisson : Loss for counts.
 
     Examples
     --------
@@ -196,13 +200,13 @@ class BinaryCrossEntropy(Loss):
     in_data_units = True
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Deviance of each value, in nats."""
-        p = x_hat.clamp(CERTAIN, 1.0 - CERTAIN)
+        """Compute the cross-entropy of each value minus its entropy, in nats."""
+        p = x_hat.clamp(MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
         entropy = torch.special.xlogy(x, x) + torch.special.xlogy(1.0 - x, 1.0 - x)
         return entropy - torch.special.xlogy(x, p) - torch.special.xlogy(1.0 - x, 1.0 - p)
 
     def check(self, X: NDArray) -> None:
-        """Refuse values that are no probabilities."""
+        """Check that all values are from 0 to 1."""
         lowest, highest = X.min(), X.max()
         if lowest < 0 or highest > 1:
             raise ValueError(
@@ -212,13 +216,14 @@ class BinaryCrossEntropy(Loss):
 
 
 class Poisson(Loss):
-    """Deviance of Poisson rates, for counts.
+    """Half the Poisson deviance, for counts.
 
-    It is the loss of ``loss="poisson"``. Reconstructions are rates: the decoder ends in the exponential.
+    It is the loss of ``loss="poisson"``. Reconstructions are rates: the exponential function is applied to the output
+    of the decoder.
 
     See Also
     --------
-    BinaryCrossEntropy : For values between 0 and 1.
+    BinaryCrossEntropy : Loss for values from 0 to 1.
 
     Examples
     --------
@@ -233,12 +238,12 @@ class Poisson(Loss):
     in_data_units = True
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Half the deviance of each count."""
-        rate = x_hat.clamp(min=CERTAIN)
+        """Compute half the deviance of each count."""
+        rate = x_hat.clamp(min=MIN_PROBABILITY)
         return torch.special.xlogy(x, x) - torch.special.xlogy(x, rate) - x + rate
 
     def check(self, X: NDArray) -> None:
-        """Refuse values that are no counts."""
+        """Check that no value is negative."""
         lowest = X.min()
         if lowest < 0:
             raise ValueError(
@@ -250,17 +255,17 @@ class Poisson(Loss):
 class Cosine(Loss):
     """One minus the cosine of the angle between a sample and its reconstruction, for embeddings.
 
-    It is the loss of ``loss="cosine"``. Angles alone say nothing of lengths, so that of a reconstruction would be
-    arbitrary: a light second term keeps it near the sample's.
+    It is the loss of ``loss="cosine"``. The cosine does not depend on the length of a reconstruction, so a second term
+    compares its length with that of the sample.
 
     Parameters
     ----------
     length_weight : float, default=0.1
-        Weight of the squared difference of the lengths, in parts of the samples' mean squared length.
+        Weight of the squared difference of the lengths, relative to the mean squared length of the samples.
 
     See Also
     --------
-    SquaredError : Where lengths matter as much.
+    SquaredError : Loss that depends on lengths as much as on angles.
 
     Examples
     --------
@@ -278,13 +283,13 @@ class Cosine(Loss):
         self.length_weight = length_weight
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Loss of each sample."""
+        """Compute the loss of each sample."""
         lengths = x.norm(dim=1)
         differences = (x_hat.norm(dim=1) - lengths).square() / lengths.square().mean().clamp(min=1e-12)
         return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1) + self.length_weight * differences
 
     def check(self, X: NDArray) -> None:
-        """Refuse a weight below zero."""
+        """Check that the weight is not negative."""
         if not self.length_weight >= 0:
             raise ValueError(f"Cosine(length_weight={self.length_weight!r}): length_weight must be at least 0.")
 
@@ -300,12 +305,12 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 class CallableLoss(Loss):
-    """A callable or module of the user's, called with values in units of the data.
+    """Loss that is computed by a function or module, in the units of the data.
 
     Parameters
     ----------
     function : callable
-        Takes reconstructions and samples; returns the loss of each value or sample.
+        Function of the reconstructions and the samples that returns the loss of each value or sample.
     """
 
     in_data_units = True
@@ -314,7 +319,7 @@ class CallableLoss(Loss):
         self.function = function
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Call it and look at what it returns."""
+        """Call the function, and check the shape of its result."""
         losses = self.function(x_hat, x)
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         if shape not in (tuple(x.shape), (len(x),)):
@@ -326,17 +331,19 @@ class CallableLoss(Loss):
 
 
 def as_loss(loss: "str | Loss | Callable") -> Loss:
-    """Turn the ``loss`` parameter into an object.
+    """Convert the ``loss`` parameter to a `Loss`.
 
     Raises
     ------
     TypeError
-        If it is a class, which has to be called first.
+        If it is a class instead of an instance.
     """
     if isinstance(loss, str):
         return LOSSES[loss]()
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, type):
-        raise TypeError(f"loss must be a name, an instance or a function, got the class {loss.__name__}: call it.")
+        raise TypeError(
+            f"loss must be a name, an instance or a function, got the class {loss.__name__}. Pass an instance."
+        )
     return CallableLoss(loss)

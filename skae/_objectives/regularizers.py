@@ -1,4 +1,4 @@
-"""Regularizers: what a network is asked for besides its loss, each one small class with one entry in a table."""
+"""Regularizers, which corrupt samples or add penalties to the loss."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from skae._utils import Documented
 
-# Up to this many codes the squared derivatives of the encoder are summed up exactly, one code at a time.
-EXACT_CODES = 8
-# Keeps divisions by the spread of codes apart from zero.
-TINY = 1e-6
+# Number of components up to which the norm of the Jacobian is computed exactly. No measurement of this value is
+# recorded.
+MAX_EXACT_COMPONENTS = 8
+# Constant that avoids division by zero for constant codes. Chosen by reasoning.
+EPSILON = 1e-6
 
 
 class Core(Protocol):
-    """What a regularizer may ask of a network whose samples are centered and whose codes begin with unit scale."""
+    """Protocol of the network, for standardized samples and codes that initially have unit scale."""
 
     output_gain: Tensor
 
@@ -26,7 +27,7 @@ class Core(Protocol):
 
 
 class Context(Protocol):
-    """What a regularizer may know of the training besides."""
+    """Protocol of the state of training."""
 
     generator: torch.Generator
     epoch: int | None
@@ -36,30 +37,30 @@ class Context(Protocol):
 class Regularizer(Documented, BaseEstimator):
     """Base class of regularizers.
 
-    A subclass overrides `corrupt`, `penalty` or both. Samples are centered and divided by their overall scale, codes
-    have about unit scale, and a penalty counts in parts of the loss of reconstructing every sample as the mean.
-    Parameters can be searched, as ``regularizer__noise`` can.
+    A subclass overrides `corrupt`, `penalty` or both. Samples are centered and divided by their overall scale, and
+    codes have about unit scale. Penalties are in units of the loss of the mean as reconstruction of every sample.
+    Parameters can be tuned by a parameter search, such as ``regularizer__noise``.
 
     Attributes
     ----------
     variational : bool
-        Whether codes come with a variance, and are drawn from it while training.
+        Whether the encoder also computes a variance of each code, with which codes are drawn in training.
     corrupts : bool
-        Whether samples are disturbed before they are encoded. Training then adds no noise of its own.
+        Whether `corrupt` changes the samples, so that training adds no other noise to them.
     projects : bool
         Whether `AutoEncoderTransformer.transform` projects. False for a regularizer that shapes the encoder itself,
         whose codes are then those of the encoder.
 
     See Also
     --------
-    AutoEncoderTransformer : Takes regularizers as its parameter ``regularizer``.
+    AutoEncoderTransformer : Estimator with a parameter ``regularizer``.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
     >>> from skae import AutoEncoderTransformer, Regularizer
     >>> class SmallCodes(Regularizer):
-    ...     def penalty(self, x, z, core, situation):
+    ...     def penalty(self, x, z, network, context):
     ...         return 0.01 * z.square().mean(dim=1)
     >>> X = load_digits().data[:200]
     >>> AutoEncoderTransformer(4, regularizer=SmallCodes(), max_epochs=2, random_state=0).fit_transform(X).shape
@@ -71,17 +72,19 @@ class Regularizer(Documented, BaseEstimator):
     projects = True
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
-        """Return the samples that are encoded; the target stays x.
+        """Return corrupted samples, which are encoded. The target of their reconstruction is x.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-            A batch.
+            A batch of samples.
         network : object
-            With ``output_gain``, the spread of each feature, and ``encode``, from samples to codes.
+            Network with the attribute ``output_gain``, the scale of each feature, and the methods ``encode``, which
+            maps samples to codes, and ``log_variance``, which maps samples to the log variances of their codes.
         context : object
-            With ``generator``, for all that is drawn; ``epoch``, the number of epochs so far, None for samples held
-            out; and ``nat``, what one nat of a sample's likelihood is worth.
+            State of training. Its attributes are ``generator``, from which all random numbers must be drawn, ``epoch``,
+            the number of completed epochs, or None for held-out samples, and ``nat``, one nat of the log-likelihood of
+            a sample in the unit of the loss.
 
         Returns
         -------
@@ -91,7 +94,7 @@ class Regularizer(Documented, BaseEstimator):
         return x
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor | None:
-        """Return what each sample adds to the loss.
+        """Return the penalty of each sample, which is added to its loss.
 
         Parameters
         ----------
@@ -100,14 +103,14 @@ class Regularizer(Documented, BaseEstimator):
         z : Tensor of shape (n, n_components)
             Their codes.
         network : object
-            As for `corrupt`.
+            The network, as in `corrupt`.
         context : object
-            As for `corrupt`.
+            State of training, as in `corrupt`.
 
         Returns
         -------
         Tensor of shape (n,) or None
-            The penalties; None is none.
+            The penalties, or None if there is no penalty.
         """
         return None
 
@@ -130,30 +133,36 @@ class Regularizer(Documented, BaseEstimator):
         return None
 
     def check(self) -> None:
-        """Refuse parameters that make no sense: numbers below zero, unless a subclass says otherwise."""
+        """Check that no parameter is negative; a subclass may check more.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid.
+        """
         for name, value in self.get_params(deep=False).items():
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"{type(self).__name__}({name}={value!r}): {name} must be at least 0.")
 
 
 class Denoising(Regularizer):
-    """Samples are disturbed and must be reconstructed as they were.
+    """Corruption of the input, whose target is the original sample.
 
-    The regularizer of ``regularizer="denoising"``. The noise takes the place of the one that training uses anyway,
-    and held-out samples are disturbed as well, the same way each time.
+    It is the regularizer of ``regularizer="denoising"``. It replaces the noise that training adds to its input by
+    default. Held-out samples are also corrupted, with the same random numbers in each epoch.
 
     Parameters
     ----------
     noise : float, default=0.5
-        Standard deviation of the noise in parts of each feature's spread, or the fraction of values that are masked
-        or swapped.
+        Standard deviation of the noise, relative to the scale of each feature, if ``kind="gaussian"``. Otherwise, the
+        fraction of values that are masked or swapped.
     kind : {"gaussian", "masking", "swap"}, default="gaussian"
-        "gaussian" adds noise, "masking" puts the feature's mean in place of values, "swap" the value of another
-        sample of the batch.
+        "gaussian" adds Gaussian noise, "masking" replaces values by the mean of the feature, and "swap" replaces them
+        by the value of another sample of the batch.
 
     See Also
     --------
-    Contractive : Small derivatives instead of noise.
+    Contractive : Penalty on the derivatives of the encoder.
 
     References
     ----------
@@ -177,7 +186,7 @@ class Denoising(Regularizer):
         self.kind = kind
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
-        """Return disturbed samples."""
+        """Return corrupted samples."""
         generator = context.generator
         if self.kind == "gaussian":
             noise = torch.empty_like(x).normal_(generator=generator)
@@ -185,12 +194,12 @@ class Denoising(Regularizer):
         chosen = torch.empty_like(x).bernoulli_(self.noise, generator=generator).bool()
         if self.kind == "masking":
             return x.masked_fill(chosen, 0.0)
-        # Each value has another sample of its own to come from, lest whole samples be swapped.
-        complement = torch.empty_like(x).uniform_(generator=generator).mul_(len(x)).long().clamp_(max=len(x) - 1)
-        return torch.where(chosen, x.gather(0, complement), x)
+        # The other sample is drawn for each value separately, so that not all values come from the same one.
+        sources = torch.empty_like(x).uniform_(generator=generator).mul_(len(x)).long().clamp_(max=len(x) - 1)
+        return torch.where(chosen, x.gather(0, sources), x)
 
     def check(self) -> None:
-        """Refuse an unknown kind, and shares above one."""
+        """Check ``kind``, and that ``noise`` is valid for it."""
         super().check()
         if self.kind not in self.KINDS:
             raise ValueError(f"Denoising(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
@@ -201,24 +210,25 @@ class Denoising(Regularizer):
 
 
 class Sparse(Regularizer):
-    """Few codes of a sample are far from zero.
+    """Sparsity penalty on the codes.
 
-    The regularizer of ``regularizer="sparse"``. Codes are measured by their own root mean square over a batch, and
-    then against the others of their sample, so that neither small codes nor a few huge ones gain anything.
+    It is the regularizer of ``regularizer="sparse"``. Codes are divided by their root mean square over the batch and
+    then by the root mean square over the components, so that the penalty depends neither on the scale of the codes nor
+    on the length of a sample.
 
     Parameters
     ----------
     weight : float, default=0.3
-        Of the penalty.
+        Weight of the penalty.
     kind : {"l1", "kl"}, default="l1"
-        "l1" is the mean size of a sample's codes in parts of their root mean square; "kl" the divergence of each code's
-        mean activation, between 0 and 1, from a target.
+        "l1" is the mean absolute value of the scaled codes of a sample. "kl" is the Kullback-Leibler divergence of
+        ``target`` and the mean activation of each component, which is the hyperbolic tangent of the absolute value.
     target : float, default=0.2
-        Mean activation that "kl" asks for.
+        Target of the mean activation, between 0 and 1, for ``kind="kl"``.
 
     See Also
     --------
-    Contractive : Codes that move little.
+    Contractive : Penalty on the derivatives of the encoder.
 
     References
     ----------
@@ -245,17 +255,17 @@ class Sparse(Regularizer):
         sizes = _relative_sizes(z, z.square().mean(dim=0))
         if self.kind == "l1":
             return self.weight * sizes.mean(dim=1)
-        activation = sizes.tanh().mean(dim=0).clamp(TINY, 1.0 - TINY)
-        hit = self.target * (self.target / activation).log()
-        miss = (1.0 - self.target) * ((1.0 - self.target) / (1.0 - activation)).log()
-        return self.weight * (hit + miss).mean().expand(len(z))
+        activation = sizes.tanh().mean(dim=0).clamp(EPSILON, 1.0 - EPSILON)
+        active = self.target * (self.target / activation).log()
+        inactive = (1.0 - self.target) * ((1.0 - self.target) / (1.0 - activation)).log()
+        return self.weight * (active + inactive).mean().expand(len(z))
 
     def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
         """Return the weighted size of each sample's codes; "kl" is about means over samples and has no such penalty."""
         return self.weight * _relative_sizes(z, spread.square()).mean(dim=1) if self.kind == "l1" else None
 
     def check(self) -> None:
-        """Refuse an unknown kind, and targets that are no activation."""
+        """Check ``kind`` and ``target``."""
         super().check()
         if self.kind not in self.KINDS:
             raise ValueError(f"Sparse(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
@@ -265,27 +275,27 @@ class Sparse(Regularizer):
 
 def _relative_sizes(z: Tensor, squares: Tensor) -> Tensor:
     """Return the sizes of codes relative to the mean square of each, and to the other codes of the sample."""
-    sizes = z.abs() / (squares + TINY).sqrt()
-    return sizes / (sizes.square().mean(dim=1, keepdim=True) + TINY).sqrt()
+    sizes = z.abs() / (squares + EPSILON).sqrt()
+    return sizes / (sizes.square().mean(dim=1, keepdim=True) + EPSILON).sqrt()
 
 
 class Contractive(Regularizer):
-    """Codes move little where samples do: the squared Frobenius norm of the encoder's Jacobian is small.
+    """Penalty on the squared Frobenius norm of the Jacobian of the encoder.
 
-    The regularizer of ``regularizer="contractive"``. Steps of samples count in parts of each feature's spread, steps of
-    codes in parts of theirs.
+    It is the regularizer of ``regularizer="contractive"``. Derivatives are relative to the scale of each feature and
+    the standard deviation of each code.
 
     Parameters
     ----------
     weight : float, default=1.0
-        Of the penalty.
+        Weight of the penalty.
     n_probes : "auto" or int, default="auto"
-        Random directions from which the norm is estimated after Hutchinson; 0 computes it exactly, which takes
-        as many passes as there are codes. "auto" is exact up to eight codes, and two directions for more.
+        Number of random directions from which the norm is estimated by Hutchinson's method. 0 computes it exactly,
+        with one backward pass per component. "auto" is 0 for up to eight components, and 2 for more.
 
     See Also
     --------
-    Denoising : Noise instead of small derivatives.
+    Denoising : Corruption of the input.
 
     References
     ----------
@@ -307,58 +317,62 @@ class Contractive(Regularizer):
 
     @torch.enable_grad()
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted squared norm of each sample's derivatives."""
+        """Return the weighted squared norm of the Jacobian for each sample."""
         x = x.detach().requires_grad_()
         codes = network.encode(x)
-        spread = (codes.var(dim=0, correction=0) + TINY).sqrt()
-        jacobian_rms = [
+        spread = (codes.var(dim=0, correction=0) + EPSILON).sqrt()
+        gradients = [
             torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
             for probe in self._probes(codes, context.generator)
         ]
-        # The spread is outside the derivative but inside the penalty: shrinking the codes must gain nothing.
-        growth = (spread.detach() / spread).square().mean()
-        squares = torch.stack([slope.square().sum(dim=1) for slope in jacobian_rms])
+        # The derivative of the penalty includes that of the spread, so that smaller codes do not reduce it.
+        factor = (spread.detach() / spread).square().mean()
+        squares = torch.stack([gradient.square().sum(dim=1) for gradient in gradients])
         exact = self._n_probes(codes) == 0
         total = squares.sum(dim=0) if exact else squares.mean(dim=0)
-        return self.weight * growth * total / codes.shape[1]
+        return self.weight * factor * total / codes.shape[1]
 
     def _n_probes(self, codes: Tensor) -> int:
+        """Return the number of random directions; 0 computes the norm exactly."""
         if self.n_probes == "auto":
-            return 0 if codes.shape[1] <= EXACT_CODES else 2
+            return 0 if codes.shape[1] <= MAX_EXACT_COMPONENTS else 2
         return int(self.n_probes)
 
     def _probes(self, codes: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        """One code at a time, or random signs."""
+        """Return directions in the space of the codes: the unit vectors, or random signs for each sample."""
         n_probes = self._n_probes(codes)
         if n_probes == 0:
             return torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
         return [torch.empty_like(codes).bernoulli_(0.5, generator=generator) * 2.0 - 1.0 for _ in range(n_probes)]
 
     def check(self) -> None:
-        """Refuse what is no number of directions."""
+        """Check that ``n_probes`` is "auto" or a non-negative integer."""
         super().check()
         if self.n_probes != "auto" and not isinstance(self.n_probes, int):
-            raise ValueError(f"Contractive(n_probes={self.n_probes!r}): n_probes must be 'auto' or an int, 0 is exact.")
+            raise ValueError(
+                f"Contractive(n_probes={self.n_probes!r}): n_probes must be 'auto' or an int of at least 0."
+            )
 
 
 class Variational(Regularizer):
-    """Codes are drawn around their mean, and all together look like standard normal ones.
+    """Variational autoencoder: random codes with a penalty on their divergence from the standard normal distribution.
 
-    The regularizer of ``regularizer="variational"``. While training a code is drawn from a normal distribution
-    whose mean and variance the encoder computes; `AutoEncoderTransformer.transform` returns the mean. The penalty
-    is the Kullback-Leibler divergence of each sample's code distribution from the standard normal one.
+    It is the regularizer of ``regularizer="variational"``. In training, codes are drawn from a normal distribution with
+    the mean and variance that the encoder computes. `AutoEncoderTransformer.transform` returns the mean. The penalty
+    is the Kullback-Leibler divergence of this distribution from the standard normal distribution.
 
     Parameters
     ----------
     weight : float, default=1.0
-        Of the divergence; one nat weighs as much as one nat of likelihood, were PCA's error the decoder's noise.
+        Weight of the divergence. With 1, one nat of the divergence weighs as much as one nat of the log-likelihood of
+        the decoder, whose noise has the variance that PCA does not explain.
     warmup : int, default=10
-        Epochs over which the weight rises to its full size.
+        Number of epochs over which the weight increases to its final value.
 
     See Also
     --------
-    sample : New samples from a variational autoencoder.
-    transform_std : The spread of its codes.
+    sample : Draw samples from a fitted variational autoencoder.
+    transform_std : Compute the standard deviations of codes.
 
     References
     ----------
@@ -381,11 +395,11 @@ class Variational(Regularizer):
         self.warmup = warmup
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Weighted divergence of each sample."""
+        """Return the weighted divergence of each sample."""
         log_variance = network.log_variance(x)
         divergence = 0.5 * (z.square() + log_variance.exp() - log_variance - 1.0).sum(dim=1)
-        warm = 1.0 if context.epoch is None else min(1.0, (context.epoch + 1) / (self.warmup + 1))
-        return self.weight * warm * context.nat * divergence
+        warmup_factor = 1.0 if context.epoch is None else min(1.0, (context.epoch + 1) / (self.warmup + 1))
+        return self.weight * warmup_factor * context.nat * divergence
 
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
@@ -397,12 +411,14 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
 
 
 def as_regularizers(regularizer: Any) -> tuple[Regularizer, ...]:
-    """Turn the ``regularizer`` parameter into objects.
+    """Convert the ``regularizer`` parameter to a tuple of regularizers.
 
     Raises
     ------
     TypeError
         If an entry is neither a known name nor a Regularizer.
+    ValueError
+        If a parameter of a regularizer is not valid.
     """
     if regularizer is None:
         return ()

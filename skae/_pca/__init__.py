@@ -1,1 +1,1 @@
-"""Principal components: where every network starts."""
+"""Principal components, from which networks are initialized."""

@@ -1,4 +1,4 @@
-"""The principal components of samples, from which the network is initialized."""
+"""Mean, standard deviations and principal components of samples."""
 
 from dataclasses import dataclass, replace
 

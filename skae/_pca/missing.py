@@ -1,6 +1,7 @@
 """Principal components of samples with missing values, and imputation by probabilistic PCA."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,26 +14,28 @@ from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import principal_components
 
-# What the directions leave counts as at least this fraction of the variance, in parts of the fraction that is missing:
-# samples with half of their values show too little of it.
-LEAST_NOISE = 0.6
-# Passes until the directions and what is filled in along them agree, at most.
-MOST_PASSES = 30
-# Change of the explained variance, as a fraction of all, that is none.
-STILL = 1e-4
+# Minimum noise variance relative to the mean variance of the features, per fraction of missing values, because the
+# noise is underestimated from samples with many missing values. No measurement of this value is recorded.
+MIN_NOISE = 0.6
+# Maximum number of iterations, and change of the explained variance, as a fraction of the total variance, below which
+# they stop. No measurement of these values is recorded.
+MAX_ITERATIONS = 30
+TOLERANCE = 1e-4
 
 
 class PPCAImputer(nn.Module):
     """Imputation by probabilistic PCA, for centered samples of unit scale with NaN for missing values.
 
-    A sample without any value becomes the mean.
+    A sample without any observed value is imputed by the mean.
 
     Parameters
     ----------
-    n_components, n_features : int
-        Numbers of directions and of features.
+    n_components : int
+        Number of principal components.
+    n_features : int
+        Number of features.
     dtype : torch.dtype
-        Of the samples.
+        Dtype of the samples.
 
     References
     ----------
@@ -49,120 +52,121 @@ class PPCAImputer(nn.Module):
         self.register_buffer("ridge", torch.ones(n_components, dtype=dtype))
 
     @torch.no_grad()
-    def init_from_pca(self, directions: PrincipalComponents) -> None:
-        """Take over the directions, and how far each is to be trusted."""
+    def init_from_pca(self, pca: PrincipalComponents) -> None:
+        """Set the components and the ratio of noise to variance along each."""
         n_components, n_features = self.components.shape
-        variances = directions.explained_variance / directions.scale**2
-        left = np.square(directions.feature_std / directions.scale).sum() - variances.sum()
-        # Filled-in values have no noise of their own.
-        noise = left / max(n_features - n_components, 1) / directions.present_fraction
-        noise = max(noise, LEAST_NOISE * (1.0 - directions.present_fraction), np.finfo(np.float32).eps)
-        self.components.copy_(torch.as_tensor(directions.components))
+        variances = pca.explained_variance / pca.scale**2
+        unexplained = np.square(pca.feature_std / pca.scale).sum() - variances.sum()
+        # Imputed values are without noise.
+        noise = unexplained / max(n_features - n_components, 1) / pca.present_fraction
+        noise = max(noise, MIN_NOISE * (1.0 - pca.present_fraction), np.finfo(np.float32).eps)
+        self.components.copy_(torch.as_tensor(pca.components))
         self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the samples without NaN."""
+        """Return the samples with imputed values in place of NaN."""
         missing = x.isnan()
         if not missing.any():
             return x
-        chosen = missing.any(dim=1).nonzero()[:, 0]
-        there, samples = (~missing[chosen]).to(x.dtype), x[chosen].nan_to_num(0.0)
+        incomplete = missing.any(dim=1).nonzero()[:, 0]
+        present, samples = (~missing[incomplete]).to(x.dtype), x[incomplete].nan_to_num(0.0)
         n_components = len(self.components)
         pairs = (self.components[:, None] * self.components).reshape(n_components**2, -1)
-        products = (there @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
+        products = (present @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
         codes = torch.linalg.solve(products, samples @ self.components.T)
-        return x.index_copy(0, chosen, torch.where(missing[chosen], codes @ self.components, samples))
+        return x.index_copy(0, incomplete, torch.where(missing[incomplete], codes @ self.components, samples))
 
 
 class ImputedRows:
-    """Samples whose missing values are filled in when they are asked for.
+    """Samples whose missing values are imputed when they are indexed.
 
     Parameters
     ----------
     X : Samples of shape (n_samples, n_features)
-        NaN where a value is missing.
+        The samples, with NaN for missing values. They are not copied.
     mean : ndarray of shape (n_features,)
-        Expected of a value where nothing else is known.
+        Mean of each feature.
     scale : float, default=1.0
-        Unit in which the values are filled in.
-    filling : PPCAImputer or None, default=None
-        What is expected, given the other values of the sample; the mean if None.
+        Scale by which centered samples are divided for the imputer.
+    imputer : PPCAImputer or None, default=None
+        Imputes centered and scaled samples. None imputes the mean.
     """
 
-    def __init__(self, X: Samples, mean: NDArray, scale: float = 1.0, filling: PPCAImputer | None = None) -> None:
+    def __init__(self, X: Samples, mean: NDArray, scale: float = 1.0, imputer: PPCAImputer | None = None) -> None:
         self.X = X
         self.mean = mean
         self.scale = scale
-        self.filling = filling
+        self.imputer = imputer
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Numbers of samples and features."""
+        """Number of samples and number of features."""
         return self.X.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return self.X.dtype
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def __getitem__(self, key) -> NDArray:
-        """Return the chosen samples, of a pair of choices some features of theirs."""
+    def __getitem__(self, key: Any) -> NDArray:
+        """Return the samples, or the samples and features if the key is a pair, with missing values imputed."""
         if isinstance(key, tuple):
             return self[key[0]][:, key[1]]
         samples = self.X[key]
         missing = np.isnan(samples)
         if not missing.any():
             return samples
-        if self.filling is None:
+        if self.imputer is None:
             return np.where(missing, self.mean.astype(samples.dtype), samples)
         centered = torch.from_numpy((samples.astype(np.float64) - self.mean) / self.scale)
-        expected = self.filling(centered).numpy() * self.scale + self.mean
+        expected = self.imputer(centered).numpy() * self.scale + self.mean
         return np.where(missing, expected.astype(samples.dtype), samples)
 
 
 def principal_components_of_incomplete(sample: Sample, n_components: int) -> PrincipalComponents:
-    """Find the principal directions of samples with missing values, by filling in and looking again in turn.
+    """Compute the first principal components of samples with missing values.
+
+    Imputation by probabilistic PCA and PCA of the imputed samples alternate until the explained variances converge.
 
     Parameters
     ----------
     sample : Sample of shape (n_samples, n_features)
-        NaN where a value is missing.
+        The samples, with NaN for missing values.
     n_components : int
-        Number of directions, at most ``min(n_samples, n_features)``.
+        Number of components, at most ``min(n_samples, n_features)``.
 
     Returns
     -------
     PrincipalComponents
-        Of the samples as they are filled in along these directions.
+        The principal components of the imputed samples.
     """
     mean, fraction = mean_of_present(sample)
     n_features = sample.shape[1]
-    directions = principal_components(sample.of(ImputedRows(sample.X, mean)), n_components)
+    pca = principal_components(sample.of(ImputedRows(sample.X, mean)), n_components)
     explained = np.zeros(n_components)
-    for _ in range(MOST_PASSES):
-        directions = replace(directions, present_fraction=fraction)
-        scale = directions.scale
-        change = np.abs(directions.explained_variance / scale**2 - explained).sum() / n_features
-        if change < STILL:
+    for _ in range(MAX_ITERATIONS):
+        pca = replace(pca, present_fraction=fraction)
+        scale = pca.scale
+        change = np.abs(pca.explained_variance / scale**2 - explained).sum() / n_features
+        if change < TOLERANCE:
             break
-        explained = directions.explained_variance / scale**2
-        filling = PPCAImputer(n_components, n_features, torch.float64)
-        filling.init_from_pca(directions)
-        filled = ImputedRows(sample.X, directions.mean, scale, filling)
-        directions = principal_components(sample.of(filled), n_components)
-    return replace(directions, present_fraction=fraction)
+        explained = pca.explained_variance / scale**2
+        imputer = PPCAImputer(n_components, n_features, torch.float64)
+        imputer.init_from_pca(pca)
+        imputed = ImputedRows(sample.X, pca.mean, scale, imputer)
+        pca = principal_components(sample.of(imputed), n_components)
+    return replace(pca, present_fraction=fraction)
 
 
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
-    """Mean of the values that each feature has, and the fraction of values that are there."""
+    """Compute the mean of the present values of each feature, and the fraction of values that are present."""
     total, count = np.zeros((2, sample.shape[1]))
     for chunk in chunks_of(sample, CHECKED_VALUES):
         values = sample[chunk]
         total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
         count += sample.weighted_sum(~np.isnan(values), chunk)
-    # Which samples are held out is a matter of chance: a feature without a value among the others is taken for
-    # constant.
+    # All present values of a feature may be in held-out samples. It is then treated as constant in the others.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)

@@ -1,4 +1,4 @@
-"""Principal components for losses to which lengths matter less than to the squared error."""
+"""Principal components for losses that depend less on outliers or on lengths than the squared error."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,24 +13,25 @@ from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
 from skae._utils import aligned_tensor
 
-# Samples from which the median of each feature is computed.
+# Number of samples from which the median of each feature is computed. No measurement of this value is recorded.
 MEDIAN_SAMPLES = 10_000
-# A sample is wild if its distance from the median exceeds the median distance by this many times the distance between
-# the quartiles: chosen by reasoning, such that ordinary data of any dimension, heavy tails included, stay as they are.
-WILD_RANGE = 10.0
+# A sample is an outlier if its distance from the median exceeds the median distance by more than this many
+# interquartile ranges of the distances. Chosen by reasoning, such that data without outliers are not changed, whatever
+# their dimension, even if their distributions have heavy tails.
+OUTLIER_RANGE = 10.0
 
 
 class ClippedSamples:
-    """Samples that are moved towards a center where they are farther from it than a radius.
+    """Samples that are moved towards a center if their distance from it exceeds a radius.
 
     Parameters
     ----------
     X : Samples of shape (n_samples, n_features)
-        May have NaN for missing values, which stay.
+        The samples, which may contain NaN. They are not copied.
     center : ndarray of shape (n_features,)
-        Where the samples are moved to.
+        The center.
     radius : float
-        Largest Euclidean distance from the center.
+        Maximum Euclidean distance from the center.
     """
 
     def __init__(self, X: Samples, center: NDArray, radius: float) -> None:
@@ -40,53 +41,53 @@ class ClippedSamples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Numbers of samples and features."""
+        """Number of samples and number of features."""
         return self.X.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return self.X.dtype
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, key: Any) -> NDArray:
-        """Return the chosen samples, of a pair of choices some of their features."""
+        """Return the samples, or the samples and features if the key is a pair, within the radius."""
         if isinstance(key, tuple):
             return self[key[0]][:, key[1]]
         samples = self.X[key]
         distances = distances_from(self.center, samples)
-        wild = distances > self.radius
-        if wild.any():
-            differences = (samples[wild] - self.center) * (self.radius / distances[wild])[:, None]
+        outside = distances > self.radius
+        if outside.any():
+            differences = (samples[outside] - self.center) * (self.radius / distances[outside])[:, None]
             samples = samples.copy()
-            samples[wild] = differences + self.center
+            samples[outside] = differences + self.center
         return samples
 
     def gather(self, indices: NDArray, out: NDArray) -> None:
-        """Write some samples into an array."""
+        """Copy samples into an array."""
         out[...] = self[indices]
 
 
 def distances_from(center: NDArray, samples: NDArray) -> NDArray:
-    """Return the Euclidean distance of each sample from a center, in float64; missing values count as the center's."""
+    """Compute the Euclidean distance of each sample from a center in float64, without missing values."""
     with np.errstate(over="ignore"):
         return np.linalg.norm(np.nan_to_num(samples.astype(np.float64) - center, nan=0.0), axis=1)
 
 
 def clip_wild_samples(sample: Sample) -> Sample:
-    """Move the few samples that are far from all others towards the median of the features.
+    """Move outliers towards the median of the features.
 
     Parameters
     ----------
     sample : Sample of shape (n_samples, n_features)
-        May have NaN for missing values.
+        The samples, which may contain NaN.
 
     Returns
     -------
     Sample of shape (n_samples, n_features)
-        The same one where no sample is wild.
+        The samples, with outliers moved. It is the same object if there are none.
     """
     center = np.nan_to_num(np.nanmedian(sample.spread_out(MEDIAN_SAMPLES).astype(np.float64), axis=0), nan=0.0)
     distances = np.concatenate([distances_from(center, sample[chunk]) for chunk in chunks_of(sample, CHECKED_VALUES)])
@@ -94,24 +95,24 @@ def clip_wild_samples(sample: Sample) -> Sample:
     if len(finite) == 0:
         return sample
     lower, middle, upper = np.percentile(finite, [25, 50, 75])
-    radius = middle + WILD_RANGE * (upper - lower)
+    radius = middle + OUTLIER_RANGE * (upper - lower)
     return sample.of(ClippedSamples(sample.X, center, radius)) if distances.max() > radius > 0 else sample
 
 
 def directional_components(sample: Sample, pca: PrincipalComponents) -> PrincipalComponents:
-    """Find the principal components, about zero, of samples that are divided by their lengths.
+    """Compute the principal components, without centering, of samples divided by their lengths.
 
     Parameters
     ----------
     sample : Sample of shape (n_samples, n_features)
-        Without missing values.
+        Samples without missing values.
     pca : PrincipalComponents
-        Of the samples themselves, which give the number of components.
+        Principal components of the samples, of which as many are computed.
 
     Returns
     -------
     PrincipalComponents
-        With a mean of zero.
+        The principal components, with a mean of zero.
     """
     n_components, n_features = pca.components.shape
     zero = np.zeros(n_features)

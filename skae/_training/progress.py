@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 # A fit searches for the epoch, and trains again on all samples.
-PARTS = 2
+PARTS = 3
 
 
 try:
