@@ -305,7 +305,7 @@ def _search(
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Train while held-out samples gain, then a little on all samples; keep PCA where these do not gain."""
     model, sample, linear_skip = start.on(pca), start.sample, start.architecture.linear_skip
-    effective = _effective_sample_size(model, sample, config.loss)
+    effective = max(_effective_sample_size(losses, sample) for losses in sample_losses(config.loss, model, sample).T)
     n_compared = math.inf  # hidden values that are compared in a fold, where these alone are compared
     if start.incomplete and pca.present_fraction <= 0.5:
         n_compared = validation.fraction * len(sample) * n_hidden(pca.present_fraction, sample.shape[1])
@@ -631,9 +631,8 @@ def _better_on_all_samples(
     return (found, result) if losses[0] < losses[1] else (model, replace(result, best_epoch=0))
 
 
-def _effective_sample_size(model: ScaledAutoEncoder, sample: Sample, loss: Loss) -> float:
-    """Return how many samples of equal weight would share what the start loses as evenly as these do."""
-    losses = sample_losses(loss, model, sample)[:, 0]
+def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
+    """Return how many samples of equal weight would share the sum of the losses as evenly as these do."""
     losses = losses if sample.weights is None else losses * sample.weights
     losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
     return float(losses.sum() ** 2 / max(np.square(losses).sum(), np.finfo(float).tiny))
