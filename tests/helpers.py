@@ -11,10 +11,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 # Where skae is imported from: beside the tests, or installed while these lie in an unpacked source archive.
 PACKAGE = Path(importlib.util.find_spec("skae").origin).parent
-# A network and a training small enough for a test that is not about quality.
-TINY = {"hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0}
-# The same without the choice of an epoch: what was trained is kept, if it is better than PCA on the training rows.
+# The sizes of the fits in tests that are not about quality, so small that each takes milliseconds.
+SMALL = {"hidden_layer_sizes": 8, "max_epochs": 2}
+TINY = {**SMALL, "max_epochs": 3, "random_state": 0}
+# Trained without the choice of an epoch: what was trained is kept, if it is better than PCA on the training rows.
+QUICK = {**SMALL, "max_epochs": 1, "early_stopping": False, "random_state": 0}
 TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "early_stopping": False, "random_state": 0}
+# Enough epochs on 200 rows for early stopping to choose one of them.
+SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "random_state": 3, "n_components": 2}
 
 
 def curved_rows(n_samples=60, seed=0, noise=0.01):

@@ -51,8 +51,8 @@ def test_convolutional_decoder_need_not_mirror_the_encoder(sizes):
 
 def test_convolutions_beat_pca_on_spots():
     X, test = images((1, 16, 16), 600), images((1, 16, 16), 200, seed=1)
-    parameters = {"architecture": "conv", "input_shape": (1, 16, 16), "max_epochs": 25, "random_state": 0}
-    model = AutoEncoderTransformer(2, early_stopping=False, batch_size=32, **parameters).fit(X)
+    parameters = {"architecture": "conv", "input_shape": (1, 16, 16), "hidden_layer_sizes": (8, 16, 32)}
+    model = AutoEncoderTransformer(2, **{**SHORT, **parameters, "max_epochs": 12}, batch_size=32).fit(X)
     assert model.score(test) > pca_score(PCA(2).fit(X), test) + 0.2
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import SMALL
 from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -12,30 +13,30 @@ from skae import AutoEncoderTransformer, Contractive, Huber, Sparse
 CONFIGURATIONS = {
     "defaults": {"max_epochs": 3},
     "linear": {"activation": "identity"},
-    "asymmetric": {"hidden_layer_sizes": (16, 8), "decoder_layer_sizes": 12, "max_epochs": 2, "n_components": 1},
-    "no_early_stopping": {"early_stopping": False, "max_epochs": 2, "hidden_layer_sizes": 8},
+    "no_early_stopping": {"early_stopping": False, **SMALL},
     "no_refit": {"refit": False, "max_epochs": 3, "hidden_layer_sizes": 8, "validation_fraction": 0.3},
     "no_skip": {"linear_skip": False, "max_epochs": 3, "hidden_layer_sizes": 16},
-    "no_skip_linear": {"linear_skip": False, "activation": "identity", "hidden_layer_sizes": [], "max_epochs": 2},
     "lbfgs": {"optimizer": "lbfgs", "max_epochs": 1, "hidden_layer_sizes": 8, "early_stopping": False},
-    "deep_and_narrow": {"hidden_layer_sizes": (6, 5, 4, 3, 3, 2), "max_epochs": 1, "activation": "tanh"},
-    "whiten": {"whiten": True, "max_epochs": 2, "hidden_layer_sizes": 8, "n_components": 1},
-    "tied": {"architecture": "tied", "max_epochs": 2, "hidden_layer_sizes": 8},
-    "normalised": {"normalization": "batch", "dropout": 0.1, "max_epochs": 2, "hidden_layer_sizes": 8},
-    "variational": {"regularizer": "variational", "max_epochs": 2, "hidden_layer_sizes": 8},
-    "counts": {"loss": "poisson", "regularizer": "denoising", "max_epochs": 2, "hidden_layer_sizes": 8},
+    "whiten": {"whiten": True, **SMALL, "n_components": 1},
+    "tied": {"architecture": "tied", **SMALL},
+    "normalised": {"normalization": "batch", "dropout": 0.1, **SMALL},
+    "variational": {"regularizer": "variational", **SMALL},
+    "counts": {"loss": "poisson", "regularizer": "denoising", **SMALL},
     "several": {"loss": Huber(), "regularizer": [Sparse(), Contractive()], "max_epochs": 1, "hidden_layer_sizes": 8},
-    "missing": {"allow_nan": True, "max_epochs": 2, "hidden_layer_sizes": 8},
-    "sgd": {"optimizer": "sgd", "alpha": 1e-3, "max_epochs": 2, "hidden_layer_sizes": 8, "activation": "relu"},
+    "missing": {"allow_nan": True, **SMALL},
 }
 # These take the same paths through scikit-learn's checks as others do; the contract below is tested for all.
 ONLY_IN_CONTRACT = {
-    "lbfgs_searched": {"optimizer": "lbfgs", "max_epochs": 2, "hidden_layer_sizes": 8},
-    "adamw": {"optimizer": "adamw", "alpha": 1e-2, "max_epochs": 2, "hidden_layer_sizes": 8, "activation": "silu"},
-    "torch_class": {"optimizer": torch.optim.RMSprop, "lr": 1e-3, "max_epochs": 2, "hidden_layer_sizes": 8},
-    "small_batches": {"batch_size": 7, "max_epochs": 2, "hidden_layer_sizes": 8, "device": "auto"},
-    "elu": {"activation": "elu", "max_epochs": 2, "hidden_layer_sizes": 8, "whiten": True},
-    "logistic": {"activation": "logistic", "max_epochs": 2, "hidden_layer_sizes": 8, "linear_skip": False},
+    "asymmetric": {"hidden_layer_sizes": (16, 8), "decoder_layer_sizes": 12, "max_epochs": 2, "n_components": 1},
+    "no_skip_linear": {"linear_skip": False, "activation": "identity", "hidden_layer_sizes": [], "max_epochs": 2},
+    "deep_and_narrow": {"hidden_layer_sizes": (6, 5, 4, 3, 3, 2), "max_epochs": 1, "activation": "tanh"},
+    "sgd": {"optimizer": "sgd", "alpha": 1e-3, **SMALL, "activation": "relu"},
+    "lbfgs_searched": {"optimizer": "lbfgs", **SMALL},
+    "adamw": {"optimizer": "adamw", "alpha": 1e-2, **SMALL, "activation": "silu"},
+    "torch_class": {"optimizer": torch.optim.RMSprop, "lr": 1e-3, **SMALL},
+    "small_batches": {"batch_size": 7, **SMALL, "device": "auto"},
+    "elu": {"activation": "elu", **SMALL, "whiten": True},
+    "logistic": {"activation": "logistic", **SMALL, "linear_skip": False},
 }
 EVERYTHING = CONFIGURATIONS | ONLY_IN_CONTRACT
 # What scikit-learn runs on its own transformers, but `check_estimator` leaves out.

@@ -123,14 +123,14 @@ class TestPipelines:
 
 class TestSearches:
     def test_over_the_bottleneck_without_a_scorer(self):
-        search = GridSearchCV(AutoEncoderTransformer(**TINY), {"n_components": [1, 2, 4]}, cv=3, n_jobs=2)
+        search = GridSearchCV(AutoEncoderTransformer(**TINY), {"n_components": [1, 2, 4]}, cv=3)
         search.fit(curved_rows(90))
         assert search.best_params_ == {"n_components": 4}
         assert (np.diff(search.cv_results_["mean_test_score"]) > 0).all()
         assert search.best_estimator_.transform(curved_rows(3)).shape == (3, 4)
 
     def test_with_a_classifier_behind(self, iris):
-        search = GridSearchCV(classifying(), {"codes__n_components": [1, 2, 3]}, cv=3, n_jobs=2).fit(*iris)
+        search = GridSearchCV(classifying(), {"codes__n_components": [1, 2, 3]}, cv=3).fit(*iris)
         assert search.best_score_ > 0.85
         assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 

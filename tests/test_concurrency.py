@@ -13,7 +13,7 @@ from helpers import TRAINED, curved_rows
 from skae import AutoEncoderTransformer
 
 N_THREADS = 8
-N_FITS = 100
+N_FITS = 40
 
 
 @pytest.fixture

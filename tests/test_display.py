@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from helpers import TRAINED, curved_rows, pca_score
+from helpers import QUICK, TRAINED, curved_rows, pca_score
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 
 DIGITS, LABELS = (part[:200] for part in load_digits(return_X_y=True))
 ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay]
-TINY = {"hidden_layer_sizes": 8, "max_epochs": 2, "early_stopping": False, "random_state": 0}
+TINY = {**QUICK, "max_epochs": 2}
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 Some sixty cases run with the other tests, the same ones each time. More, and new ones each time:
 
-    SKAE_FUZZ_CASES=2000 pytest -n 0 -m fuzz
+    SKAE_FUZZ_CASES=2000 pytest -m fuzz
 """
 
 import copy

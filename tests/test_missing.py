@@ -116,7 +116,7 @@ def test_better_than_the_mean_and_than_pca(share):
     complete = StandardScaler().fit_transform(load_breast_cancer().data)
     X, missing = with_holes(complete, share)
     pca = AutoEncoderTransformer(4, allow_nan=True, max_epochs=0).fit(X)
-    trained = AutoEncoderTransformer(4, allow_nan=True, max_epochs=40, random_state=0).fit(X)
+    trained = AutoEncoderTransformer(4, allow_nan=True, max_epochs=15, random_state=0).fit(X)
     by_mean, by_pca, by_network = (
         np.square(filled - complete)[missing].mean()
         for filled in (np.where(missing, np.nanmean(X, axis=0), X), imputed(pca, X), imputed(trained, X))
@@ -209,7 +209,7 @@ def test_what_a_network_fills_in_is_not_worse_than_what_pca_does(seed):
     complete, X, missing = ratings(seed)
     network, pca = (
         AutoEncoderTransformer(2, hidden_layer_sizes=64, allow_nan=True, random_state=0, **parameters).fit(X)
-        for parameters in ({"max_epochs": 60}, {"max_epochs": 0})
+        for parameters in ({"max_epochs": 20}, {"max_epochs": 0})
     )
     by_network, by_pca, by_mean = (
         np.sqrt(np.square(filled - complete)[missing].mean())
@@ -223,7 +223,7 @@ def test_a_network_that_fills_in_better_is_kept():
     complete = np.tile(curved_rows(300), 3) + 0.1 * random.standard_normal((300, 15))
     X, missing = with_holes(complete, 0.6)
     network, pca = (
-        AutoEncoderTransformer(2, allow_nan=True, max_epochs=n_epochs, random_state=0).fit(X) for n_epochs in (60, 0)
+        AutoEncoderTransformer(2, allow_nan=True, max_epochs=n_epochs, random_state=0).fit(X) for n_epochs in (30, 0)
     )
     assert network.best_epoch_ > 0
     by_network, by_pca = (np.square(imputed(one, X) - complete)[missing].mean() for one in (network, pca))
@@ -237,7 +237,7 @@ def test_too_few_values_to_hide_leave_pca():
 
 def test_one_missing_value_changes_little(curved):
     X = np.tile(curved, (3, 1))
-    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=20, random_state=0)
+    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=10, random_state=0)
     complete = estimator.fit(X).score(X)
     X[7, 1] = np.nan
     assert estimator.fit(X).best_epoch_ > 0

@@ -17,8 +17,6 @@ from torch import nn
 
 from skae import AutoEncoderTransformer, Denoising, LatentLoadingsDisplay
 
-SHORT = {**TINY, "n_components": 2, "max_epochs": 3}
-
 
 class Net(nn.Module):
     """Two small stacks, for subclasses that change a step."""
@@ -110,7 +108,7 @@ DRAWING = [Dropping, Noisy, AlwaysNoisy, OwnGenerator, DroppingAttention, Lazy]
 
 
 def codes_of(module, X, **parameters):
-    estimator = AutoEncoderTransformer(**{**SHORT, "module": module, **parameters})
+    estimator = AutoEncoderTransformer(**{**TINY, "module": module, **parameters})
     codes = estimator.fit_transform(X)
     return np.hstack([codes, estimator.inverse_transform(codes)])
 
@@ -156,7 +154,7 @@ class TestRandomNumbers:
     def test_dropout_acts_while_training_alone(self):
         X = curved_rows(100)
         estimator, plain = (
-            AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit(X) for module in (Dropping, Net)
+            AutoEncoderTransformer(module=module, linear_skip=False, **TINY).fit(X) for module in (Dropping, Net)
         )
         assert not np.array_equal(estimator.transform(X), plain.transform(X))
         np.testing.assert_array_equal(estimator.transform(X), estimator.transform(X))
@@ -164,7 +162,7 @@ class TestRandomNumbers:
     @pytest.mark.parametrize("module", [AlwaysNoisy, OwnGenerator])
     def test_noise_in_evaluation_is_the_same_each_time(self, module):
         X = curved_rows(100)
-        estimator = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit(X)
+        estimator = AutoEncoderTransformer(module=module, linear_skip=False, **TINY).fit(X)
         before = torch.get_rng_state()
         codes = estimator.transform(X)
         np.testing.assert_array_equal(estimator.transform(X), codes)
@@ -306,7 +304,7 @@ class TestLayersThatLackSomething:
     @pytest.mark.parametrize("parameters", [{}, {"linear_skip": False, "early_stopping": False}])
     def test_every_row_in_every_precision(self, module, dtype, parameters):
         X = curved_rows(100).astype(dtype)
-        estimator = AutoEncoderTransformer(module=module, **SHORT, **parameters).fit(X)
+        estimator = AutoEncoderTransformer(module=module, **TINY, **parameters).fit(X)
         far = np.vstack([X[:3], 30 * X[:3]])
         for rows in (far.astype(np.float32), far.astype(np.float64), far[:1], far[-1:]):
             codes = estimator.transform(rows)
@@ -320,7 +318,7 @@ class TestLayersThatLackSomething:
     @pytest.mark.parametrize("module", ASKING_MUCH)
     def test_line_search_and_partial_fit(self, module):
         X = curved_rows(150)
-        estimator = AutoEncoderTransformer(module=module, **{**SHORT, "max_epochs": 2}, optimizer="lbfgs").fit(X)
+        estimator = AutoEncoderTransformer(module=module, **{**TINY, "max_epochs": 2}, optimizer="lbfgs").fit(X)
         assert np.isfinite(estimator.transform(X)).all()
         assert np.isfinite(estimator.set_params(optimizer="adam").partial_fit(X).transform(30 * X)).all()
 
@@ -328,7 +326,7 @@ class TestLayersThatLackSomething:
         """Where second derivatives lack, a step of one in a code moves the reconstruction by one all the same."""
         X = curved_rows(300)
         for module in (Distances, Attending):
-            estimator = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit(X)
+            estimator = AutoEncoderTransformer(module=module, linear_skip=False, **TINY).fit(X)
             codes, step = estimator.transform(X[:256]), 1e-4
             for index in range(2):
                 moved = codes + step * np.eye(2)[index]
@@ -391,7 +389,7 @@ class TestRefusedBeforeTraining:
         ],
     )
     def test_what_a_network_cannot_do(self, module, parameters, message):
-        estimator = AutoEncoderTransformer(module=module, **SHORT, **parameters)
+        estimator = AutoEncoderTransformer(module=module, **TINY, **parameters)
         with pytest.raises(ValueError, match=message):
             estimator.fit(curved_rows())
         assert not hasattr(estimator, "net_")
@@ -427,7 +425,7 @@ def test_batches_of_one_sample_cannot_be_normalized(parameters):
 class TestOptions:
     def test_of_a_module_class(self):
         X = curved_rows()
-        estimator = AutoEncoderTransformer(module=Net, module_params={"width": 3}, **SHORT).fit(X)
+        estimator = AutoEncoderTransformer(module=Net, module_params={"width": 3}, **TINY).fit(X)
         assert estimator.net_.module_.network.encoder.module.inside[0].out_features == 3
         assert clone(estimator).module_params == {"width": 3}
         copied = pickle.loads(pickle.dumps(estimator))
@@ -454,7 +452,7 @@ class TestOptions:
     )
     def test_that_a_module_does_not_take(self, module, params, message):
         with pytest.raises(ValueError, match=message):
-            AutoEncoderTransformer(module=module, module_params=params, **SHORT).fit(curved_rows())
+            AutoEncoderTransformer(module=module, module_params=params, **TINY).fit(curved_rows())
 
     @pytest.mark.parametrize(
         ("optimizer", "params", "expected"),
@@ -476,7 +474,7 @@ class TestOptions:
                 seen.append(net.optimizer_.param_groups[0])
 
         parameters = {"optimizer": optimizer, "optimizer_params": params, "early_stopping": early_stopping}
-        estimator = AutoEncoderTransformer(**SHORT, lr=0.01, alpha=0.01, callbacks=[Look()], **parameters)
+        estimator = AutoEncoderTransformer(**TINY, lr=0.01, alpha=0.01, callbacks=[Look()], **parameters)
         estimator.fit(curved_rows())
         assert {name: seen[0][name] for name in expected} == expected
         assert estimator.optimizer_params is params
@@ -502,7 +500,7 @@ class TestOptions:
         ],
     )
     def test_that_an_optimizer_does_not_take(self, optimizer, params, message, max_epochs):
-        parameters = {**SHORT, "max_epochs": max_epochs, "optimizer": optimizer, "optimizer_params": params}
+        parameters = {**TINY, "max_epochs": max_epochs, "optimizer": optimizer, "optimizer_params": params}
         with pytest.raises(ValueError, match=message):
             AutoEncoderTransformer(**parameters).fit(curved_rows())
         if optimizer != "lbfgs":
@@ -544,7 +542,7 @@ class TestOptions:
         assert "module_params={'a': 1}" in text
 
     def test_warm_start_needs_the_same_network(self):
-        estimator = AutoEncoderTransformer(module=Net, warm_start=True, **SHORT).fit(curved_rows())
+        estimator = AutoEncoderTransformer(module=Net, warm_start=True, **TINY).fit(curved_rows())
         estimator.fit(curved_rows())
         with pytest.raises(ValueError, match="needs the network of the previous fit, .* module Net now has"):
             estimator.set_params(module_params={"width": 4}).fit(curved_rows())
@@ -569,7 +567,7 @@ class TestWithoutGradients:
     )
     def test_fit(self, context, parameters):
         X = curved_rows(100)
-        parameters = {**SHORT, "max_epochs": 2, "linear_skip": False, **parameters}
+        parameters = {**TINY, "max_epochs": 2, "linear_skip": False, **parameters}
         expected = AutoEncoderTransformer(**parameters).fit(X).transform(30 * X)
         with context():
             estimator = AutoEncoderTransformer(**parameters).fit(X)
@@ -582,11 +580,12 @@ class TestWithoutGradients:
     def test_from_inside_to_outside_and_back(self, context):
         X = curved_rows(150)
         chunks = np.split(X, 3)
-        reference = AutoEncoderTransformer(2, warm_start=True, random_state=0)
+        parameters = {"hidden_layer_sizes": 16, "max_epochs": 10, "warm_start": True, "random_state": 0}
+        reference = AutoEncoderTransformer(2, **parameters)
         for chunk in chunks:
             reference.partial_fit(chunk)
         with context():
-            estimator = AutoEncoderTransformer(2, warm_start=True, random_state=0).partial_fit(chunks[0])
+            estimator = AutoEncoderTransformer(2, **parameters).partial_fit(chunks[0])
             estimator = pickle.loads(pickle.dumps(estimator))
         estimator = estimator.partial_fit(chunks[1])
         with context():
@@ -601,8 +600,8 @@ class TestWithoutGradients:
         with context():
             module = Net(5, 2)
             rows = torch.from_numpy(curved_rows(60)).clone()
-            codes = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows)
-        again = AutoEncoderTransformer(module=module, linear_skip=False, **SHORT).fit_transform(rows.clone())
+            codes = AutoEncoderTransformer(module=module, linear_skip=False, **TINY).fit_transform(rows)
+        again = AutoEncoderTransformer(module=module, linear_skip=False, **TINY).fit_transform(rows.clone())
         np.testing.assert_array_equal(codes, again)
 
     @pytest.mark.parametrize("context", CONTEXTS)

@@ -25,7 +25,14 @@ from skae import (
     transform_std,
 )
 
-LONG = {"max_epochs": 40, "early_stopping": False, "n_iter_no_change": 40, "batch_size": 64, "random_state": 0}
+LONG = {
+    "hidden_layer_sizes": (100, 50),
+    "max_epochs": 40,
+    "early_stopping": False,
+    "n_iter_no_change": 40,
+    "batch_size": 64,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +100,20 @@ def test_contractive_codes_move_less(digits, plain):
         codes = model.transform(test)
         return np.median(np.square((model.transform((test + noise).astype(np.float32)) - codes) / codes.std(axis=0)))
 
-    contractive = fitted(digits, regularizer=Contractive())
+    contractive = fitted(digits, regularizer=Contractive(), max_epochs=15)
     assert movement(contractive) < 0.7 * movement(plain)
     assert contractive.score(test) > pca_score(PCA(8).fit(train), test)
 
 
 def test_estimated_contraction_is_like_the_exact_one(digits):
-    scores = [fitted(digits, regularizer=Contractive(n_probes=n), max_epochs=5).score(digits[1]) for n in (0, 4)]
+    scores = [fitted(digits, regularizer=Contractive(n_probes=n), max_epochs=3).score(digits[1]) for n in (0, 4)]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
 def test_variational_codes_are_like_their_prior(digits, plain):
     """Two samples: codes of held-out digits, drawn from their distributions, and the standard normal prior."""
     train, test, *_ = digits
-    model = fitted(digits, regularizer=Variational(), max_epochs=100, n_iter_no_change=100)
+    model = fitted(digits, regularizer=Variational(), max_epochs=60, n_iter_no_change=60)
     random = np.random.RandomState(0)
     means, std = model.transform(test), transform_std(model, test)
     drawn = (means + std * random.standard_normal(means.shape)) / model.net_.module_.code_unit.numpy()

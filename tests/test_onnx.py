@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from helpers import curved_rows
+from helpers import QUICK, curved_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
@@ -30,7 +30,6 @@ from skae._onnx.flow import error_function  # noqa: E402
 from skae._onnx.graph import Graph, Port, graph_proto, numbered  # noqa: E402
 
 # Weights are stirred after it, so a fit need not be good.
-QUICK = {"hidden_layer_sizes": 8, "max_epochs": 1, "early_stopping": False, "random_state": 0}
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 CONV = {"architecture": "conv", "input_shape": (1, 9, 11), "hidden_layer_sizes": (2, 3, 8)}
 
@@ -609,10 +608,11 @@ class TestSubclasses:
         skae.onnx.register()
         X = curved_rows()
         estimator = Doubling(2, **QUICK).fit(X)
+        strict = Strict(AutoEncoderTransformer(2, **QUICK)).fit(X)
         for fitted, message in (
             (estimator, "Doubling overrides the method 'transform', but skae.onnx converts that of AutoEncoder"),
             (AutoEncoderOutlierDetector(estimator).fit(X), "Doubling has a method 'transform' of its own"),
-            (Strict().fit(X), "Strict has a method 'predict' of its own, .*update_registered_converter"),
+            (strict, "Strict has a method 'predict' of its own, .*update_registered_converter"),
         ):
             with pytest.raises(TypeError, match=message):
                 skl2onnx.to_onnx(fitted, X[:1])

@@ -112,9 +112,9 @@ class TestQuality:
     def test_digits(self):
         digits = load_digits()
         accuracies = []
-        for seed in range(3):
+        for seed in range(2):
             train, test, y_train, y_test = train_test_split(digits.data, digits.target, random_state=seed)
-            models = PCA(8).fit(train), AutoEncoderTransformer(8, max_epochs=60, random_state=seed).fit(train)
+            models = PCA(8).fit(train), AutoEncoderTransformer(8, max_epochs=45, random_state=seed).fit(train)
             assert models[1].score(test) >= pca_score(models[0], test) + 0.15
             neighbours = [KNeighborsClassifier(1).fit(model.transform(train), y_train) for model in models]
             accuracies.append([one.score(m.transform(test), y_test) for one, m in zip(neighbours, models, strict=True)])
@@ -126,7 +126,7 @@ class TestQuality:
     def test_never_far_below_pca(self, X):
         train, test = train_test_split(X, random_state=0)
         for n_components in (2, 5):
-            estimator = AutoEncoderTransformer(n_components, max_epochs=30, random_state=0).fit(train)
+            estimator = AutoEncoderTransformer(n_components, max_epochs=12, random_state=0).fit(train)
             assert estimator.score(test) > pca_score(PCA(n_components).fit(train), test) - 0.01
 
     @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Training as a user sees it: determinism, global state, callbacks, interrupts, optimizers, warm starts, noise."""
 
+import hashlib
 import itertools
 import os
 import random
@@ -13,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, TRAINED, curved_rows, noise_rows, python_environment, run_python
+from helpers import SEARCHED, SMALL, TINY, TRAINED, curved_rows, noise_rows, python_environment, run_python
 from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -23,8 +24,6 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from skae import AutoEncoderTransformer
 from skae._training import fit
 
-# Enough epochs on enough rows for early stopping to choose one of them.
-SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "random_state": 3, "n_components": 2}
 KINDS = {
     "searched": SEARCHED,
     "all_rows": TRAINED,
@@ -39,6 +38,11 @@ def bits(parameters, X):
     estimator = AutoEncoderTransformer(**parameters)
     codes = estimator.fit_transform(X)
     return codes.tobytes(), estimator.inverse_transform(codes).tobytes()
+
+
+def digest(parameters, X):
+    """A short name of the same."""
+    return hashlib.sha256(b"".join(bits(parameters, X))).hexdigest()
 
 
 class Recorder(Callback):
@@ -103,20 +107,20 @@ class TestDeterminism:
         assert AutoEncoderTransformer(**SEARCHED).fit(curved_rows(200)).best_epoch_ > 0
 
     def test_processes(self):
-        X = curved_rows(200)
-        kinds = list(KINDS.values())
-        here = [bits(kind, X) for kind in kinds]
-        with parallel_config("loky"):
-            there = Parallel(n_jobs=2)(delayed(bits)(kind, X) for kind in kinds)
-        assert there == here
+        code = (
+            "from helpers import curved_rows\n"
+            "from test_training import KINDS, digest\n"
+            "print(*(digest(kind, curved_rows(200)) for kind in KINDS.values()))"
+        )
+        assert run_python(code).split() == [digest(kind, curved_rows(200)) for kind in KINDS.values()]
 
     def test_threads(self):
         X = curved_rows(200)
-        kinds = list(KINDS.values()) * 3
+        kinds = list(KINDS.values())
         alone = [bits(kind, X) for kind in kinds]
         with parallel_config("threading"):
-            together = Parallel(n_jobs=4)(delayed(bits)(kind, X) for kind in kinds)
-        assert together == alone
+            together = Parallel(n_jobs=4)(delayed(bits)(kind, X) for kind in 2 * kinds)
+        assert together == 2 * alone
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_rows_standardised_once_or_batch_by_batch(self, dtype, monkeypatch, curved):
@@ -202,9 +206,9 @@ class TestGlobalState:
             "together = threading.Barrier(4)\n"
             "def fits(index):\n"
             "    together.wait()\n"
-            "    for seed in range(3):\n"
+            "    for seed in range(2):\n"
             "        parameters = {**TRAINED, 'random_state': seed}\n"
-            "        AutoEncoderTransformer(2, **parameters).fit(curved_rows(50 + 40 * index))\n"
+            "        AutoEncoderTransformer(2, **parameters).fit(curved_rows(50 + 10 * index))\n"
             "    together.wait()\n"
             "    return torch.get_num_threads()\n"
             "torch.set_num_threads(3)\n"
@@ -286,7 +290,7 @@ class TestHeldOutRows:
         """Fewer than thirty effective rows leave PCA without a search."""
         X = curved_rows(300)
         X[:n_wild] *= 20
-        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, max_epochs=2, random_state=0).fit(X)
+        estimator = AutoEncoderTransformer(2, **SMALL, random_state=0).fit(X)
         assert (estimator.n_iter_ > 0) == searched
         assert searched or estimator.score(X) == pytest.approx(PCA(2).fit(X).explained_variance_ratio_.sum())
 
@@ -294,10 +298,12 @@ class TestHeldOutRows:
 class TestRefit:
     """Up to 20,000 rows the network is trained again on all; with more the one that passed is kept."""
 
-    @pytest.mark.parametrize("n_samples, again", [(20_000, True), (20_001, False)])
-    def test_many_rows_are_not_trained_on_twice(self, n_samples, again):
+    @pytest.mark.parametrize("n_samples, again", [(1000, True), (1001, False)])
+    def test_many_rows_are_not_trained_on_twice(self, n_samples, again, monkeypatch):
+        assert fit.LARGE_SAMPLE_SIZE == 20_000
+        monkeypatch.setattr(fit, "LARGE_SAMPLE_SIZE", 1000)
         X = curved_rows(n_samples)
-        kind = {"n_components": 2, "hidden_layer_sizes": 16, "max_epochs": 2, "random_state": 0}
+        kind = {"n_components": 2, "hidden_layer_sizes": 16, "max_epochs": 8, "random_state": 0}
         automatic, refit, found = (
             AutoEncoderTransformer(**kind, refit=refit).fit(X) for refit in ("auto", True, False)
         )
@@ -456,10 +462,11 @@ class TestInterrupts:
     @pytest.mark.parametrize("where", ["fit", "grid search"])
     def test_a_real_signal(self, where, tmp_path):
         code = (
-            "import sys\n"
+            "import signal, sys\n"
             "from helpers import curved_rows\n"
             "from sklearn.model_selection import GridSearchCV\n"
             "from skae import AutoEncoderTransformer\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
             "estimator = AutoEncoderTransformer(2, max_epochs=10**9, n_iter_no_change=10**9, early_stopping=False)\n"
             "program = estimator\n"
             "if sys.argv[1] == 'grid search':\n"

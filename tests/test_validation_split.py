@@ -33,7 +33,7 @@ def pca_of(X, fresh, n_components=3):
 
 @pytest.mark.parametrize("kind", ["repeated", "bootstrap", "weights", "near", "patients", "windows"])
 def test_copies_do_not_break_the_floor(draw, kind):
-    distinct, fresh, random = draw(60), draw(4000), np.random.default_rng(1)
+    distinct, fresh, random = draw(60), draw(2000), np.random.default_rng(1)
     X, options = np.repeat(distinct, 5, axis=0), {}
     if kind == "bootstrap":
         X = distinct[random.integers(60, size=300)]
@@ -49,13 +49,15 @@ def test_copies_do_not_break_the_floor(draw, kind):
         windows = np.lib.stride_tricks.sliding_window_view(recordings[:, 0], 20, axis=1)
         X, options = windows.reshape(-1, 20), {"groups": np.repeat(np.arange(40), 7)}
         fresh = random.normal(size=(2000, 20)).cumsum(axis=1)
-    estimator = AutoEncoderTransformer(3, random_state=0).fit(X, **options)
-    assert estimator.score(fresh) > pca_of(X, fresh) - 0.02
+    parameters = {"hidden_layer_sizes": 64, "max_epochs": 60, "random_state": 0}  # where copies are not seen, -0.025
+    estimator = AutoEncoderTransformer(3, **parameters).fit(X, **options)
+    assert estimator.score(fresh) > pca_of(X, fresh) - 0.01
 
 
 def test_repeated_samples_are_learned_from_as_well_as_single_ones():
-    once = AutoEncoderTransformer(8, random_state=0).fit(DIGITS[:600])
-    repeated = AutoEncoderTransformer(8, random_state=0).fit(np.repeat(DIGITS[:600], 3, axis=0))
+    parameters = {"hidden_layer_sizes": 64, "max_epochs": 150, "random_state": 0}
+    once = AutoEncoderTransformer(8, **parameters).fit(DIGITS[:600])
+    repeated = AutoEncoderTransformer(8, **parameters).fit(np.repeat(DIGITS[:600], 3, axis=0))
     assert_allclose(repeated.score(DIGITS[600:]), once.score(DIGITS[600:]), atol=0.01)
 
 
