@@ -69,7 +69,7 @@ class TestMembers:
 
     def test_early_stopping_chooses_the_best_epoch(self, curved):
         """What is kept is the best of the validation scores, or the start."""
-        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=32, max_epochs=20, n_iter_no_change=5, random_state=0)
+        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=32, max_epochs=20, random_state=0)
         estimator.fit(curved_rows(400))
         scores = estimator.validation_scores_
         assert estimator.best_epoch_ > 0
@@ -284,7 +284,7 @@ class TestAwkwardData:
         np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(X)), X, rtol=1e-10)
         np.testing.assert_allclose(estimator.transform(X), PCA(1).fit_transform(X), rtol=1e-10)
 
-    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}, {"refit": False}])
+    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}])
     def test_constant_columns(self, parameters, curved):
         X = np.insert(curved, [0, 3], [7.1, 1e9], axis=1)
         estimator = AutoEncoderTransformer(2, **{**TINY, **parameters}).fit(X)
@@ -317,7 +317,7 @@ class TestAwkwardData:
             assert estimator.score(X) == pytest.approx(1.0)
 
     @pytest.mark.parametrize("n_samples", [2, 3, 4, 5, 9, 11])
-    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}, {"refit": False}])
+    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}])
     def test_few_rows(self, n_samples, parameters):
         X = noise_rows(n_samples, 4)
         estimator = AutoEncoderTransformer(2, **{**TINY, **parameters}).fit(X)
@@ -451,9 +451,7 @@ class TestErrors:
             ("early_stopping", "no"),
             ("validation_fraction", 0.0),
             ("validation_fraction", 1.0),
-            ("n_iter_no_change", 0),
             ("tol", -1e-3),
-            ("refit", None),
             ("warm_start", "maybe"),
             ("callbacks", 5),
             ("device", 0),

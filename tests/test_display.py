@@ -531,7 +531,7 @@ def test_bottlenecks_before_a_classifier():
     scoring = {"hits": "accuracy", "loss": "neg_log_loss"}
     grid = {"autoencodertransformer__n_components": [2, 5]}
     X, y = DIGITS / 16, LABELS
-    search = GridSearchCV(pipeline, grid, cv=2, scoring=scoring, refit=False).fit(X, y)
+    search = GridSearchCV(pipeline, grid, cv=2, scoring=scoring).fit(X, y)
     for metric in scoring:
         display = BottleneckDisplay.from_cv_results(search, X, y, metric=metric)
         assert_allclose(display.scores.mean(axis=1), search.cv_results_[f"mean_test_{metric}"])

@@ -186,7 +186,7 @@ class TestEveryTraining:
     )
     def test_acts_on_all_samples_too(self, callback):
         """With next to no steps allowed after the first epoch, all trainings stay near their start."""
-        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "refit": True, "optimizer": "sgd"}
+        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd"}
         moved = []
         for callbacks in ([], [callback]):
             estimator = AutoEncoderTransformer(**parameters, lr=0.01, linear_skip=False, callbacks=callbacks)
@@ -198,7 +198,7 @@ class TestEveryTraining:
         CALLED.clear()
         rows = curved_rows(200)  # so few that they are held out in several parts
         parameters = {**TINY, "max_epochs": 25, "lr": 0.02, "callbacks": [entry]}
-        assert AutoEncoderTransformer(2, **parameters, refit=False).fit(rows).best_epoch_ > 0
+        assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) == 1
         CALLED.clear()
         assert AutoEncoderTransformer(2, **parameters, refit=True).fit(rows).best_epoch_ > 0
@@ -224,7 +224,7 @@ class TestEveryTraining:
         """Weights that an Initializer sets are those of every training."""
         callbacks = [Initializer("encoder.0.weight", fn=lambda weight: nn.init.constant_(weight, 0.125))]
         callbacks += [Freezer("encoder.0.weight"), Unfreezer("encoder.0.weight", at=1000)]
-        parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "refit": True, "linear_skip": False}
+        parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "linear_skip": False}
         estimator = AutoEncoderTransformer(2, **parameters, callbacks=callbacks).fit(X)
         assert estimator.best_epoch_ > 0
         assert torch.all(estimator.net_.module_.network.encoder[0].weight == 0.125)

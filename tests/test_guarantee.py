@@ -53,7 +53,7 @@ def check_validation_samples(X, k, lr):
     held_out = np.arange(len(X)) % 3 == 0
     train, valid = X[~held_out], X[held_out]
     k = min(k, np.linalg.matrix_rank(train - train.mean(axis=0)))  # beyond the rank PCA's components are arbitrary
-    parameters = {"hidden_layer_sizes": 16, "max_epochs": 20, "lr": lr, "refit": False, "random_state": 0}
+    parameters = {"hidden_layer_sizes": 16, "max_epochs": 20, "lr": lr, "random_state": 0}
     split = PredefinedSplit(np.where(held_out, 0, -1))
     estimator = AutoEncoderTransformer(k, validation_split=split, **parameters).fit(X)
     pca = PCA(k, svd_solver="full").fit(train)

@@ -29,7 +29,6 @@ LONG = {
     "hidden_layer_sizes": (100, 50),
     "max_epochs": 40,
     "early_stopping": False,
-    "n_iter_no_change": 40,
     "batch_size": 64,
     "random_state": 0,
 }
@@ -113,7 +112,7 @@ def test_estimated_contraction_is_like_the_exact_one(digits):
 def test_variational_codes_are_like_their_prior(digits, plain):
     """Two samples: codes of held-out digits, drawn from their distributions, and the standard normal prior."""
     train, test, *_ = digits
-    model = fitted(digits, regularizer=Variational(), max_epochs=60, n_iter_no_change=60)
+    model = fitted(digits, regularizer=Variational(), max_epochs=60)
     random = np.random.RandomState(0)
     means, std = model.transform(test), transform_std(model, test)
     drawn = (means + std * random.standard_normal(means.shape)) / model.net_.module_.code_unit.numpy()

@@ -20,7 +20,7 @@ from sklearn.utils.fixes import parse_version
 import skae
 from skae import AutoEncoderTransformer
 
-SEARCHED = {**TINY, "n_components": 2, "hidden_layer_sizes": 64, "max_epochs": 4, "n_iter_no_change": 4}
+SEARCHED = {**TINY, "n_components": 2, "hidden_layer_sizes": 64, "max_epochs": 4}
 with_callbacks = pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.9.dev0"), reason="scikit-learn has callbacks since 1.9"
 )
@@ -103,7 +103,7 @@ class TestCallbacks:
 
     def test_stop(self, rows):
         told = Told(stop_after=2)
-        fitted = AutoEncoderTransformer(**{**SEARCHED, "refit": False}).set_callbacks(told).fit(rows)
+        fitted = AutoEncoderTransformer(**{**SEARCHED}).set_callbacks(told).fit(rows)
         assert fitted.n_iter_ == 2
         assert told.tasks[-2:] == ["-search", "-fit"]
 

@@ -49,7 +49,7 @@ def test_the_same_to_the_last_bit_as_dense(container, dtype):
         {"regularizer": "denoising"},
         {"loss": "poisson", "early_stopping": False},
         {"linear_skip": False},
-        {"whiten": True, "refit": False},
+        {"whiten": True},
         {"optimizer": "lbfgs", "early_stopping": False},
     ],
     ids=str,

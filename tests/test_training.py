@@ -241,7 +241,7 @@ def amounts_of(X, **parameters):
 class TestStages:
     def test_from_strong_to_light(self):
         """Progress that never counts ends each stage after the patience, and the training after the last."""
-        amounts = amounts_of(curved_rows(200), n_iter_no_change=3, tol=10.0)
+        amounts = amounts_of(curved_rows(200), tol=10.0)
         stages, lengths = np.unique(-amounts, axis=0, return_counts=True)
         assert lengths.tolist() == [4, 3, 3]  # the first epoch is what progress is measured from
         assert (np.diff(amounts, axis=0) <= 0).all()
@@ -249,7 +249,7 @@ class TestStages:
         assert stages[-1][1:].tolist() == [0, 0]
 
     def test_progress_prolongs_a_stage(self):
-        amounts = amounts_of(curved_rows(200), n_iter_no_change=3, tol=0.0)
+        amounts = amounts_of(curved_rows(200), tol=0.0)
         assert (amounts == amounts[0]).all(axis=1).sum() > 3
 
     @pytest.mark.parametrize("parameters", [{"early_stopping": False}, {"optimizer": "sgd", "early_stopping": False}])
@@ -273,7 +273,7 @@ class TestStages:
         """Many rows in batches of two reach the second stage after two epochs."""
         monkeypatch.setattr(fit, "EARLY_STEPS", 450)
         amounts = amounts_of(
-            curved_rows(600), batch_size=2, max_epochs=3, n_iter_no_change=3, refit=False, validation_fraction=0.1
+            curved_rows(600), batch_size=2, max_epochs=3, validation_fraction=0.1
         )
         of_stage = [sum(1 for _ in epochs) for _, epochs in itertools.groupby(amounts.tolist())]
         assert of_stage == [2, 1]  # 270 batches an epoch, of 450 a stage
@@ -467,7 +467,7 @@ class TestInterrupts:
             "from sklearn.model_selection import GridSearchCV\n"
             "from skae import AutoEncoderTransformer\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
-            "estimator = AutoEncoderTransformer(2, max_epochs=10**9, n_iter_no_change=10**9, early_stopping=False)\n"
+            "estimator = AutoEncoderTransformer(2, max_epochs=10**9, early_stopping=False)\n"
             "program = estimator\n"
             "if sys.argv[1] == 'grid search':\n"
             "    program = GridSearchCV(estimator, {'n_components': [1, 2]}, cv=2, error_score=0.0)\n"

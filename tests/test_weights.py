@@ -118,7 +118,7 @@ def test_score_is_weighted(rows, weights):
 
 def test_held_out_losses_are_weighted(rows, weights):
     """What skorch's callbacks see is what the choice of the epoch goes by."""
-    autoencoder = fitted(rows, weights * (np.arange(300) % 2 + 0.01), refit=False, batch_size=16)
+    autoencoder = fitted(rows, weights * (np.arange(300) % 2 + 0.01), batch_size=16)
     losses = np.array([epoch["valid_loss"] for epoch in autoencoder.net_.history])
     saved = 1.0 - np.array(autoencoder.validation_scores_[1:])
     assert_allclose(losses / losses[0], saved / saved[0], rtol=1e-5)
