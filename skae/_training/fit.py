@@ -533,7 +533,7 @@ class Search:
             for regularization in (WEAK, STRONG):
                 self._run(n_epochs, regularization, TUNING_RATE, 0.5)
                 tried[regularization] = self.selector.mean_losses[-1]
-                if tried[regularization] < reached:
+                if tried[regularization] < reached or self._stopped:
                     break
         best = min(tried, key=tried.__getitem__)
         start = self.selector.mean_losses[0]
