@@ -260,9 +260,9 @@ class Trainer:
         for value, weight, trained in zip(
             trainable_state(model.network), weights, trainable_state(self.network), strict=True
         ):
-            if trained.requires_grad or not isinstance(trained, torch.nn.Parameter):
+            if trained.requires_grad:
                 value.copy_(weight)
-            else:  # training in single precision has rounded frozen weights
+            else:  # training in single precision has rounded what it did not change
                 value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
         model.network.enable_inverse_link()
         self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
