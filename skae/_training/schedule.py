@@ -32,11 +32,11 @@ class Regularization:
     weight_decay: tuple[float, float]
 
 
-# A first training is regularized strongly, the following ones weakly, as measured in prototypes on 17 data sets.
-STRONG = Regularization((1.2, 0.5), (0.2, 0.1), (0.1, 0.0))
+# Of a first training and of the following ones. Mean score on eight cells of seven data sets after runs of 300, 300 and
+# 600 steps: .838; with twice the weight decay and noise of 1.2 at the beginning, as in a prototype, .832.
+STRONG = Regularization((0.9, 0.3), (0.15, 0.0), (0.03, 0.0))
 WEAK = Regularization((0.6, 0.3), (0.15, 0.0), (0.05, 0.0))
-# One training without held-out samples goes from one to the other, and a stream of samples has no end.
-WHOLE = Regularization((1.2, 0.3), (0.2, 0.0), (0.1, 0.0))
+# A stream of samples has no end.
 CONSTANT = Regularization((0.5, 0.5), (0.0, 0.0), (0.0, 0.0))
 
 
