@@ -92,10 +92,8 @@ class DifferenceAugmentation:
         if self.amount == 0:
             return x
         steps = torch.empty_like(x[:, :1]).normal_(generator=self.generator)
-        first, second = (
-            torch.randperm(len(x), generator=self.generator, device=self.generator.device) for _ in range(2)
-        )
-        return torch.addcmul(x, steps, x[first].sub_(x[second]), value=self.amount)
+        # The samples of a batch are in random order, so that neighbors are as good as any others.
+        return torch.addcmul(x, steps, x.roll(1, 0).sub_(x.roll(2, 0)), value=self.amount)
 
 
 class Schedule(Callback):
@@ -168,8 +166,12 @@ class Schedule(Callback):
                 group["lr"] = peak * factor
         self.step += 1
 
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Find the weights that are not frozen."""
+        self.weights = trainable(net.module_)
+
     @torch.no_grad()
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Shrink the weights that are not frozen."""
         if training and self.decay > 0:
-            torch._foreach_mul_(trainable(net.module_), 1.0 - self.decay)
+            torch._foreach_mul_(self.weights, 1.0 - self.decay)
