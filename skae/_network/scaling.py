@@ -100,7 +100,7 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale).to(self.scale)
+        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
