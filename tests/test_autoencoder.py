@@ -370,26 +370,28 @@ class TestAwkwardData:
         shifted = AutoEncoderTransformer(2, **TRAINED).fit(curved + 1e6).score(curved + 1e6)
         assert shifted == pytest.approx(plain, abs=1e-3)
 
-    def test_wild_rows_are_left_to_pca(self, curved):
-        """Far outside the training data the reconstruction errs by about as much as PCA's."""
+    def test_wild_rows_have_about_the_error_of_pca(self, curved):
+        """Far outside the training data, where the decoder has learned nothing."""
         estimator = AutoEncoderTransformer(2, **{**TRAINED, "max_epochs": 30}).fit(curved)
         pca = PCA(2).fit(curved)
         wild = np.vstack([curved, 1e4 * np.eye(5)])
-        assert estimator.score(wild) == pytest.approx(pca_score(pca, wild), abs=1e-3)
+        assert estimator.score(wild) == pytest.approx(pca_score(pca, wild), abs=1e-2)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_outliers_with_ordinary_codes(self, dtype):
         """The code moves to where the decoder, which cannot know that the row is wild, makes the least of it."""
         X = curved_rows(200).astype(dtype)
-        estimator = AutoEncoderTransformer(2, **{**TRAINED, "max_epochs": 60}).fit(X)
+        parameters = {**TRAINED, "max_epochs": 60}
+        estimator = AutoEncoderTransformer(2, **parameters).fit(X)
         pca = PCA(2).fit(X)
         wild = np.repeat(X[:20], 5, axis=0)
         wild[np.arange(100), np.tile(np.arange(5), 20)] += 60 * np.tile(X.std(axis=0), 20)
         assert estimator.score(X) > pca_score(pca, X) + 0.05
-        assert estimator.score(wild) > pca_score(pca, wild) - 1e-3
+        assert estimator.score(wild) > AutoEncoderTransformer(2, projection_steps=0, **parameters).fit(X).score(wild)
+        assert estimator.score(wild) > pca_score(pca, wild) - 0.1
         codes = estimator.transform(wild)
         one_by_one = np.concatenate([estimator.transform(row[np.newaxis]) for row in wild])
-        np.testing.assert_allclose(one_by_one, codes, rtol=0, atol=1e-3 * np.abs(codes).max())
+        np.testing.assert_allclose(one_by_one, codes, rtol=0, atol=1e-6 * np.abs(codes).max())
 
     def test_full_width_is_lossless(self, curved):
         estimator = AutoEncoderTransformer(5, **TINY).fit(curved)

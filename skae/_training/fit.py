@@ -635,7 +635,11 @@ def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
     """Return how many samples of equal weight would share the sum of the losses as evenly as these do."""
     losses = losses if sample.weights is None else losses * sample.weights
     losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
-    return float(losses.sum() ** 2 / max(np.square(losses).sum(), np.finfo(float).tiny))
+    largest = losses.max(initial=0.0)
+    if largest == 0:
+        return float(max(len(losses), 1))
+    losses = losses / largest  # squares of huge losses would overflow
+    return float(losses.sum() ** 2 / np.square(losses).sum())
 
 
 def _train_whole(
