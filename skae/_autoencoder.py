@@ -303,7 +303,7 @@ class AutoEncoderTransformer(
         early_stopping=True,
         validation_fraction=0.1,
         validation_split=None,
-        tol=4e-3,
+        tol=8e-3,
         warm_start=False,
         callbacks=None,
         device="cpu",

@@ -25,7 +25,7 @@ from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_size
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
 from skae._training.progress import EpochReport
-from skae._training.schedule import STRONG, WEAK, WHOLE, Regularization
+from skae._training.schedule import STRONG, WEAK, Regularization
 from skae._training.selection import EpochSelector, ValidationSplit
 from skae._training.trainer import Trainer, sample_losses
 from skae._utils import seeded_generator, threads_for, torch_dtype
@@ -475,13 +475,12 @@ class Search:
         first_epochs = min(max(round(self.first_steps / steps_per_epoch), 1), most)
         with config.progress.part("search", most):
             fresh = self.perturbs
-            gained = self._run(first_epochs, STRONG if fresh else WEAK, 1.0 if fresh else TUNING_RATE)
-            n_epochs, more = first_epochs, max(first_epochs // 2, 1)
-            while n_epochs < most and gained > config.tol and not self._stopped:
-                more = min(more, most - n_epochs)
-                gained = self._run(more, WEAK)
+            gain = self._run(first_epochs, STRONG if fresh else WEAK, 1.0 if fresh else TUNING_RATE)
+            n_epochs = first_epochs
+            while n_epochs < most and gain > config.tol and not self._stopped:
+                more = min(n_epochs, most - n_epochs)  # the budget doubles
+                gain = self._run(more, WEAK)
                 n_epochs += more
-                more = max(n_epochs - first_epochs, first_epochs // 2, 1)
         self.n_search_epochs = n_epochs
         if self.best is not None and not self._stopped and config.optimizer != "lbfgs":
             self._rehearse()
@@ -528,16 +527,13 @@ class Search:
         self._leave_basis()
         n_epochs = max(self._tuning_epochs(self.folds[0].trainer) // 2, 1)
         reached = min(self.selector.mean_losses[1:])
-        tried = {}
+        start, self.tuning = self.selector.mean_losses[0], None
         with self.config.progress.part("rehearsal", 2 * n_epochs):
             for regularization in (WEAK, STRONG):
                 self._run(n_epochs, regularization, TUNING_RATE, 0.5)
-                tried[regularization] = self.selector.mean_losses[-1]
-                if tried[regularization] < reached:
-                    break
-        best = min(tried, key=tried.__getitem__)
-        start = self.selector.mean_losses[0]
-        self.tuning = best if start - tried[best] > GAIN_LEFT * (start - reached) else None
+                if start - self.selector.mean_losses[-1] > GAIN_LEFT * (start - reached):
+                    self.tuning = regularization
+                    return
 
     def _leave_basis(self) -> None:
         """Go on with networks on all features."""
@@ -666,7 +662,7 @@ def _train_whole(
 
     with progress.part("training", n_epochs):
         trainer.run(
-            n_epochs, WHOLE, 1.0 if perturbs else TUNING_RATE, 0.0, progress.epoch_begins, report
+            n_epochs, STRONG, 1.0 if perturbs else TUNING_RATE, 0.0, progress.epoch_begins, report
         )
     trainer.end()
     return _better_on_all_samples(trainer.finish(), model, start, record(), config)
