@@ -109,11 +109,9 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.network.link is not None:
             self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
-    def set_code_unit(self, spread: NDArray | None) -> None:
-        """Divide codes, in the units of PCA, by their standard deviations; None restores the units of PCA."""
-        self.code_unit.copy_(self.pca_unit)
-        if spread is not None:
-            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
+    def whiten(self, spread: NDArray) -> None:
+        """Divide codes by their standard deviations."""
+        self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
     @torch.no_grad()
     def measure(

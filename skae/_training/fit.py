@@ -264,7 +264,7 @@ def _finished(
     if start.training_mean is not None:
         fill_buffers(model, {"training_mean": start.training_mean})
     if config.whiten:
-        model.set_code_unit(code_spread(model, start.sample))
+        model.whiten(code_spread(model, start.sample))
     model.keep_double()
     return predicting_net(model, result.history), result
 
