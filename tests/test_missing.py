@@ -116,7 +116,7 @@ def test_better_than_the_mean_and_than_pca(share):
     complete = StandardScaler().fit_transform(load_breast_cancer().data)
     X, missing = with_holes(complete, share)
     pca = AutoEncoderTransformer(4, allow_nan=True, max_epochs=0).fit(X)
-    trained = AutoEncoderTransformer(4, allow_nan=True, max_epochs=15, batch_size=32, random_state=0).fit(X)
+    trained = AutoEncoderTransformer(4, allow_nan=True, max_epochs=60, batch_size=32, random_state=0).fit(X)
     by_mean, by_pca, by_network = (
         np.square(filled - complete)[missing].mean()
         for filled in (np.where(missing, np.nanmean(X, axis=0), X), imputed(pca, X), imputed(trained, X))
