@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from skae._objectives.criterion import criterion_of
+from skae._objectives.losses import as_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where skae is imported from: beside the tests, or installed while these lie in an unpacked source archive.
@@ -38,6 +42,13 @@ def noise_rows(n_samples=80, n_features=6, seed=0):
 def pca_score(pca, X):
     """The share of variance that PCA's reconstruction of X explains, measured as `score` does."""
     return 1.0 - np.square(X - pca.inverse_transform(pca.transform(X))).sum() / np.square(X - pca.mean_).sum()
+
+
+def losses_of(estimator, X, X_hat):
+    """The loss that the estimator was trained for, of each sample."""
+    module, loss = estimator.net_.module_, as_loss(estimator.loss)
+    x, x_hat = ((torch.as_tensor(values).double() - module.mean) / module.scale for values in (X, X_hat))
+    return criterion_of(loss, module.mean.double(), module.scale.double()).per_sample(x_hat, x).numpy()
 
 
 def python_environment():
