@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.containers import is_large
+from skae._data.containers import exceeds_memory, is_large
 from skae._data.dataset import apply_in_batches, n_hidden
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
@@ -444,6 +444,7 @@ class Search:
         config = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
         size = basis_size(start.architecture.n_components)
         in_basis = self._may_use_basis(config) and WIDE * size < samples.shape[1] and size < len(samples)
+        in_basis &= not exceeds_memory(len(samples), size)  # the coordinates are held in memory
         # Location and scale are those of all samples, so that they stay what they are in the end.
         n_components = size if in_basis else min(start.architecture.n_components, *samples.shape)
         pca = start.components_at(samples, n_components, self.pca)
