@@ -100,7 +100,7 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale).to(self.scale)
+        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
@@ -109,11 +109,9 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.network.link is not None:
             self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
-    def set_code_unit(self, spread: NDArray | None) -> None:
-        """Divide codes, in the units of PCA, by their standard deviations; None restores the units of PCA."""
-        self.code_unit.copy_(self.pca_unit)
-        if spread is not None:
-            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
+    def whiten(self, spread: NDArray) -> None:
+        """Divide codes by their standard deviations."""
+        self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
     @torch.no_grad()
     def measure(

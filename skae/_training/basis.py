@@ -56,12 +56,12 @@ class PrincipalBasis:
 
     def pca_of(self, sample: Sample, n_components: int) -> PrincipalComponents:
         """Return the principal components of samples in the basis, which are its axes."""
-        X = sample[:].astype(np.float64)
+        X = sample[:].astype(np.float64, copy=False)
         return replace(
             self.pca,
             mean=np.zeros(self.size),
-            feature_std=np.sqrt(sample.mean(np.square(X))),
-            feature_max_abs=np.abs(X).max(axis=0),
+            feature_std=np.sqrt([sample.mean(np.square(feature)) for feature in X.T]),
+            feature_max_abs=np.maximum(X.max(axis=0), -X.min(axis=0)),
             components=np.eye(n_components, self.size),
             explained_variance=self.pca.explained_variance[:n_components],
             code_max_abs=self.pca.code_max_abs[:n_components],

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.containers import is_large
+from skae._data.containers import exceeds_memory, is_large
 from skae._data.dataset import apply_in_batches, n_hidden
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
@@ -269,7 +269,7 @@ def _finished(
     if start.training_mean is not None:
         fill_buffers(model, {"training_mean": start.training_mean})
     if config.whiten:
-        model.set_code_unit(code_spread(model, start.sample))
+        model.whiten(code_spread(model, start.sample))
     model.keep_double()
     return predicting_net(model, result.history), result
 
@@ -449,6 +449,7 @@ class Search:
         config = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
         size = basis_size(start.architecture.n_components)
         in_basis = self._may_use_basis(config) and WIDE * size < samples.shape[1] and size < len(samples)
+        in_basis &= not exceeds_memory(len(samples), size)  # the coordinates are held in memory
         # Location and scale are those of all samples, so that they stay what they are in the end.
         n_components = size if in_basis else min(start.architecture.n_components, *samples.shape)
         pca = start.components_at(samples, n_components, self.pca)
@@ -640,7 +641,11 @@ def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
     """Return how many samples of equal weight would share the sum of the losses as evenly as these do."""
     losses = losses if sample.weights is None else losses * sample.weights
     losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
-    return float(losses.sum() ** 2 / max(np.square(losses).sum(), np.finfo(float).tiny))
+    largest = losses.max(initial=0.0)
+    if largest == 0:
+        return float(max(len(losses), 1))
+    losses = losses / largest  # squares of huge losses would overflow
+    return float(losses.sum() ** 2 / np.square(losses).sum())
 
 
 def _train_whole(

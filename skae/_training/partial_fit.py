@@ -201,7 +201,7 @@ class Stream:
     def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
         """Give the codes of a network unit variance on the samples that are kept, if asked for."""
         if self.config.whiten:
-            model.set_code_unit(code_spread(model, self.memory.sample))
+            model.whiten(code_spread(model, self.memory.sample))
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -99,7 +100,10 @@ class Trainer:
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
-        self.start_losses = self._losses(None)
+        # A network that goes on is compared by the projection too.
+        projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
+        self.scaled.projection = projection
+        self.start_losses = self._losses(projection if projection.n_steps > 0 else None)
         self._leave_start(perturbs)
         if self.stochastic and not any(one.corrupts for one in config.regularizers):
             self.network.corruption = noise
