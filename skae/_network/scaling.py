@@ -139,7 +139,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self.loss_unit.fill_(loss_unit)
         self.projection = replace(projection, incomplete=prior_weight is not None)
         if projection.n_steps > 0:
-            self.metric.copy_(metric_of(self._code_loss(x), z, gauss_newton))
+            self.metric.copy_(metric_of(self.code_loss(x), z, gauss_newton))
         if self.filling is not None:
             covariance = torch.atleast_2d(torch.cov(z.T, correction=0))
             ridge = SPREAD_RIDGE * covariance.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
@@ -152,7 +152,7 @@ class ScaledAutoEncoder(AutoEncoder):
         terms = [penalty.code_penalty(z, self.code_rms) for penalty in self.projection.penalties]
         return sum((term for term in terms if term is not None), z.new_zeros(len(z)))
 
-    def _code_loss(self, x: Tensor) -> CodeLoss:
+    def code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss that the projection of standardized samples minimizes."""
         loss, penalized = self.projection.loss, any(map(penalizes_codes, self.projection.penalties))
         quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
@@ -165,7 +165,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
         return ReconstructionLoss(self.network.decode, per_sample, x)
 
-    def _incomplete_code_loss(self, x: Tensor) -> CodeLoss:
+    def incomplete_code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss by the values that are present, with the prior on the codes."""
         criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.scale, float(self.loss_unit)))
 
@@ -200,38 +200,40 @@ class ScaledAutoEncoder(AutoEncoder):
         """Say which state the weights are in."""
         return [(value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values()]
 
-    def project(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """Map samples to the codes of the nearest points of the manifold of the decoder, in units of the data."""
         if self.projection.n_steps == 0:
             return self.encode(x)
         with torch.inference_mode(False), torch.no_grad():
             standardized = (x.clone() - self.mean) / self.scale
-            return self.project_standardized(standardized, drops_finished) * self.code_unit
+            return self.project_standardized(standardized) * self.code_unit
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Map samples to the nearest points of the manifold of the decoder."""
         return self.decode(self.project(x))
 
-    def project_standardized(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+    def project_standardized(self, x: Tensor) -> Tensor:
         """Project standardized samples, which may have missing values, in units of the network."""
         if self.filling is None:
-            return self._from_starts(self._code_loss(x), x, drops_finished)
+            return self._from_starts(self.code_loss(x), x)
         incomplete, filled = x.isnan().any(dim=1), self.filling(x)
         z = self.network.encode(filled)
         if not incomplete.all():
             complete = ~incomplete
-            z[complete] = self._from_starts(self._code_loss(x[complete]), x[complete], drops_finished)
+            z[complete] = self._from_starts(self.code_loss(x[complete]), x[complete])
         if incomplete.any() and self.projection.incomplete:
-            loss = self._incomplete_code_loss(x[incomplete])
-            z[incomplete] = self._from_starts(loss, filled[incomplete], drops_finished)
+            loss = self.incomplete_code_loss(x[incomplete])
+            z[incomplete] = self._from_starts(loss, filled[incomplete])
         return z
 
-    def _from_starts(self, loss: CodeLoss, x: Tensor, drops_finished: bool) -> Tensor:
-        """Project from the code of the encoder or of PCA, whichever is better."""
-        starts = [self.network.encode(x)]
-        if self.architecture.linear_skip:
-            starts.append(x @ self.network.pca_encoding.T)
-        return project(loss, tuple(starts), self.metric, self.projection.n_steps, drops_finished)
+    def _from_starts(self, loss: CodeLoss, x: Tensor) -> Tensor:
+        """Project from the codes of encoder and PCA."""
+        return project(loss, self.starts(x), self.metric, self.projection.n_steps)
+
+    def starts(self, x: Tensor) -> list[Tensor]:
+        """Return the codes of the encoder and of PCA for standardized samples without missing values."""
+        z = self.network.encode(x)
+        return [z, x @ self.network.pca_encoding.T] if self.architecture.linear_skip else [z]
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""
