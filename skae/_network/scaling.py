@@ -150,7 +150,7 @@ class ScaledAutoEncoder(AutoEncoder):
     def code_penalties(self, z: Tensor) -> Tensor:
         """Return what the regularizers add to the loss of each sample for its code, of shape (n,)."""
         terms = [penalty.code_penalty(z, self.code_rms) for penalty in self.projection.penalties]
-        return sum((term for term in terms if term is not None), z.new_zeros(len(z)))
+        return sum((term for term in terms if term is not None), torch.zeros_like(z[:, 0]))
 
     def code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss that the projection of standardized samples minimizes."""
