@@ -277,11 +277,8 @@ class TestSchedule:
 
     def test_a_gain_below_the_tolerance_ends_the_search(self):
         estimator, _, _ = steps_of(curved_rows(200), tol=0.02, max_epochs=100)
-        runs = list(
-            itertools.takewhile(
-                lambda epochs: epochs[0] == epochs[1], zip(estimator.validation_epochs_, [0, 10, 20, 40])
-            )
-        )
+        expected = zip(estimator.validation_epochs_, [0, 10, 20, 40], strict=False)
+        runs = list(itertools.takewhile(lambda epochs: epochs[0] == epochs[1], expected))
         gains = np.diff(estimator.validation_scores_[: len(runs)])
         assert len(gains) > 1
         assert (gains[:-1] > 0.02).all()
