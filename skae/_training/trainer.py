@@ -213,8 +213,16 @@ class Trainer:
         n_samples = len(self.samples)
         positions = np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int)
         x = self.samples.take_filled(positions).to(scaled.mean.dtype)
+        if scaled.architecture.linear_skip:
+            scaled.network.limit_codes(self._largest_codes().to(scaled.mean))
         nat = self.criterion.nat(x.shape[1], self.config.unexplained_variance_ratio)
         scaled.measure(x, projection, self.criterion.unit, None if prior_weight is None else prior_weight * nat)
+
+    @torch.no_grad()
+    def _largest_codes(self) -> Tensor:
+        """Return the largest size of each code of the encoder over the training samples."""
+        batches = SampleBatches(self.samples, self.config.batch_size)
+        return torch.stack([self.network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
     def losses_of_mean(self) -> NDArray:
         """Loss of each held-out sample if it were reconstructed as the mean."""
