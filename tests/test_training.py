@@ -277,23 +277,31 @@ class TestSchedule:
 
     def test_a_gain_below_the_tolerance_ends_the_search(self):
         estimator, _, _ = steps_of(curved_rows(200), tol=0.02, max_epochs=100)
-        runs = list(
-            itertools.takewhile(
-                lambda epochs: epochs[0] == epochs[1], zip(estimator.validation_epochs_, [0, 10, 20, 40])
-            )
-        )
+        expected = zip(estimator.validation_epochs_, [0, 10, 20, 40], strict=False)
+        runs = list(itertools.takewhile(lambda epochs: epochs[0] == epochs[1], expected))
         gains = np.diff(estimator.validation_scores_[: len(runs)])
         assert len(gains) > 1
         assert (gains[:-1] > 0.02).all()
         assert gains[-1] < 0.02
 
-    def test_the_last_steps_are_rehearsed(self):
+    def test_the_last_steps_are_rehearsed(self, monkeypatch):
         """They begin where regularization is half way between its strengths, at half the learning rate."""
+        monkeypatch.setattr(fit, "LARGE_GAIN", np.inf)
         estimator, steps, _ = steps_of(curved_rows(200), tol=10.0, max_epochs=100)
         start, stop = estimator.validation_epochs_[2:4]
         assert start == 20  # a gain that never counts ends the search after the first weak run
         assert stop - start == 12  # half of the hundred steps that are taken on all samples
         assert_falls(steps[4 * start : 4 * stop], WEAK, 0.01, position=0.5)
+
+    def test_a_large_gain_needs_no_rehearsal(self, monkeypatch):
+        monkeypatch.setattr(fit, "LARGE_GAIN", 1e-3)
+        estimator, _, _ = steps_of(curved_rows(200), tol=10.0, max_epochs=100)
+        assert estimator.validation_epochs_ == [0, 10, 20]
+
+    def test_little_that_is_left_ends_the_search(self, monkeypatch):
+        monkeypatch.setattr(fit, "LITTLE_LEFT", 0.5)
+        estimator, _, _ = steps_of(curved_rows(200), tol=0.0, max_epochs=100)
+        assert 20 not in estimator.validation_epochs_
 
     @pytest.mark.parametrize("max_epochs", [1, 3, 10])
     def test_max_epochs_bounds_the_search(self, max_epochs):
@@ -333,7 +341,7 @@ class TestSchedule:
 
 
 class TestHeldOutRows:
-    @pytest.mark.parametrize("n_wild, searched", [(10, False), (45, True)])
+    @pytest.mark.parametrize("n_wild, searched", [(10, False), (90, True)])
     def test_a_few_rows_that_carry_the_variance_are_no_evidence(self, n_wild, searched):
         """Fewer than thirty effective rows leave PCA without a search."""
         X = curved_rows(300)
@@ -373,6 +381,7 @@ class TestLastSteps:
         assert estimator.score(X) > PCA(2).fit(X).explained_variance_ratio_.sum() + 0.01
 
     def test_not_where_the_rehearsal_loses_the_gain(self, trainings, monkeypatch):
+        monkeypatch.setattr(fit, "LARGE_GAIN", np.inf)
         monkeypatch.setattr(fit, "GAIN_LEFT", 2.0)
         X = curved_rows(200)
         estimator = AutoEncoderTransformer(**SEARCHED, callbacks=[trainings]).fit(X)

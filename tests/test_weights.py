@@ -119,7 +119,7 @@ def test_score_is_weighted(rows, weights):
 def test_held_out_losses_are_weighted(rows, weights):
     """What skorch's callbacks see, without a projection, is what the choice of the epoch goes by."""
     one_set = ShuffleSplit(1, test_size=0.2, random_state=0)
-    parameters = {"batch_size": 16, "projection_steps": 0, "validation_split": one_set}
+    parameters = {"batch_size": 16, "max_epochs": 60, "tol": 0.0, "projection_steps": 0, "validation_split": one_set}
     autoencoder = fitted(rows, weights * (np.arange(300) % 2 + 0.01), **parameters)
     compared = np.array(autoencoder.validation_epochs_[1:]) - 1
     assert len(compared) > 1
