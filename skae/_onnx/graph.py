@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skae._network.projection import ProjectionState, first_state, next_state
 from skae._network.scaling import ScaledAutoEncoder
-from skae._onnx.tracing import EXAMPLE_SAMPLES, IR_VERSION, OPSET, erf, exported, solve
+from skae._onnx.tracing import EXAMPLE_SAMPLES, IR_VERSION, OPSET, check_packages, erf, exported, solve
 from skae._pca.missing import PPCAImputer
 
 
@@ -76,7 +76,7 @@ class Graph:
         number, going, counted, reduced, goes_on = (self._name() for _ in range(5))
         nodes += [
             helper.make_node("Cast", [results[-1]], [counted], to=TensorProto.INT32),
-            helper.make_node("ReduceMax", [counted], [reduced], keepdims=0),
+            helper.make_node("ReduceSum", [counted], [reduced], keepdims=0),
             helper.make_node("Cast", [reduced], [goes_on], to=TensorProto.BOOL),
         ]
         # A name may leave the body only once, and an input may not leave it at all.
@@ -88,7 +88,11 @@ class Graph:
         inputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inside, types, strict=True)]
         outputs = [helper.make_tensor_value_info(goes_on, TensorProto.BOOL, [])]
         outputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(kept, types, strict=True)]
-        most, first, last = self.constant(np.array(n_steps)), self.constant(np.array(True)), [self._name() for _ in state]
+        most, first, last = (
+            self.constant(np.array(n_steps)),
+            self.constant(np.array(True)),
+            [self._name() for _ in state],
+        )
         body = helper.make_graph(nodes, self._name(), inputs, outputs, constants)
         self.nodes.append(helper.make_node("Loop", [most, first, *state], last, body=body))
         return last
@@ -226,6 +230,7 @@ def traceable(module: ScaledAutoEncoder, dtype: torch.dtype) -> ScaledAutoEncode
 
 def decoder_model(module: ScaledAutoEncoder) -> Any:
     """Return the decoder as a model, in the precision of the network, from "codes" to "X"."""
+    check_packages()
     from onnx import helper
 
     sizes, dtype = module.architecture, module.mean.dtype

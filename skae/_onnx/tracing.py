@@ -18,7 +18,13 @@ EXAMPLE_SAMPLES = 7
 # error function", Mathematics of Computation 23 (1969) 631-637: numerators and denominators, lowest power first, for
 # arguments up to 0.46875, up to 4, and above.
 SMALL = (
-    (3.20937758913846947e03, 3.77485237685302021e02, 1.13864154151050156e02, 3.16112374387056560e00, 1.85777706184603153e-1),
+    (
+        3.20937758913846947e03,
+        3.77485237685302021e02,
+        1.13864154151050156e02,
+        3.16112374387056560e00,
+        1.85777706184603153e-1,
+    ),
     (2.84423683343917062e03, 1.28261652607737228e03, 2.44024637934444173e02, 2.36012909523441209e01, 1.0),
 )
 MEDIUM = (
@@ -71,10 +77,7 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
     NotImplementedError
         If something in the function has no translation.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError('skae.onnx needs onnx and onnxscript: pip install "skae[onnx]".') from error
+    check_packages()
     examples = [example.detach().clone() for example in examples]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's exporter about itself
@@ -90,6 +93,21 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
                 "custom module must consist of operations that torch.onnx.export translates; with projection_steps=0 "
                 "only its encoder is converted."
             ) from error
+
+
+def check_packages() -> None:
+    """Check that everything is installed that the export needs.
+
+    Raises
+    ------
+    ImportError
+        If it is not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError('skae.onnx needs the packages onnx and onnxscript: pip install "skae[onnx]".') from error
 
 
 def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
@@ -184,7 +202,9 @@ def convolution(
         ends = zip(weight.shape[2:], padding, output_padding, strict=True)
         pads = [(size - 1 - pad, size - 1 - pad + more) for size, pad, more in ends]
     x = torch.nn.functional.pad(x, (*pads[1], *pads[0]))
-    sides = [(size - kernel) // step + 1 for size, kernel, step in zip(x.shape[2:], weight.shape[2:], stride, strict=True)]
+    sides = [
+        (size - kernel) // step + 1 for size, kernel, step in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
+    ]
     result = None
     for row, column in itertools.product(*map(range, weight.shape[2:])):
         rows, columns = (

@@ -111,4 +111,10 @@ class PrincipalBasis:
         last_after.weight.copy_(outputs @ last_before.weight.to(dtype))
         last_after.bias.copy_(outputs @ last_before.bias.to(dtype))
         outer.linear_decoder.copy_(inner.linear_decoder.to(dtype) @ outputs.T)
+        # The projection is the same, but for the unit of the loss.
+        outer.code_limit.copy_(inner.code_limit)
+        model.code_unit.copy_(small.code_unit)
+        model.code_rms.copy_(small.code_rms)
+        model.metric.copy_(small.metric * (ratio**2 * outer.architecture.n_features / self.size))
+        model.projection = small.projection
         return model

@@ -132,9 +132,9 @@ class NetworkInitializer:
             return pca  # a tenth of many samples changes little
         find = principal_components_of_incomplete if self.incomplete else principal_components
         of_part = find(sample, min(n_components, *sample.shape)).padded(n_components)
-        return replace(
-            of_part, mean=pca.mean, feature_std=pca.feature_std, feature_max_abs=pca.feature_max_abs
-        ).padded(self.architecture.n_components)
+        return replace(of_part, mean=pca.mean, feature_std=pca.feature_std, feature_max_abs=pca.feature_max_abs).padded(
+            self.architecture.n_components
+        )
 
     def by_distance(self) -> "NetworkInitializer":
         """Sort the samples by their distance from the mean.
@@ -310,7 +310,9 @@ def _search(
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Train while held-out samples gain, then a little on all samples; keep PCA where these do not gain."""
     model, sample, linear_skip = start.on(pca), start.sample, start.architecture.linear_skip
-    effective, of_variance = (_effective_sample_size(one, sample) for one in sample_losses(config.loss, model, sample).T)
+    effective, of_variance = (
+        _effective_sample_size(one, sample) for one in sample_losses(config.loss, model, sample).T
+    )
     n_compared = math.inf  # hidden values that are compared in a fold, where these alone are compared
     if start.incomplete and pca.present_fraction <= 0.5:
         n_compared = validation.fraction * len(sample) * n_hidden(pca.present_fraction, sample.shape[1])
@@ -499,11 +501,15 @@ class Search:
     def _stopped(self) -> bool:
         return self.folds[0].trainer.stopped or self.config.progress.stopped
 
-    def _run(self, n_epochs: int, regularization: Regularization, rate_factor: float = 1.0, position: float = 0.0) -> float:
+    def _run(
+        self, n_epochs: int, regularization: Regularization, rate_factor: float = 1.0, position: float = 0.0
+    ) -> float:
         """Train all folds, compare, and return the gain of the held-out samples; go back where there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
         for index, fold in enumerate(self.folds):
-            hooks = {"before_epoch": self.config.progress.epoch_begins, "after_epoch": self._report} if index == 0 else {}
+            hooks = (
+                {"before_epoch": self.config.progress.epoch_begins, "after_epoch": self._report} if index == 0 else {}
+            )
             fold.trainer.run(n_epochs, regularization, rate_factor, position, **hooks)
         losses, prior_weight = self._compare()
         previous = min(self.selector.mean_losses[1:], default=math.inf)
@@ -596,8 +602,12 @@ class Search:
         train_losses, _ = self._curve(first.trainer)
 
         def result() -> tuple:
-            candidate = Candidate(first.trainer, first.trainer.weights(), self.prior_weights[0], first.basis, first.full)
-            return _finished(candidate.model(), replace(self.result(), best_epoch=len(train_losses)), self.start, self.config)
+            candidate = Candidate(
+                first.trainer, first.trainer.weights(), self.prior_weights[0], first.basis, first.full
+            )
+            return _finished(
+                candidate.model(), replace(self.result(), best_epoch=len(train_losses)), self.start, self.config
+            )
 
         valid_loss = first.trainer.net.history[-1].get("valid_loss")
         progress.epoch_ends(EpochReport(train_losses[-1], valid_loss, self.selector.best_epoch, result))
@@ -671,8 +681,6 @@ def _train_whole(
         return progress.stopped
 
     with progress.part("training", n_epochs):
-        trainer.run(
-            n_epochs, STRONG, 1.0 if perturbs else TUNING_RATE, 0.0, progress.epoch_begins, report
-        )
+        trainer.run(n_epochs, STRONG, 1.0 if perturbs else TUNING_RATE, 0.0, progress.epoch_begins, report)
     trainer.end()
     return _better_on_all_samples(trainer.finish(), model, start, record(), config)

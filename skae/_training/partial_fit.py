@@ -221,7 +221,8 @@ class Stream:
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
         record: dict[str, Any] = {
-            name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "valid_epochs", "history")
+            name: list(getattr(self.record, name) or ())
+            for name in ("train_losses", "valid_scores", "valid_epochs", "history")
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}

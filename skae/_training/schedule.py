@@ -155,7 +155,8 @@ class Schedule(Callback):
         at = self.position + (1.0 - self.position) * min(self.step / max(self.n_steps - 1, 1), 1.0)
         strengths = self.regularization
         self.noise.amount, self.difference.amount, decay = (
-            first + at * (last - first) for first, last in (strengths.noise, strengths.difference, strengths.weight_decay)
+            first + at * (last - first)
+            for first, last in (strengths.noise, strengths.difference, strengths.weight_decay)
         )
         self.decay = decay / self.n_batches
         if self.sets_rate:
