@@ -44,8 +44,7 @@ class Plain(torch.optim.SGD):
 X = curved_rows(300)
 PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "lr": 0.02, "random_state": 0}
 TRAININGS = {
-    "searched and refit": {"refit": True},
-    "searched": {"refit": False},
+    "searched": {},
     "on all rows": {"early_stopping": False},
     "plain autoencoder": {"linear_skip": False},
     "weight decay": {"alpha": 0.1, "optimizer": "adamw", "linear_skip": False},
@@ -201,7 +200,7 @@ class TestEveryTraining:
         assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) == 1
         CALLED.clear()
-        assert AutoEncoderTransformer(2, **parameters, refit=True).fit(rows).best_epoch_ > 0
+        assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) > 2
 
     def test_a_method_of_the_instance(self):
@@ -217,7 +216,7 @@ class TestEveryTraining:
             def on_train_begin(self, net, **kwargs):
                 heard.append(net)
 
-        AutoEncoderTransformer(2, **{**TINY, "max_epochs": 12}, lr=0.02, refit=True, callbacks=[Hears()]).fit(X)
+        AutoEncoderTransformer(2, **{**TINY, "max_epochs": 12}, lr=0.02, callbacks=[Hears()]).fit(X)
         assert len(heard) == 1
 
     def test_maps_of_parameters(self):

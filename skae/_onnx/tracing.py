@@ -83,6 +83,7 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
         warnings.simplefilter("ignore")  # of torch's exporter about itself
         try:
             traced = make_fx(function, DECOMPOSITIONS, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*examples)
+            _keep_precision(traced, examples[0].dtype)
             shapes = tuple({0: torch.export.Dim("n_samples")} for _ in examples)
             program = torch.export.export(traced, tuple(examples), dynamic_shapes=shapes, strict=False)
             return torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False).model_proto
@@ -93,6 +94,26 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
                 "custom module must consist of operations that torch.onnx.export translates; with projection_steps=0 "
                 "only its encoder is converted."
             ) from error
+
+
+def _keep_precision(traced: torch.fx.GraphModule, dtype: torch.dtype) -> None:
+    """Replace numbers in operations by tensors, because torch's exporter rounds numbers to single precision."""
+    if dtype != torch.float64:
+        return
+    for node in list(traced.graph.nodes):
+        if node.target not in OF_TENSORS:
+            continue
+        arguments = []
+        for value in node.args:
+            if isinstance(value, float):
+                name = f"number_{len(list(traced.buffers()))}"
+                traced.register_buffer(name, torch.tensor(value, dtype=dtype))
+                with traced.graph.inserting_before(node):
+                    value = traced.graph.get_attr(name)
+            arguments.append(value)
+        if any(new is not old for new, old in zip(arguments, node.args, strict=True)):
+            node.target, node.args = OF_TENSORS[node.target], tuple(arguments)
+    traced.recompile()
 
 
 def check_packages() -> None:
@@ -263,4 +284,16 @@ DECOMPOSITIONS = {
     aten.gelu_backward.default: gelu_backward,
     aten.convolution.default: convolution,
     aten.convolution_backward.default: convolution_backward,
+}
+# Operations of tensors and numbers, and the same of tensors alone.
+OF_TENSORS = {
+    aten.add.Tensor: aten.add.Tensor,
+    aten.sub.Tensor: aten.sub.Tensor,
+    aten.mul.Tensor: aten.mul.Tensor,
+    aten.div.Tensor: aten.div.Tensor,
+    aten.clamp.default: aten.clamp.Tensor,
+    aten.gt.Scalar: aten.gt.Tensor,
+    aten.lt.Scalar: aten.lt.Tensor,
+    aten.ge.Scalar: aten.ge.Tensor,
+    aten.le.Scalar: aten.le.Tensor,
 }
