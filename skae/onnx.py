@@ -3,7 +3,6 @@
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer

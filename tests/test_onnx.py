@@ -58,8 +58,11 @@ CASES = {
     "plain": ({"linear_skip": False, "activation": "elu"}, np.float64),
     "pca": ({"max_epochs": 0, "activation": "identity"}, np.float32),
     "layer": ({"normalization": "layer", "activation": "tanh"}, np.float64),
-    "tied, batch": ({"architecture": "tied", "normalization": "batch", "activation": "relu"}, np.float64),
-    "conv": ({"architecture": "conv", "input_shape": (1, 9, 11), "hidden_layer_sizes": (2, 8), "max_epochs": 20}, np.float64),
+    "tied": ({"architecture": "tied", "normalization": "batch", "activation": "relu"}, np.float64),
+    "conv": (
+        {"architecture": "conv", "input_shape": (1, 9, 11), "hidden_layer_sizes": (2, 8), "max_epochs": 20},
+        np.float64,
+    ),
     "probabilities": ({"loss": "binary_cross_entropy"}, np.float64),
     "rates": ({"loss": "poisson", "max_epochs": 40}, np.float32),
     "absolute": ({"loss": "absolute_error"}, np.float64),

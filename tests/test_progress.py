@@ -20,7 +20,7 @@ from sklearn.utils.fixes import parse_version
 import skae
 from skae import AutoEncoderTransformer
 
-SEARCHED = {**TINY, "n_components": 2, "hidden_layer_sizes": 64, "max_epochs": 4}
+SEARCHED = {**TINY, "n_components": 2, "hidden_layer_sizes": 64, "max_epochs": 4, "batch_size": 20}
 with_callbacks = pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.9.dev0"), reason="scikit-learn has callbacks since 1.9"
 )
@@ -66,12 +66,14 @@ class TestCallbacks:
     def test_tasks(self, rows):
         told = Told()
         fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
-        n_refit = told.tasks.count("-epoch") - fitted.n_iter_
-        epoch = ["+epoch", "-epoch"]
-        search = ["+search", *epoch * fitted.n_iter_, "-search"]
-        assert told.tasks == ["+fit", *search, "+refit", *epoch * n_refit, "-refit", "-fit"]
-        assert fitted.n_iter_ == 4
-        assert n_refit > 0
+        parts = [task for task in told.tasks if "epoch" not in task]
+        rehearsal = ["+rehearsal", "-rehearsal"] if "+rehearsal" in parts else []
+        assert parts == ["+fit", "+search", "-search", *rehearsal, "+tuning", "-tuning", "-fit"]
+        first, last = (told.tasks[told.tasks.index(f"+{name}") :] for name in ("search", "tuning"))
+        assert first[: 2 * 4 + 2] == ["+search", *["+epoch", "-epoch"] * 4, "-search"]
+        n_tuning = told.tasks.count("-epoch") - fitted.n_iter_
+        assert last == ["+tuning", *["+epoch", "-epoch"] * n_tuning, "-tuning", "-fit"]
+        assert n_tuning > 0
         assert told.set_up == 0
 
     def test_without_held_out_rows(self, rows):
@@ -107,10 +109,12 @@ class TestCallbacks:
         assert fitted.n_iter_ == 2
         assert told.tasks[-2:] == ["-search", "-fit"]
 
-    def test_stop_in_refit_and_training(self, rows):
-        told = Told(stop_after=5)
+    def test_stop_in_tuning_and_training(self, rows):
+        everything = Told()
+        AutoEncoderTransformer(**SEARCHED).set_callbacks(everything).fit(rows)
+        told = Told(stop_after=everything.tasks.count("-epoch") - 1)
         AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
-        assert told.tasks.count("-epoch") == 5
+        assert told.tasks.count("-epoch") == told.stop_after
         fitted = AutoEncoderTransformer(**{**SEARCHED, "early_stopping": False}).set_callbacks(Told(1)).fit(rows)
         assert fitted.n_iter_ == 1
 
@@ -198,15 +202,14 @@ class TestBar:
         fitted = AutoEncoderTransformer(**{**SEARCHED, "verbose": 1}).fit(rows)
         out, err = capfd.readouterr()
         assert out == ""
-        search, refit = (line.split("\r")[-1] for line in err.strip().split("\n"))
+        search, *_, tuning = (line.split("\r")[-1] for line in err.strip().split("\n"))
         assert search.startswith("search: 100%")
-        assert f"{fitted.n_iter_}/{fitted.n_iter_} [" in search
+        assert "4/4 [" in search
         assert "epoch/s" in search or "s/epoch" in search
-        assert f"train_loss={fitted.loss_curve_[-1]:.4f}" in search
+        assert f"train_loss={fitted.loss_curve_[3]:.4f}" in search
         assert "valid_loss=" in search
-        assert f"best_epoch={fitted.best_epoch_}" in search
-        assert refit.startswith("refit: 100%")
-        assert "valid_loss" not in refit
+        assert tuning.startswith("tuning: 100%")
+        assert "valid_loss" not in tuning
 
     def test_without_held_out_rows(self, rows, capfd):
         fitted = AutoEncoderTransformer(**{**SEARCHED, "verbose": 1, "early_stopping": False}).fit(rows)
@@ -222,6 +225,6 @@ class TestBar:
 
     def test_an_error_ends_the_bar(self, rows, capfd):
         diverging = {**SEARCHED, "verbose": 1, "lr": 1e30, "optimizer": "sgd"}
-        with pytest.raises(ValueError, match="train_loss became"):
+        with pytest.raises(ValueError, match="(train|valid)_loss became"):
             AutoEncoderTransformer(**diverging).fit(rows)
         assert capfd.readouterr().err.endswith("\n")

@@ -117,13 +117,12 @@ class ScaledAutoEncoder(AutoEncoder):
     def measure(
         self, x: Tensor, projection: Projection, loss_unit: float = 1.0, prior_weight: float | None = 0.0
     ) -> None:
-        """Prepare the projection, and let a step of one in a code move the reconstruction by one, as in PCA.
+        """Prepare the projection.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-            Standardized training samples, at which the Jacobians of the decoder are computed. By root mean square over
-            these, distances between codes weigh each code by what it does to the data.
+            Standardized training samples, at which the Jacobians of the decoder are computed.
         projection : Projection
             What the projection minimizes.
         loss_unit : float, default=1.0
@@ -133,8 +132,6 @@ class ScaledAutoEncoder(AutoEncoder):
         """
         z = self.network.encode(x)
         gauss_newton = mean_gauss_newton(self.network.decode, z)
-        slope = gauss_newton.diagonal().sqrt()
-        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
         self.code_rms.copy_(z.square().mean(dim=0).sqrt())
         self.loss_unit.fill_(loss_unit)
         self.projection = replace(projection, incomplete=prior_weight is not None)
@@ -146,6 +143,17 @@ class ScaledAutoEncoder(AutoEncoder):
             precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(z))
             self.code_mean.copy_(z.mean(dim=0))
             self.code_precision.copy_(precision * (0.5 * (prior_weight or 0.0)))
+
+    @torch.no_grad()
+    def measure_code_unit(self, x: Tensor) -> None:
+        """Let a step of one in a code move the reconstruction by one, as in PCA.
+
+        By root mean square over standardized training samples x, distances between codes then weigh each code by what
+        it does to the data.
+        """
+        z = self.network.encode(x) if self.projection.n_steps == 0 else self.project_standardized(x)
+        slope = mean_gauss_newton(self.network.decode, z).diagonal().sqrt()
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
 
     def code_penalties(self, z: Tensor) -> Tensor:
         """Return what the regularizers add to the loss of each sample for its code, of shape (n,)."""

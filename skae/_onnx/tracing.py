@@ -185,7 +185,7 @@ def convolution_backward(
     groups: int,
     mask: list,
 ) -> tuple:
-    """Compute the gradient of a convolution by its input, which is a transposed convolution, and the other way round."""
+    """Compute the gradient of a convolution by its input: a transposed convolution, or the other way round."""
     if mask[1] or mask[2]:
         return NotImplemented
     convolve = torch.ops.aten.convolution.default

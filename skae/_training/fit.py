@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -565,7 +566,7 @@ class Search:
             self.folds[index] = Fold(Trainer(model, config, *fold.samples), fold.full, fold.samples)
 
     def _tuning_epochs(self, trainer: Trainer) -> int:
-        """Number of epochs of the last steps."""
+        """Return the number of epochs of the last steps."""
         n_steps = max(TUNING_FRACTION * self.n_search_epochs * self._batches_of_search, LEAST_TUNING)
         n_epochs = max(round(n_steps / trainer.n_batches), 1)
         return n_epochs if self.config.max_epochs is None else min(n_epochs, self.config.max_epochs)
@@ -576,8 +577,7 @@ class Search:
 
     def trained_on_all(self) -> ScaledAutoEncoder:
         """Take the last steps on all samples."""
-        best, config = self.best, self.config
-        assert best is not None
+        best, config = cast(Candidate, self.best), self.config
         model = best.model()
         if self.tuning is None or self._stopped or config.optimizer == "lbfgs":
             return model
@@ -587,7 +587,9 @@ class Search:
         progress = config.progress
 
         def report() -> bool:
-            result = lambda: _finished(trainer.finish(None, best.prior_weight), self.result(), self.start, config)
+            def result() -> tuple:
+                return _finished(trainer.finish(None, best.prior_weight), self.result(), self.start, config)
+
             progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
             return progress.stopped
 
@@ -676,7 +678,9 @@ def _train_whole(
         return TrainingResult(len(trainer.train_losses), trainer.train_losses, None, [], epochs_of(trainer.net))
 
     def report() -> bool:
-        result = lambda: _finished(trainer.finish(), record(), start, config)
+        def result() -> tuple:
+            return _finished(trainer.finish(), record(), start, config)
+
         progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
         return progress.stopped
 

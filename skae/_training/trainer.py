@@ -34,7 +34,7 @@ JUDGING_STEPS = 3
 
 
 class Trainer:
-    """One network in training: the samples that train it, the samples held out, and the skorch net that takes the steps.
+    """One network in training: the samples that train it, those held out, and the skorch net that takes the steps.
 
     Parameters
     ----------
@@ -210,13 +210,16 @@ class Trainer:
 
     def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
         """Prepare the projection by training samples."""
-        n_samples = len(self.samples)
-        positions = np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int)
-        x = self.samples.take_filled(positions).to(scaled.mean.dtype)
+        x = self._some_samples().to(scaled.mean.dtype)
         if scaled.architecture.linear_skip:
             scaled.network.limit_codes(self._largest_codes().to(scaled.mean))
         nat = self.criterion.nat(x.shape[1], self.config.unexplained_variance_ratio)
         scaled.measure(x, projection, self.criterion.unit, None if prior_weight is None else prior_weight * nat)
+
+    def _some_samples(self) -> Tensor:
+        """Return training samples, standardized and imputed, at which derivatives are computed."""
+        n_samples = len(self.samples)
+        return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
 
     @torch.no_grad()
     def _largest_codes(self) -> Tensor:
@@ -272,12 +275,13 @@ class Trainer:
         for value, weight, trained in zip(
             trainable_state(model.network), weights, trainable_state(self.network), strict=True
         ):
-            if trained.requires_grad or not isinstance(trained, torch.nn.Parameter):
+            if trained.requires_grad:
                 value.copy_(weight)
-            else:  # training in single precision has rounded frozen weights
+            else:  # training in single precision has rounded frozen weights and statistics
                 value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
         model.network.enable_inverse_link()
         self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
+        model.measure_code_unit(self._some_samples().to(model.mean.dtype))
         return model
 
 
