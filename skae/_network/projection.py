@@ -152,7 +152,8 @@ class QuadraticLoss:
 
     def of(self, *tensors: Tensor) -> "QuadraticLoss":
         """Return the loss of other samples."""
-        return QuadraticLoss(self.hidden, self.gram, *tensors, self.n_features)
+        products, squares = tensors
+        return QuadraticLoss(self.hidden, self.gram, products, squares, self.n_features)
 
 
 def project(loss: CodeLoss, starts: Sequence[Tensor], metric: Tensor, n_steps: int) -> Tensor:

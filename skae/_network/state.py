@@ -223,7 +223,10 @@ def check_network_dict(network: Any) -> Architecture:
 def _check_projection(projection: Any) -> None:
     """Check the description of the projection."""
     check_names(projection, "the projection", ("n_steps", "loss", "penalties", "incomplete"))
-    named = [(projection["loss"], LOSSES), *((one, REGULARIZERS) for one in projection["penalties"] or ())]
+    named: list[tuple[Any, Any]] = [
+        (projection["loss"], LOSSES),
+        *((one, REGULARIZERS) for one in projection["penalties"] or ()),
+    ]
     known = all(
         isinstance(part, BaseEstimator)
         or callable(part)

@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
             _keep_precision(traced, examples[0].dtype)
             shapes = tuple({0: torch.export.Dim("n_samples")} for _ in examples)
             program = torch.export.export(traced, tuple(examples), dynamic_shapes=shapes, strict=False)
-            return torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False).model_proto
+            return cast(Any, torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)).model_proto
         except Exception as error:
             reason = str(error).strip().splitlines()
             raise NotImplementedError(
@@ -226,7 +226,7 @@ def convolution(
     sides = [
         (size - kernel) // step + 1 for size, kernel, step in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
     ]
-    result = None
+    result: Any = None
     for row, column in itertools.product(*map(range, weight.shape[2:])):
         rows, columns = (
             slice(first, first + (side - 1) * step + 1, step)

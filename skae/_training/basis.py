@@ -1,6 +1,7 @@
 """Train the network of a wide table in the basis of its leading principal components."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,8 @@ class PrincipalBasis:
         ScaledAutoEncoder
             The network on all features.
         """
-        inner, outer = small.network, model.network
+        inner: Any = small.network
+        outer: Any = model.network
         dtype = torch.float64
         components = torch.as_tensor(self.pca.components, dtype=dtype, device=model.mean.device)
         gain_in, spread_in = inner.input_gain.to(dtype), inner.output_gain.to(dtype)
@@ -98,6 +100,8 @@ class PrincipalBasis:
         ratio = model.scale.to(dtype) / small.scale.to(dtype)
         inputs = ratio * gain_in[:, None] * components * spread  # from the inputs on all features to those in the basis
         outputs = gain[:, None] * components.T * spread_in / ratio  # and from the outputs in the basis to those
+        before: Any
+        after: Any
         before, after = (weight_layers(one.encoder)[0] for one in (inner, outer))
         last_before, last_after = (last_layer(one.decoder) for one in (inner, outer))
         changed = {id(after.weight), id(last_after.weight), id(last_after.bias)}

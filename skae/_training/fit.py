@@ -508,7 +508,7 @@ class Search:
         """Train all folds, compare, and return the gain of the held-out samples; go back where there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
         for index, fold in enumerate(self.folds):
-            hooks = (
+            hooks: Any = (
                 {"before_epoch": self.config.progress.epoch_begins, "after_epoch": self._report} if index == 0 else {}
             )
             fold.trainer.run(n_epochs, regularization, rate_factor, position, **hooks)

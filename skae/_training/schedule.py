@@ -169,11 +169,11 @@ class Schedule(Callback):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Forget which weights are frozen: callbacks may freeze some at the beginning of an epoch."""
-        self.weights = None
+        self.weights: list[Tensor] = []
 
     @torch.no_grad()
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Shrink the weights that are not frozen."""
         if training and self.decay > 0:
-            self.weights = trainable(net.module_) if self.weights is None else self.weights
+            self.weights = self.weights or [*trainable(net.module_)]
             torch._foreach_mul_(self.weights, 1.0 - self.decay)
