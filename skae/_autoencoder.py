@@ -1,4 +1,4 @@
-"""The estimator: parameters, validation and wiring; the work is done on the floors below."""
+"""AutoEncoderTransformer: parameters, validation and public methods."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,20 +131,29 @@ class AutoEncoderTransformer(
     whiten : bool, default=False
         False gives codes in units of the data, as PCA's are: a step of one moves the reconstruction by one, by root
         mean square over training samples. True gives codes of unit variance on the training samples.
+    projection_steps : "auto" or int, default="auto"
+        Largest number of steps that `transform` takes from the code of the encoder, or of PCA, toward the nearest point
+        of the decoder's manifold. "auto" is 16, of which samples need four to six. 0 is the encoder alone, for example
+        where single samples have to be encoded within a fraction of a millisecond.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
         Finds the weights. "lbfgs" takes all samples in each step.
     optimizer_params : dict or None, default=None
         Further arguments for the optimizer, such as ``{"momentum": 0.95}`` for "sgd". They go before what is chosen
         here otherwise: a momentum of 0.9 after Nesterov for "sgd", a line search for "lbfgs", and ``alpha``.
     lr : "auto" or float, default="auto"
-        Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
-    max_epochs : int, default=300
-        Largest number of passes over the training samples; 0 is PCA.
+        Learning rate, from which it falls linearly to zero in each run after a short rise. "auto" is 0.025 for dense
+        and 0.003 for other networks, 0.1 for "sgd" and 1 for "lbfgs". A `skorch.callbacks.LRScheduler` replaces this
+        schedule. It does not depend on the units of X.
+    max_epochs : "auto" or int, default="auto"
+        Largest number of passes over the training samples in the search; 0 is PCA. "auto" is a budget of steps that
+        doubles while held-out samples gain: 300, 600 and 1,200 for up to 2,000 samples, more for more samples. With
+        ``early_stopping=False`` exactly so many epochs are run, and "auto" is 600 steps.
     batch_size : "auto" or int, default="auto"
-        Samples a step. "auto" is a twentieth of the samples, between 32 and 256.
+        Number of samples per step, about which the samples are divided evenly. "auto" is 256, or all samples if there
+        are fewer.
     early_stopping : bool, default=True
-        Whether samples are set aside that choose the best epoch and say when to stop. Without them the last
-        epoch is kept, unless PCA reconstructs the training samples better.
+        Whether samples are held out from training, to decide whether a network is better than PCA and how long to
+        train. Otherwise the last epoch is kept, unless PCA reconstructs the training samples better.
     validation_fraction : float, default=0.1
         Fraction of the samples set aside, chosen at random. Few samples are set aside in several parts in turn, each
         with a training of its own, and refit on together. Identical samples, near copies (nearer to each other than
@@ -154,14 +163,8 @@ class AutoEncoderTransformer(
         Which samples are set aside, in place of a random fraction: a splitter of scikit-learn, such as
         ``GroupKFold(10)`` or ``PredefinedSplit``, each split of which is a training of its own; or validation samples
         beside X, which never train. It is called with the ``y`` and ``groups`` of `fit`.
-    n_iter_no_change : "auto" or int, default="auto"
-        Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
-        fewer where an epoch has more than twenty batches: 3 for two hundred.
-    tol : float, default=5e-4
-        Smallest progress that counts, as a fraction of the variance.
-    refit : bool or "auto", default="auto"
-        Whether to train again on all samples for the chosen number of epochs after early stopping has found it.
-        "auto" does so up to 20,000 samples; with more, the tenth held out is not worth a second training.
+    tol : float, default=8e-3
+        Gain of the held-out samples, as a fraction of the variance, below which the search ends.
     warm_start : bool, default=False
         Whether `fit` continues from the fitted network, moved to the mean and the scale of X. Training starts from PCA
         if that reconstructs X better.
@@ -187,13 +190,15 @@ class AutoEncoderTransformer(
     n_iter_ : int
         Epochs run.
     best_epoch_ : int
-        The epoch that was kept; 0 is the start, which is PCA with ``linear_skip=True``.
+        Number of epochs after which held-out samples were best; 0 is the start, which is PCA with
+        ``linear_skip=True``. Training then ends with some steps on all samples.
     loss_curve_ : list of float
-        Training loss of each epoch, regularizers included, as a fraction of what the mean of the samples would lose.
+        Training loss of each epoch of the search, regularizers included, as a fraction of the loss of the mean.
     validation_scores_ : list of float or None
-        Fraction of the held-out samples' variance explained, of another loss the fraction saved, regularizers
-        included, the start first, then after each epoch: ``validation_scores_[best_epoch_]`` is what was kept. None
-        where no samples were held out.
+        Fraction of the held-out samples' variance explained, of another loss the fraction saved, by codes after three
+        steps of the projection: at the start, and after each run. None if no samples were held out.
+    validation_epochs_ : list of int
+        Number of epochs before each of these.
     device_ : str
         Where the network is.
     net_ : skorch.NeuralNet
@@ -211,13 +216,13 @@ class AutoEncoderTransformer(
 
     Notes
     -----
-    Inside, X is centered and scaled, so neither units nor offsets matter. Training has three stages, from strong
-    regularization (noise, samples moved along differences of samples, shrinking weights) to light; the epoch that is
-    kept may lie in any. What is learned fades out for samples that reach far beyond the training samples, where PCA
-    remains; the code of such a sample is then moved to where its reconstruction is better. Where so few samples carry
-    the variance that held-out samples could say nothing about others, and where no epoch improves on PCA by more
-    than two standard errors, the result is PCA on all samples. It is PCA too where the network that was trained on
-    all samples reconstructs these worse.
+    X is centered and scaled internally, so neither units nor offsets matter. PCA's code is the least-squares code of a
+    sample; an encoder only estimates it. `transform` therefore moves the code of the encoder by a few gradient steps to
+    that of the nearest point of the decoder's manifold, by the loss that was trained. Training consists of runs, in
+    each of which the learning rate falls to zero; their length doubles while held-out samples, projected, gain more
+    than ``tol``. The last steps are taken on all samples. The result is PCA of all samples where so few samples carry
+    the loss that held-out samples could say nothing about others, where no run improves on PCA by more than two
+    standard errors, and where the network reconstructs all samples worse than PCA.
 
     References
     ----------
@@ -233,7 +238,7 @@ class AutoEncoderTransformer(
     >>> from sklearn.model_selection import train_test_split
     >>> from skae import AutoEncoderTransformer
     >>> train, test = train_test_split(load_digits().data, random_state=0)
-    >>> autoencoder = AutoEncoderTransformer(8, max_epochs=60, random_state=0).fit(train)
+    >>> autoencoder = AutoEncoderTransformer(8, random_state=0).fit(train)
     >>> autoencoder.transform(test).shape
     (450, 8)
     >>> pca = AutoEncoderTransformer(8, activation="identity").fit(train)
@@ -303,7 +308,7 @@ class AutoEncoderTransformer(
         early_stopping=True,
         validation_fraction=0.1,
         validation_split=None,
-        tol=4e-3,
+        tol=8e-3,
         warm_start=False,
         callbacks=None,
         device="cpu",
@@ -408,8 +413,8 @@ class AutoEncoderTransformer(
         those of all samples so far. The network takes a step for every half batch of new samples, together with as
         many out of a memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the
         samples, as many at most, is held out; by these it is decided after each call whether the codes are the
-        network's or PCA's. Go over the data several times for a better network. After `fit`, the network of that fit
-        is gone on with. All parameters keep the values that they have at the first call.
+        network's or PCA's. Go over the data several times for a better network. After `fit`, training continues from
+        the fitted network. All parameters keep the values that they have at the first call.
 
         Parameters
         ----------
@@ -447,7 +452,7 @@ class AutoEncoderTransformer(
         return self
 
     def transform(self, X):
-        """Map samples to codes.
+        """Map samples to codes: those of the nearest points of the decoder's manifold.
 
         Parameters
         ----------

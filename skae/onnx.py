@@ -3,7 +3,6 @@
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
@@ -115,11 +114,7 @@ def export_decoder(estimator: Any, path: str | PathLike) -> None:
         raise TypeError(f"estimator must be an AutoEncoderTransformer, got {estimator!r}.")
     check_inherited(type(estimator), AutoEncoderTransformer, "inverse_transform")
     check_is_fitted(estimator)
-    onnx_package()
-    module, dtype = in_precision(estimator.net_.module_, np.dtype(np.float32))
-    graph = Graph(dtype, numbered("skae"))
-    codes = graph.input(Port("codes", dtype, (None, estimator.n_components_)))
-    graph.output(decode(graph, module, codes), Port("X", dtype, (None, estimator.n_features_in_)))
-    model = model_proto(graph, "decoder")
+    from skae._onnx.graph import decoder_model
+
     with replacing(path) as file:
-        file.write(model.SerializeToString())
+        file.write(decoder_model(estimator.net_.module_).SerializeToString())

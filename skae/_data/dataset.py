@@ -218,7 +218,9 @@ class SampleBatches:
         A small last batch would have as much weight in a step as the others.
         """
         n_samples = len(self.dataset)
-        n_batches = max(round(n_samples / self.batch_size), min(n_samples, 1))
+        # A batch of one sample has no variance, by which batch normalization divides.
+        most = n_samples if self.batch_size == 1 else n_samples // 2
+        n_batches = max(min(round(n_samples / self.batch_size), most), min(n_samples, 1))
         return [index * n_samples // n_batches for index in range(n_batches)]
 
     def _drawn(self, generator: torch.Generator) -> NDArray:

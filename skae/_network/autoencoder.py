@@ -26,6 +26,8 @@ from skae._network.layers import (
 from skae._network.projection import QuadraticLoss
 from skae._pca.components import PrincipalComponents
 
+# The decoder is used as it was trained up to this many times the largest codes of the training samples.
+CODE_REACH = 3.0
 # Part of the overall variance that is added to a feature's own, lest a near-constant feature become a wild input.
 SPREAD_FLOOR = 0.1
 # The decoder of a variational network has at least this noise, as a fraction of the variance.
@@ -78,6 +80,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
     output_gain: Tensor
     pca_encoding: Tensor
     pca_decoding: Tensor
+    code_limit: Tensor
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
         if sizes.linear_skip:
             shapes |= {"pca_encoding": (n_components, n_features), "pca_decoding": (n_components, n_features)}
+            shapes["code_limit"] = (n_components,)
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
@@ -116,6 +120,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             unit = code_unit(pca) / scale
             values["pca_encoding"] = pca.components / unit[:, np.newaxis]
             values["pca_decoding"] = pca.components * unit[:, np.newaxis]
+            values["code_limit"] = np.full(len(unit), np.inf)
         if self.architecture.variational:
             # Of a Gaussian with the principal directions as factors and PCA's error as noise.
             variances = pca.explained_variance / scale**2
@@ -197,12 +202,14 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Compute the input of the inverse link."""
         if self.decoder is None:
             return z @ self.pca_decoding
-        correction = self._correction(1, z)
         if not self.architecture.linear_skip:
-            return correction * self.output_gain
+            return self._correction(1, z) * self.output_gain
+        near = z if self.training else z.clamp(-self.code_limit, self.code_limit)
+        correction = self._correction(1, near)
         if self.linear_decoder is None:
             return torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
-        return torch.addmm(correction, z, self.linear_decoder) * self.output_gain
+        x_hat = torch.addmm(correction, near, self.linear_decoder) * self.output_gain
+        return x_hat if self.training else x_hat + (z - near) @ self.pca_decoding
 
     def quadratic_loss(self, x: Tensor) -> QuadraticLoss | None:
         """Return the mean squared error of samples by their codes, if the decoder ends in a linear layer."""
@@ -212,8 +219,28 @@ class FeedForwardAutoEncoder(AutoEncoder):
         weight, bias, hidden = gain[:, None] * stack[-1].weight, gain * stack[-1].bias, stack[:-1]
         if self.linear_decoder is None:
             return QuadraticLoss.of_samples(hidden, weight, bias, x)
-        weight = torch.cat([weight, (gain * self.linear_decoder).T], dim=1)
-        return QuadraticLoss.of_samples(lambda z: torch.cat([hidden(z), z], dim=1), weight, bias, x)
+        limit = self.code_limit
+
+        def inputs(z: Tensor) -> Tensor:
+            near = z.clamp(-limit, limit)
+            return torch.cat([hidden(near), near, z - near], dim=1)
+
+        weight = torch.cat([weight, (gain * self.linear_decoder).T, self.pca_decoding.T], dim=1)
+        return QuadraticLoss.of_samples(inputs, weight, bias, x)
+
+    @torch.no_grad()
+    def limit_codes(self, largest: Tensor) -> None:
+        """Continue the decoder linearly along the principal components beyond the codes that it has learned from.
+
+        A sample far outside then has the reconstruction of PCA, up to a constant.
+
+        Parameters
+        ----------
+        largest : Tensor of shape (n_components,)
+            Largest size of each code over the training samples.
+        """
+        if self.architecture.linear_skip:
+            self.code_limit.copy_(torch.where(largest > 0, CODE_REACH * largest, torch.inf))
 
 
 def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:

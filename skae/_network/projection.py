@@ -1,7 +1,7 @@
 """Project samples onto the manifold of a decoder, and differentiate encoders and decoders."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,8 +32,39 @@ class CodeLoss(Protocol):
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, of shape (n,), and their gradients by the codes, of shape (n, n_components)."""
 
-    def take(self, index: Tensor) -> "CodeLoss":
-        """Return the same of some of the samples."""
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What belongs to the samples, one after the other along the first dimension."""
+
+    def of(self, *tensors: Tensor) -> "CodeLoss":
+        """Return the loss of other samples, or of some of these."""
+
+
+class ProjectionState(NamedTuple):
+    """Where the projection of some samples stands.
+
+    Attributes
+    ----------
+    z : Tensor of shape (n, n_components)
+        The best codes so far.
+    losses : Tensor of shape (n,)
+        Their losses.
+    direction : Tensor of shape (n, n_components)
+        Their preconditioned gradients.
+    length : Tensor of shape (n,)
+        Lengths of the next steps.
+    slope : Tensor of shape (n,)
+        What a step of length one is expected to gain.
+    moving : Tensor of bool of shape (n,)
+        Whether another step is expected to gain enough.
+    """
+
+    z: Tensor
+    losses: Tensor
+    direction: Tensor
+    length: Tensor
+    slope: Tensor
+    moving: Tensor
 
 
 class ReconstructionLoss:
@@ -61,9 +92,14 @@ class ReconstructionLoss:
         (gradient,) = torch.autograd.grad(losses.sum(), z)
         return losses.detach(), gradient
 
-    def take(self, index: Tensor) -> "ReconstructionLoss":
-        """Return the same of some of the samples."""
-        return ReconstructionLoss(self.decode, self.per_sample, self.x[index])
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The samples."""
+        return (self.x,)
+
+    def of(self, *tensors: Tensor) -> "ReconstructionLoss":
+        """Return the loss of other samples."""
+        return ReconstructionLoss(self.decode, self.per_sample, *tensors)
 
 
 class QuadraticLoss:
@@ -109,14 +145,18 @@ class QuadraticLoss:
         (gradient,) = torch.autograd.grad(h, z, (half - self.products) * (2.0 / self.n_features))
         return losses.clamp(min=0.0), gradient
 
-    def take(self, index: Tensor) -> "QuadraticLoss":
-        """Return the same of some of the samples."""
-        return QuadraticLoss(self.hidden, self.gram, self.products[index], self.squares[index], self.n_features)
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The products and squares of the samples."""
+        return self.products, self.squares
+
+    def of(self, *tensors: Tensor) -> "QuadraticLoss":
+        """Return the loss of other samples."""
+        products, squares = tensors
+        return QuadraticLoss(self.hidden, self.gram, products, squares, self.n_features)
 
 
-def project(
-    loss: CodeLoss, starts: tuple[Tensor, ...], metric: Tensor, n_steps: int, drops_finished: bool = True
-) -> Tensor:
+def project(loss: CodeLoss, starts: Sequence[Tensor], metric: Tensor, n_steps: int) -> Tensor:
     """Move codes toward the nearest points of the decoder's manifold.
 
     Each step goes along the gradient of the loss, preconditioned by one matrix for all samples; its length for a sample
@@ -127,14 +167,12 @@ def project(
     ----------
     loss : CodeLoss
         Loss of each sample and its gradient.
-    starts : tuple of Tensor of shape (n, n_components)
+    starts : sequence of Tensor of shape (n, n_components)
         Codes to start from; each sample starts from the one that reconstructs it best.
     metric : Tensor of shape (n_components, n_components)
         The preconditioner.
     n_steps : int
         Largest number of steps.
-    drops_finished : bool, default=True
-        Whether samples that have stopped are left out of the computation. The result is the same.
 
     Returns
     -------
@@ -146,6 +184,23 @@ def project(
     .. [1] J. Barzilai, J. M. Borwein, "Two-point step size gradient methods", IMA Journal of Numerical Analysis 8
        (1988) 141-148. :doi:`10.1093/imanum/8.1.141`
     """
+    state = first_state(loss, starts, metric)
+    codes, kept = state.z, None  # kept: positions in codes of the samples that are still computed
+    for _ in range(n_steps):
+        index = state.moving.nonzero()[:, 0]
+        if 4 * len(index) < 3 * len(state.z):  # leave out those that have stopped
+            codes = state.z if kept is None else codes.index_copy(0, kept, state.z)
+            kept = index if kept is None else kept[index]
+            state = ProjectionState(*(values[index] for values in state))
+            loss = loss.of(*(values[index] for values in loss.tensors))
+        if len(index) == 0:
+            break
+        state = next_state(loss, state, metric)
+    return state.z if kept is None else codes.index_copy(0, kept, state.z)
+
+
+def first_state(loss: CodeLoss, starts: Sequence[Tensor], metric: Tensor) -> ProjectionState:
+    """Choose the best start of each sample."""
     z, (losses, gradient) = starts[0], loss(starts[0])
     for other in starts[1:]:
         other_losses, other_gradient = loss(other)
@@ -153,34 +208,29 @@ def project(
         z = torch.where(better[:, None], other, z)
         gradient = torch.where(better[:, None], other_gradient, gradient)
         losses = torch.where(better, other_losses, losses)
-    direction, length = gradient @ metric, torch.ones_like(losses)
-    slope = (gradient * direction).sum(dim=1)  # what a step of length one is expected to gain
-    moving = slope > STEP_TOL * losses + SMALLEST_LOSS
-    result, kept = z, None  # kept: positions in the result of the samples that are still computed
-    for _ in range(n_steps):
-        if drops_finished:
-            index = moving.nonzero()[:, 0]
-            if 4 * len(index) < 3 * len(z):
-                result = z if kept is None else result.index_copy(0, kept, z)
-                kept = index if kept is None else kept[index]
-                state = (z, losses, direction, length, slope, moving)
-                z, losses, direction, length, slope, moving = (values[index] for values in state)
-                loss = loss.take(index)
-            if len(index) == 0:
-                break
-        moved = z - length[:, None] * direction
-        moved_losses, gradient = loss(moved)
-        moved_direction = gradient @ metric
-        better = moving & (moved_losses < (1.0 - STEP_MARGIN) * losses)
-        dz, dp = moved - z, moved_direction - direction
-        secant = (dz * dp).sum(dim=1).abs() / dp.square().sum(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
-        length = torch.where(better, secant.clamp(SHORTEST, LONGEST), SHORTENED * length)
-        slope = torch.where(better, (gradient * moved_direction).sum(dim=1), slope)
-        z = torch.where(better[:, None], moved, z)
-        direction = torch.where(better[:, None], moved_direction, direction)
-        losses = torch.where(better, moved_losses, losses)
-        moving = moving & (length * slope > STEP_TOL * losses + SMALLEST_LOSS)
-    return z if kept is None else result.index_copy(0, kept, z)
+    direction = gradient @ metric
+    slope = (gradient * direction).sum(dim=1)
+    return ProjectionState(
+        z, losses, direction, torch.ones_like(losses), slope, slope > STEP_TOL * losses + SMALLEST_LOSS
+    )
+
+
+def next_state(loss: CodeLoss, state: ProjectionState, metric: Tensor) -> ProjectionState:
+    """Take a step with the samples that are still moving."""
+    z, losses, direction, length, slope, moving = state
+    moved = z - length[:, None] * direction
+    moved_losses, gradient = loss(moved)
+    moved_direction = gradient @ metric
+    better = moving & (moved_losses < (1.0 - STEP_MARGIN) * losses)
+    dz, dp = moved - z, moved_direction - direction
+    secant = (dz * dp).sum(dim=1).abs() / dp.square().sum(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
+    length = torch.where(better, secant.clamp(SHORTEST, LONGEST), SHORTENED * length)
+    slope = torch.where(better, (gradient * moved_direction).sum(dim=1), slope)
+    z = torch.where(better[:, None], moved, z)
+    direction = torch.where(better[:, None], moved_direction, direction)
+    losses = torch.where(better, moved_losses, losses)
+    moving = moving & (length * slope > STEP_TOL * losses + SMALLEST_LOSS)
+    return ProjectionState(z, losses, direction, length, slope, moving)
 
 
 def metric_of(loss: CodeLoss, z: Tensor, jacobians: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale).to(self.scale)
+        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
@@ -109,23 +109,20 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.network.link is not None:
             self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
-    def set_code_unit(self, spread: NDArray | None) -> None:
-        """Divide codes, in the units of PCA, by their standard deviations; None restores the units of PCA."""
-        self.code_unit.copy_(self.pca_unit)
-        if spread is not None:
-            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
+    def whiten(self, spread: NDArray) -> None:
+        """Divide codes by their standard deviations."""
+        self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
     @torch.no_grad()
     def measure(
         self, x: Tensor, projection: Projection, loss_unit: float = 1.0, prior_weight: float | None = 0.0
     ) -> None:
-        """Prepare the projection, and let a step of one in a code move the reconstruction by one, as in PCA.
+        """Prepare the projection.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-            Standardized training samples, at which the Jacobians of the decoder are computed. By root mean square over
-            these, distances between codes weigh each code by what it does to the data.
+            Standardized training samples, at which the Jacobians of the decoder are computed.
         projection : Projection
             What the projection minimizes.
         loss_unit : float, default=1.0
@@ -135,13 +132,11 @@ class ScaledAutoEncoder(AutoEncoder):
         """
         z = self.network.encode(x)
         gauss_newton = mean_gauss_newton(self.network.decode, z)
-        slope = gauss_newton.diagonal().sqrt()
-        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
         self.code_rms.copy_(z.square().mean(dim=0).sqrt())
         self.loss_unit.fill_(loss_unit)
         self.projection = replace(projection, incomplete=prior_weight is not None)
         if projection.n_steps > 0:
-            self.metric.copy_(metric_of(self._code_loss(x), z, gauss_newton))
+            self.metric.copy_(metric_of(self.code_loss(x), z, gauss_newton))
         if self.filling is not None:
             covariance = torch.atleast_2d(torch.cov(z.T, correction=0))
             ridge = SPREAD_RIDGE * covariance.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
@@ -149,12 +144,23 @@ class ScaledAutoEncoder(AutoEncoder):
             self.code_mean.copy_(z.mean(dim=0))
             self.code_precision.copy_(precision * (0.5 * (prior_weight or 0.0)))
 
+    @torch.no_grad()
+    def measure_code_unit(self, x: Tensor) -> None:
+        """Let a step of one in a code move the reconstruction by one, as in PCA.
+
+        By root mean square over standardized training samples x, distances between codes then weigh each code by what
+        it does to the data.
+        """
+        z = self.network.encode(x) if self.projection.n_steps == 0 else self.project_standardized(x)
+        slope = mean_gauss_newton(self.network.decode, z).diagonal().sqrt()
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+
     def code_penalties(self, z: Tensor) -> Tensor:
         """Return what the regularizers add to the loss of each sample for its code, of shape (n,)."""
         terms = [penalty.code_penalty(z, self.code_rms) for penalty in self.projection.penalties]
-        return sum((term for term in terms if term is not None), z.new_zeros(len(z)))
+        return sum((term for term in terms if term is not None), torch.zeros_like(z[:, 0]))
 
-    def _code_loss(self, x: Tensor) -> CodeLoss:
+    def code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss that the projection of standardized samples minimizes."""
         loss, penalized = self.projection.loss, any(map(penalizes_codes, self.projection.penalties))
         quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
@@ -167,7 +173,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
         return ReconstructionLoss(self.network.decode, per_sample, x)
 
-    def _incomplete_code_loss(self, x: Tensor) -> CodeLoss:
+    def incomplete_code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss by the values that are present, with the prior on the codes."""
         criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.scale, float(self.loss_unit)))
 
@@ -202,38 +208,40 @@ class ScaledAutoEncoder(AutoEncoder):
         """Say which state the weights are in."""
         return [(value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values()]
 
-    def project(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """Map samples to the codes of the nearest points of the manifold of the decoder, in units of the data."""
         if self.projection.n_steps == 0:
             return self.encode(x)
         with torch.inference_mode(False), torch.no_grad():
             standardized = (x.clone() - self.mean) / self.scale
-            return self.project_standardized(standardized, drops_finished) * self.code_unit
+            return self.project_standardized(standardized) * self.code_unit
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Map samples to the nearest points of the manifold of the decoder."""
         return self.decode(self.project(x))
 
-    def project_standardized(self, x: Tensor, drops_finished: bool = True) -> Tensor:
+    def project_standardized(self, x: Tensor) -> Tensor:
         """Project standardized samples, which may have missing values, in units of the network."""
         if self.filling is None:
-            return self._from_starts(self._code_loss(x), x, drops_finished)
+            return self._from_starts(self.code_loss(x), x)
         incomplete, filled = x.isnan().any(dim=1), self.filling(x)
         z = self.network.encode(filled)
         if not incomplete.all():
             complete = ~incomplete
-            z[complete] = self._from_starts(self._code_loss(x[complete]), x[complete], drops_finished)
+            z[complete] = self._from_starts(self.code_loss(x[complete]), x[complete])
         if incomplete.any() and self.projection.incomplete:
-            loss = self._incomplete_code_loss(x[incomplete])
-            z[incomplete] = self._from_starts(loss, filled[incomplete], drops_finished)
+            loss = self.incomplete_code_loss(x[incomplete])
+            z[incomplete] = self._from_starts(loss, filled[incomplete])
         return z
 
-    def _from_starts(self, loss: CodeLoss, x: Tensor, drops_finished: bool) -> Tensor:
-        """Project from the code of the encoder or of PCA, whichever is better."""
-        starts = [self.network.encode(x)]
-        if self.architecture.linear_skip:
-            starts.append(x @ self.network.pca_encoding.T)
-        return project(loss, tuple(starts), self.metric, self.projection.n_steps, drops_finished)
+    def _from_starts(self, loss: CodeLoss, x: Tensor) -> Tensor:
+        """Project from the codes of encoder and PCA."""
+        return project(loss, self.starts(x), self.metric, self.projection.n_steps)
+
+    def starts(self, x: Tensor) -> list[Tensor]:
+        """Return the codes of the encoder and of PCA for standardized samples without missing values."""
+        z = self.network.encode(x)
+        return [z, x @ self.network.pca_encoding.T] if self.architecture.linear_skip else [z]
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""

@@ -17,6 +17,8 @@ from skae._data.array_api import to_numpy
 from skae._network.architecture import ACTIVATIONS, Architecture
 from skae._network.layers import check_images
 from skae._network.scaling import build
+from skae._objectives.losses import LOSSES
+from skae._objectives.regularizers import REGULARIZERS
 
 # Increased whenever the content or the meaning of states changes.
 FORMAT_VERSION = 1
@@ -202,6 +204,7 @@ def check_network_dict(network: Any) -> Architecture:
         raise ValueError("the arrays of the network must be a dict of arrays only.")
     if not _is_history(history):
         raise ValueError("the history of the network must have one entry per epoch, as a list or as columns.")
+    _check_projection(network["projection"])
     described = network["architecture"]
     if isinstance(described, dict) and isinstance(described.get("module"), torch.nn.Module):
         return Architecture(**described)  # a custom module, which can only come from a pickle
@@ -215,6 +218,24 @@ def check_network_dict(network: Any) -> Architecture:
             n_wrong = int(np.isnan(array).sum())
             raise ValueError(f"array {name!r} has NaN in {n_wrong} of {array.size} values, but none is allowed.")
     return architecture
+
+
+def _check_projection(projection: Any) -> None:
+    """Check the description of the projection."""
+    check_names(projection, "the projection", ("n_steps", "loss", "penalties", "incomplete"))
+    named: list[tuple[Any, Any]] = [
+        (projection["loss"], LOSSES),
+        *((one, REGULARIZERS) for one in projection["penalties"] or ()),
+    ]
+    known = all(
+        isinstance(part, BaseEstimator)
+        or callable(part)
+        or (type(part) is list and len(part) == 2 and part[0] in table and type(part[1]) is dict)
+        for part, table in named
+    )
+    n_steps = projection["n_steps"]
+    if not known or type(n_steps) is not int or n_steps < 0 or type(projection["incomplete"]) is not bool:
+        raise ValueError(f"the projection must have steps, a loss and penalties, got {repr(projection)}.")
 
 
 def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> None:

@@ -1,6 +1,7 @@
 """Train the network of a wide table in the basis of its leading principal components."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,12 +57,12 @@ class PrincipalBasis:
 
     def pca_of(self, sample: Sample, n_components: int) -> PrincipalComponents:
         """Return the principal components of samples in the basis, which are its axes."""
-        X = sample[:].astype(np.float64)
+        X = sample[:].astype(np.float64, copy=False)
         return replace(
             self.pca,
             mean=np.zeros(self.size),
-            feature_std=np.sqrt(sample.mean(np.square(X))),
-            feature_max_abs=np.abs(X).max(axis=0),
+            feature_std=np.sqrt([sample.mean(np.square(feature)) for feature in X.T]),
+            feature_max_abs=np.maximum(X.max(axis=0), -X.min(axis=0)),
             components=np.eye(n_components, self.size),
             explained_variance=self.pca.explained_variance[:n_components],
             code_max_abs=self.pca.code_max_abs[:n_components],
@@ -90,7 +91,8 @@ class PrincipalBasis:
         ScaledAutoEncoder
             The network on all features.
         """
-        inner, outer = small.network, model.network
+        inner: Any = small.network
+        outer: Any = model.network
         dtype = torch.float64
         components = torch.as_tensor(self.pca.components, dtype=dtype, device=model.mean.device)
         gain_in, spread_in = inner.input_gain.to(dtype), inner.output_gain.to(dtype)
@@ -98,6 +100,8 @@ class PrincipalBasis:
         ratio = model.scale.to(dtype) / small.scale.to(dtype)
         inputs = ratio * gain_in[:, None] * components * spread  # from the inputs on all features to those in the basis
         outputs = gain[:, None] * components.T * spread_in / ratio  # and from the outputs in the basis to those
+        before: Any
+        after: Any
         before, after = (weight_layers(one.encoder)[0] for one in (inner, outer))
         last_before, last_after = (last_layer(one.decoder) for one in (inner, outer))
         changed = {id(after.weight), id(last_after.weight), id(last_after.bias)}
@@ -111,4 +115,10 @@ class PrincipalBasis:
         last_after.weight.copy_(outputs @ last_before.weight.to(dtype))
         last_after.bias.copy_(outputs @ last_before.bias.to(dtype))
         outer.linear_decoder.copy_(inner.linear_decoder.to(dtype) @ outputs.T)
+        # The projection is the same, but for the unit of the loss.
+        outer.code_limit.copy_(inner.code_limit)
+        model.code_unit.copy_(small.code_unit)
+        model.code_rms.copy_(small.code_rms)
+        model.metric.copy_(small.metric * (ratio**2 * outer.architecture.n_features / self.size))
+        model.projection = small.projection
         return model

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,9 @@ from skae._network.layers import hold_statistics, trainable
 from skae._network.projection import DEFAULT_STEPS
 from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
-from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.losses import LOSSES, Loss, SquaredError
 from skae._objectives.objective import Objective
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizers import REGULARIZERS, Regularizer, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
@@ -385,13 +385,29 @@ def _instance(entry):
 def net_to_dict(net: ReconstructionNet) -> dict:
     """Reduce a net to plain values and numpy arrays, free of any device."""
     module = net.module_
-    projection = {one.name: getattr(module.projection, one.name) for one in fields(Projection)}
+    projection = module.projection
     return {
         "architecture": asdict(module.architecture),
-        "projection": projection,
+        "projection": {
+            "n_steps": projection.n_steps,
+            "loss": _described(projection.loss, LOSSES),
+            "penalties": [_described(one, REGULARIZERS) for one in projection.penalties if penalizes_codes(one)],
+            "incomplete": projection.incomplete,
+        },
         "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
         "history": as_columns(epochs_of(net)),
     }
+
+
+def _described(part: Any, table: Mapping[str, type]) -> Any:
+    """Describe a loss or regularizer of ours by its name and parameters; one of the user's stays as it is."""
+    names = [name for name, kind in table.items() if kind is type(part)]
+    return [names[0], part.get_params()] if names else part
+
+
+def _rebuilt(described: Any, table: Mapping[str, type]) -> Any:
+    """Build what was described."""
+    return table[described[0]](**described[1]) if isinstance(described, list) else described
 
 
 @gradients_on()
@@ -407,6 +423,12 @@ def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
     module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
     module.load_state_dict(tensors)
-    module.projection = Projection(**frozen["projection"])
+    projection = frozen["projection"]
+    module.projection = Projection(
+        projection["n_steps"],
+        _rebuilt(projection["loss"], LOSSES),
+        tuple(_rebuilt(one, REGULARIZERS) for one in projection["penalties"]),
+        projection["incomplete"],
+    )
     module.keep_double()
     return module

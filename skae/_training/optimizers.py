@@ -14,7 +14,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
 }
 DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 # Of Adam for dense layers, and for convolutions and a user's own module, which may not bear as much.
-DENSE_LR, OTHER_LR = 2e-2, 3e-3
+DENSE_LR, OTHER_LR = 2.5e-2, 3e-3
 
 
 def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense") -> float:

@@ -201,7 +201,7 @@ class Stream:
     def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
         """Give the codes of a network unit variance on the samples that are kept, if asked for."""
         if self.config.whiten:
-            model.set_code_unit(code_spread(model, self.memory.sample))
+            model.whiten(code_spread(model, self.memory.sample))
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
@@ -221,7 +221,8 @@ class Stream:
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
         record: dict[str, Any] = {
-            name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "valid_epochs", "history")
+            name: list(getattr(self.record, name) or ())
+            for name in ("train_losses", "valid_scores", "valid_epochs", "history")
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}

@@ -32,11 +32,11 @@ class Regularization:
     weight_decay: tuple[float, float]
 
 
-# A first training is regularized strongly, the following ones weakly, as measured in prototypes on 17 data sets.
-STRONG = Regularization((1.2, 0.5), (0.2, 0.1), (0.1, 0.0))
+# Of a first training and of the following ones. Mean score on eight cells of seven data sets after runs of 300, 300 and
+# 600 steps: .838; with twice the weight decay and noise of 1.2 at the beginning, as in a prototype, .832.
+STRONG = Regularization((0.9, 0.3), (0.15, 0.0), (0.03, 0.0))
 WEAK = Regularization((0.6, 0.3), (0.15, 0.0), (0.05, 0.0))
-# One training without held-out samples goes from one to the other, and a stream of samples has no end.
-WHOLE = Regularization((1.2, 0.3), (0.2, 0.0), (0.1, 0.0))
+# A stream of samples has no end.
 CONSTANT = Regularization((0.5, 0.5), (0.0, 0.0), (0.0, 0.0))
 
 
@@ -92,10 +92,8 @@ class DifferenceAugmentation:
         if self.amount == 0:
             return x
         steps = torch.empty_like(x[:, :1]).normal_(generator=self.generator)
-        first, second = (
-            torch.randperm(len(x), generator=self.generator, device=self.generator.device) for _ in range(2)
-        )
-        return torch.addcmul(x, steps, x[first].sub_(x[second]), value=self.amount)
+        # The samples of a batch are in random order, so that neighbors are as good as any others.
+        return torch.addcmul(x, steps, x.roll(1, 0).sub_(x.roll(2, 0)), value=self.amount)
 
 
 class Schedule(Callback):
@@ -157,7 +155,8 @@ class Schedule(Callback):
         at = self.position + (1.0 - self.position) * min(self.step / max(self.n_steps - 1, 1), 1.0)
         strengths = self.regularization
         self.noise.amount, self.difference.amount, decay = (
-            first + at * (last - first) for first, last in (strengths.noise, strengths.difference, strengths.weight_decay)
+            first + at * (last - first)
+            for first, last in (strengths.noise, strengths.difference, strengths.weight_decay)
         )
         self.decay = decay / self.n_batches
         if self.sets_rate:
@@ -168,8 +167,13 @@ class Schedule(Callback):
                 group["lr"] = peak * factor
         self.step += 1
 
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Forget which weights are frozen: callbacks may freeze some at the beginning of an epoch."""
+        self.weights: list[Tensor] = []
+
     @torch.no_grad()
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Shrink the weights that are not frozen."""
         if training and self.decay > 0:
-            torch._foreach_mul_(trainable(net.module_), 1.0 - self.decay)
+            self.weights = self.weights or [*trainable(net.module_)]
+            torch._foreach_mul_(self.weights, 1.0 - self.decay)

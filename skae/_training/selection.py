@@ -15,7 +15,7 @@ class EpochSelector:
     """Selection of the epoch to keep, by the losses of held-out samples.
 
     An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean. Of those that
-    qualify, the best one has the largest improvement less one standard error; if none does, the start is kept.
+    qualify, the best one has the largest improvement; if none does, the start is kept.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ class EpochSelector:
         gains = self.start_losses - losses
         mean = self._mean(gains)
         error = self._standard_error(gains - mean) if self.use_standard_error else 0.0
-        if not (mean > 2 * error and mean - error > self._best):
+        if not (mean > 2 * error and mean > self._best):
             return False
-        self._best, self.best_epoch = mean - error, epoch
+        self._best, self.best_epoch = mean, epoch
         return True
 
     def _standard_error(self, deviations: NDArray) -> float:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ JUDGING_STEPS = 3
 
 
 class Trainer:
-    """One network in training: the samples that train it, the samples held out, and the skorch net that takes the steps.
+    """One network in training: the samples that train it, those held out, and the skorch net that takes the steps.
 
     Parameters
     ----------
@@ -99,7 +100,10 @@ class Trainer:
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
-        self.start_losses = self._losses(None)
+        # A network that goes on is compared by the projection too.
+        projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
+        self.scaled.projection = projection
+        self.start_losses = self._losses(projection if projection.n_steps > 0 else None)
         self._leave_start(perturbs)
         if self.stochastic and not any(one.corrupts for one in config.regularizers):
             self.network.corruption = noise
@@ -206,11 +210,22 @@ class Trainer:
 
     def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
         """Prepare the projection by training samples."""
-        n_samples = len(self.samples)
-        positions = np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int)
-        x = self.samples.take_filled(positions).to(scaled.mean.dtype)
+        x = self._some_samples().to(scaled.mean.dtype)
+        if scaled.architecture.linear_skip:
+            scaled.network.limit_codes(self._largest_codes().to(scaled.mean))
         nat = self.criterion.nat(x.shape[1], self.config.unexplained_variance_ratio)
         scaled.measure(x, projection, self.criterion.unit, None if prior_weight is None else prior_weight * nat)
+
+    def _some_samples(self) -> Tensor:
+        """Return training samples, standardized and imputed, at which derivatives are computed."""
+        n_samples = len(self.samples)
+        return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
+
+    @torch.no_grad()
+    def _largest_codes(self) -> Tensor:
+        """Return the largest size of each code of the encoder over the training samples."""
+        batches = SampleBatches(self.samples, self.config.batch_size)
+        return torch.stack([self.network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
     def losses_of_mean(self) -> NDArray:
         """Loss of each held-out sample if it were reconstructed as the mean."""
@@ -262,10 +277,15 @@ class Trainer:
         ):
             if trained.requires_grad:
                 value.copy_(weight)
+<<<<<<< HEAD
             else:  # training in single precision has rounded what it did not change
+=======
+            else:  # training in single precision has rounded frozen weights and statistics
+>>>>>>> v2
                 value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
         model.network.enable_inverse_link()
         self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
+        model.measure_code_unit(self._some_samples().to(model.mean.dtype))
         return model
 
 
