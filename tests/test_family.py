@@ -125,11 +125,7 @@ EACH = {
 
 @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
 def test_each_one_is_repeated_pickled_and_searched(parameters, images):
-<<<<<<< HEAD
-    estimator = build(parameters).set_params(early_stopping=True, batch_size=8).fit(images)
-=======
     estimator = build(parameters).set_params(early_stopping=True).fit(images)
->>>>>>> v2
     copy = pickle.loads(pickle.dumps(estimator))
     np.testing.assert_array_equal(copy.transform(images), estimator.transform(images))
     codes = estimator.transform(images)

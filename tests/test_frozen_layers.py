@@ -42,11 +42,7 @@ class Plain(torch.optim.SGD):
 
 
 X = curved_rows(300)
-<<<<<<< HEAD
 PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "random_state": 0}
-=======
-PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "batch_size": 32, "lr": 0.02, "random_state": 0}
->>>>>>> v2
 TRAININGS = {
     "searched": {},
     "on all rows": {"early_stopping": False},
@@ -189,11 +185,7 @@ class TestEveryTraining:
     )
     def test_acts_on_all_samples_too(self, callback):
         """With next to no steps allowed after the first epoch, all trainings stay near their start."""
-<<<<<<< HEAD
         parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd", "batch_size": 32}
-=======
-        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd", "max_epochs": 30}
->>>>>>> v2
         moved = []
         for callbacks in ([], [callback]):
             estimator = AutoEncoderTransformer(**parameters, lr=0.1, linear_skip=False, callbacks=callbacks)
@@ -204,11 +196,7 @@ class TestEveryTraining:
     def test_gradients_of_every_net(self, entry):
         CALLED.clear()
         rows = curved_rows(200)  # so few that they are held out in several parts
-<<<<<<< HEAD
         parameters = {**TINY, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "callbacks": [entry]}
-=======
-        parameters = {**TINY, "max_epochs": 25, "batch_size": 32, "lr": 0.02, "callbacks": [entry]}
->>>>>>> v2
         assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) > 2
 
@@ -225,7 +213,6 @@ class TestEveryTraining:
             def on_train_begin(self, net, **kwargs):
                 heard.append(net)
 
-<<<<<<< HEAD
             def on_epoch_end(self, net, **kwargs):
                 epochs.append(net)
 
@@ -233,10 +220,6 @@ class TestEveryTraining:
         estimator = AutoEncoderTransformer(2, **parameters, callbacks=[Hears()]).fit(X)
         assert len(heard) == len(set(epochs)) == 1
         assert len(epochs) == estimator.n_iter_ > 12
-=======
-        AutoEncoderTransformer(2, **{**TINY, "max_epochs": 12}, lr=0.02, callbacks=[Hears()]).fit(X)
-        assert len(heard) == 1
->>>>>>> v2
 
     def test_maps_of_parameters(self):
         """Weights that an Initializer sets are those of every training."""

@@ -548,18 +548,11 @@ class Search:
         with self.config.progress.part("rehearsal", 2 * n_epochs):
             for regularization in (WEAK, STRONG):
                 self._run(n_epochs, regularization, TUNING_RATE, 0.5)
-<<<<<<< HEAD
-                tried[regularization] = self.selector.mean_losses[-1]
-                if tried[regularization] < reached or self._stopped:
-                    break
-        best = min(tried, key=tried.__getitem__)
-        start = self.selector.mean_losses[0]
-        self.tuning = best if start - tried[best] > GAIN_LEFT * (start - reached) else None
-=======
                 if start - self.selector.mean_losses[-1] > GAIN_LEFT * (start - reached):
                     self.tuning = regularization
                     return
->>>>>>> v2
+                if self._stopped:
+                    return
 
     def _leave_basis(self) -> None:
         """Go on with networks on all features."""

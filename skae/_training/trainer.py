@@ -277,11 +277,7 @@ class Trainer:
         ):
             if trained.requires_grad:
                 value.copy_(weight)
-<<<<<<< HEAD
-            else:  # training in single precision has rounded what it did not change
-=======
             else:  # training in single precision has rounded frozen weights and statistics
->>>>>>> v2
                 value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
         model.network.enable_inverse_link()
         self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
