@@ -217,7 +217,7 @@ class TestEveryTraining:
                 epochs.append(net)
 
         parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "batch_size": 32}
-        estimator = AutoEncoderTransformer(2, **parameters, callbacks=[Hears()]).fit(X)
+        estimator = AutoEncoderTransformer(3, **parameters, callbacks=[Hears()]).fit(X)
         assert len(heard) == len(set(epochs)) == 1
         assert len(epochs) == estimator.n_iter_ > 12
 
