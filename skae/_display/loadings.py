@@ -30,7 +30,8 @@ class LatentLoadingsDisplay:
     """Effects of features on codes (encoder), and of codes on the reconstruction (decoder).
 
     The effects are derivatives of the codes with respect to the features, and of the reconstruction with respect to the
-    codes. They are averaged over samples.
+    codes. They are averaged over samples. Those of the codes are derivatives of the encoder alone: the projection that
+    follows in ``transform`` is left out.
 
     It is recommended to create a display with `from_estimator`. All parameters are stored as attributes.
 
@@ -130,8 +131,7 @@ class LatentLoadingsDisplay:
             Fitted autoencoder, or fitted pipeline whose last step is an autoencoder. Features are those of the input of
             the autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training samples. Samples far outside the range of the training samples are left
-            out of the encoder: their codes are found by an iterative search and have no derivatives.
+            Samples in the units of the training samples.
         average : {"mean", "rms"}, default="mean"
             How the effects are averaged over samples. "mean" keeps the signs, so that effects may cancel. "rms" is the
             root mean square, which has no sign.
@@ -160,8 +160,7 @@ class LatentLoadingsDisplay:
         Raises
         ------
         ValueError
-            If a parameter is invalid, X does not have the features of the estimator, or all samples are far outside the
-            range of the training samples.
+            If a parameter is invalid, or X does not have the features of the estimator.
         TypeError
             If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
