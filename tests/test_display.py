@@ -50,7 +50,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def early_stopped():
-    estimator = AutoEncoderTransformer(2, hidden_layer_sizes=16, max_epochs=5, lr=0.02, random_state=0)
+    estimator = AutoEncoderTransformer(2, hidden_layer_sizes=16, max_epochs=5, lr=0.02, batch_size=16, random_state=0)
     estimator.fit(curved_rows(150))
     assert estimator.best_epoch_ > 0
     return estimator

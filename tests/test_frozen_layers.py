@@ -42,7 +42,7 @@ class Plain(torch.optim.SGD):
 
 
 X = curved_rows(300)
-PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "batch_size": 32, "lr": 0.02, "random_state": 0}
+PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "random_state": 0}
 TRAININGS = {
     "searched": {},
     "on all rows": {"early_stopping": False},
@@ -50,7 +50,7 @@ TRAININGS = {
     "weight decay": {"alpha": 0.1, "optimizer": "adamw", "linear_skip": False},
     "penalty": {"alpha": 0.1, "optimizer": Plain, "linear_skip": False},
     "momentum": {"optimizer": "sgd", "linear_skip": False},
-    "line search": {"optimizer": "lbfgs", "max_epochs": 3, "lr": 1.0},
+    "line search": {"optimizer": "lbfgs", "max_epochs": 3, "lr": 1.0, "batch_size": "auto"},
 }
 
 
@@ -185,7 +185,7 @@ class TestEveryTraining:
     )
     def test_acts_on_all_samples_too(self, callback):
         """With next to no steps allowed after the first epoch, all trainings stay near their start."""
-        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd", "max_epochs": 30}
+        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd", "batch_size": 32}
         moved = []
         for callbacks in ([], [callback]):
             estimator = AutoEncoderTransformer(**parameters, lr=0.1, linear_skip=False, callbacks=callbacks)
@@ -196,7 +196,7 @@ class TestEveryTraining:
     def test_gradients_of_every_net(self, entry):
         CALLED.clear()
         rows = curved_rows(200)  # so few that they are held out in several parts
-        parameters = {**TINY, "max_epochs": 25, "batch_size": 32, "lr": 0.02, "callbacks": [entry]}
+        parameters = {**TINY, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "callbacks": [entry]}
         assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) > 2
 
@@ -206,15 +206,20 @@ class TestEveryTraining:
         AutoEncoderTransformer(2, **TINY, callbacks=[callback]).fit(curved_rows(100))
         assert len(nets) > 1
 
-    def test_other_callbacks_hear_of_the_search_alone(self):
-        heard = []
+    def test_other_callbacks_hear_of_the_first_search_and_its_rehearsal_alone(self):
+        heard, epochs = [], []
 
         class Hears(Callback):
             def on_train_begin(self, net, **kwargs):
                 heard.append(net)
 
-        AutoEncoderTransformer(2, **{**TINY, "max_epochs": 12}, lr=0.02, callbacks=[Hears()]).fit(X)
-        assert len(heard) == 1
+            def on_epoch_end(self, net, **kwargs):
+                epochs.append(net)
+
+        parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "batch_size": 32}
+        estimator = AutoEncoderTransformer(3, **parameters, callbacks=[Hears()]).fit(X)
+        assert len(heard) == len(set(epochs)) == 1
+        assert len(epochs) == estimator.n_iter_ > 12
 
     def test_maps_of_parameters(self):
         """Weights that an Initializer sets are those of every training."""

@@ -551,6 +551,8 @@ class Search:
                 if start - self.selector.mean_losses[-1] > GAIN_LEFT * (start - reached):
                     self.tuning = regularization
                     return
+                if self._stopped:
+                    return
 
     def _leave_basis(self) -> None:
         """Go on with networks on all features."""

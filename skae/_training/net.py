@@ -421,7 +421,7 @@ def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
 def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
-    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
+    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype).eval()
     module.load_state_dict(tensors)
     projection = frozen["projection"]
     module.projection = Projection(

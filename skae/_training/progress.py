@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# A fit searches for the epoch, and trains again on all samples.
+# A fit searches, rehearses the last steps, and takes them on all samples.
 PARTS = 3
 
 
