@@ -82,7 +82,9 @@ def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's exporter about itself
         try:
-            traced = make_fx(function, DECOMPOSITIONS, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*examples)
+            traced = make_fx(function, cast(Any, DECOMPOSITIONS), tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+                *examples
+            )
             _keep_precision(traced, examples[0].dtype)
             shapes = tuple({0: torch.export.Dim("n_samples")} for _ in examples)
             program = torch.export.export(traced, tuple(examples), dynamic_shapes=shapes, strict=False)
