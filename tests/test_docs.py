@@ -121,13 +121,13 @@ def few_epochs(monkeypatch, tmp_path, request):
     page = request.node.funcargs.get("page")
     if FULL or page and states_decimals(page.read_text(encoding="utf-8")):
         return
-    settings_of = skae.AutoEncoderTransformer._settings
+    settings_of = skae.AutoEncoderTransformer._config
 
     def settings(*args):
         asked_for = settings_of(*args)
-        return replace(asked_for, max_epochs=min(asked_for.max_epochs, 1))
+        return replace(asked_for, max_epochs=1 if asked_for.max_epochs is None else min(asked_for.max_epochs, 1))
 
-    monkeypatch.setattr(skae.AutoEncoderTransformer, "_settings", settings)
+    monkeypatch.setattr(skae.AutoEncoderTransformer, "_config", settings)
 
 
 def documented_by_a_base(cls, member):
