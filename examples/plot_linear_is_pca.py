@@ -38,7 +38,6 @@ trained = AutoEncoderTransformer(
     linear_skip=False,
     early_stopping=False,
     max_epochs=20 if options.quick else 200,
-    n_iter_no_change=200,
     random_state=0,
 ).fit(X_train)
 

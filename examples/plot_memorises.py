@@ -23,7 +23,7 @@ options = parser.parse_args()
 X_train, X_test = train_test_split(load_digits().data / 16, random_state=0)
 scrambled = np.random.default_rng(0).permuted(X_test, axis=1)  # the pixels of digits, but no digits
 EPOCHS = 10 if options.quick else 200
-plain = {"linear_skip": False, "early_stopping": False, "max_epochs": EPOCHS, "n_iter_no_change": EPOCHS}
+plain = {"linear_skip": False, "early_stopping": False, "max_epochs": EPOCHS}
 
 
 def error(model, X):

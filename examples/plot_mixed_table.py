@@ -46,7 +46,7 @@ columns = ColumnTransformer(
 def reductions(k):
     """The two ways to k numbers."""
     epochs = 2 if options.quick else 30
-    autoencoder = AutoEncoderTransformer(k, hidden_layer_sizes=64, max_epochs=epochs, refit=False, random_state=0)
+    autoencoder = AutoEncoderTransformer(k, hidden_layer_sizes=64, max_epochs=epochs, random_state=0)
     return {"PCA": PCA(k), "skae": autoencoder}
 
 

@@ -44,7 +44,7 @@ def save(display, name=""):
 # How training went
 # -----------------
 # Everything is a share of what the mean of the rows loses. Training rows are disturbed while they are learnt from, so
-# they lose more than those held out, until a last stage without disturbance. The dashed line is PCA, where it starts.
+# they lose more than those held out. The dashed line is PCA, where it starts.
 
 save(LossCurveDisplay.from_estimator(large), "_loss")
 

@@ -1,7 +1,5 @@
-"""The estimator: parameters, validation and wiring; the work is done on the floors below."""
+"""AutoEncoderTransformer: parameters, validation and public methods."""
 
-import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +30,7 @@ from skae._data.validation import (
 from skae._network.architecture import ACTIVATIONS, Architecture, automatic_sizes
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
+from skae._network.projection import DEFAULT_STEPS
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
@@ -40,7 +39,7 @@ from skae._training.net import TrainingConfig, check_callbacks, net_from_dict, n
 from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
-from skae._training.selection import ValidationSplit, automatic_batch_size, automatic_patience
+from skae._training.selection import ValidationSplit, automatic_batch_size
 from skae._utils import (
     Documented,
     FollowedMixin,
@@ -132,20 +131,29 @@ class AutoEncoderTransformer(
     whiten : bool, default=False
         False gives codes in units of the data, as PCA's are: a step of one moves the reconstruction by one, by root
         mean square over training samples. True gives codes of unit variance on the training samples.
+    projection_steps : "auto" or int, default="auto"
+        Largest number of steps that `transform` takes from the code of the encoder, or of PCA, toward the nearest point
+        of the decoder's manifold. "auto" is 16, of which samples need four to six. 0 is the encoder alone, for example
+        where single samples have to be encoded within a fraction of a millisecond.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
         Finds the weights. "lbfgs" takes all samples in each step.
     optimizer_params : dict or None, default=None
         Further arguments for the optimizer, such as ``{"momentum": 0.95}`` for "sgd". They go before what is chosen
         here otherwise: a momentum of 0.9 after Nesterov for "sgd", a line search for "lbfgs", and ``alpha``.
     lr : "auto" or float, default="auto"
-        Learning rate. "auto" is 0.003, 0.1 for "sgd" and 1 for "lbfgs". It does not depend on the units of X.
-    max_epochs : int, default=300
-        Largest number of passes over the training samples; 0 is PCA.
+        Learning rate, from which it falls linearly to zero in each run after a short rise. "auto" is 0.025 for dense
+        and 0.003 for other networks, 0.1 for "sgd" and 1 for "lbfgs". A `skorch.callbacks.LRScheduler` replaces this
+        schedule. It does not depend on the units of X.
+    max_epochs : "auto" or int, default="auto"
+        Largest number of passes over the training samples in the search; 0 is PCA. "auto" is a budget of steps that
+        doubles while held-out samples gain: 300, 600 and 1,200 for up to 2,000 samples, more for more samples. With
+        ``early_stopping=False`` exactly so many epochs are run, and "auto" is 600 steps.
     batch_size : "auto" or int, default="auto"
-        Samples a step. "auto" is a twentieth of the samples, between 32 and 256.
+        Number of samples per step, about which the samples are divided evenly. "auto" is 256, or all samples if there
+        are fewer.
     early_stopping : bool, default=True
-        Whether samples are set aside that choose the best epoch and say when to stop. Without them the last
-        epoch is kept, unless PCA reconstructs the training samples better.
+        Whether samples are held out from training, to decide whether a network is better than PCA and how long to
+        train. Otherwise the last epoch is kept, unless PCA reconstructs the training samples better.
     validation_fraction : float, default=0.1
         Fraction of the samples set aside, chosen at random. Few samples are set aside in several parts in turn, each
         with a training of its own, and refit on together. Identical samples, near copies (nearer to each other than
@@ -155,14 +163,8 @@ class AutoEncoderTransformer(
         Which samples are set aside, in place of a random fraction: a splitter of scikit-learn, such as
         ``GroupKFold(10)`` or ``PredefinedSplit``, each split of which is a training of its own; or validation samples
         beside X, which never train. It is called with the ``y`` and ``groups`` of `fit`.
-    n_iter_no_change : "auto" or int, default="auto"
-        Epochs without progress after which training goes on to its next stage, and in the end stops. "auto" is 15,
-        fewer where an epoch has more than twenty batches: 3 for two hundred.
-    tol : float, default=5e-4
-        Smallest progress that counts, as a fraction of the variance.
-    refit : bool or "auto", default="auto"
-        Whether to train again on all samples for the chosen number of epochs after early stopping has found it.
-        "auto" does so up to 20,000 samples; with more, the tenth held out is not worth a second training.
+    tol : float, default=8e-3
+        Gain of the held-out samples, as a fraction of the variance, below which the search ends.
     warm_start : bool, default=False
         Whether `fit` continues from the fitted network, moved to the mean and the scale of X. Training starts from PCA
         if that reconstructs X better.
@@ -188,13 +190,15 @@ class AutoEncoderTransformer(
     n_iter_ : int
         Epochs run.
     best_epoch_ : int
-        The epoch that was kept; 0 is the start, which is PCA with ``linear_skip=True``.
+        Number of epochs after which held-out samples were best; 0 is the start, which is PCA with
+        ``linear_skip=True``. Training then ends with some steps on all samples.
     loss_curve_ : list of float
-        Training loss of each epoch, regularizers included, as a fraction of what the mean of the samples would lose.
+        Training loss of each epoch of the search, regularizers included, as a fraction of the loss of the mean.
     validation_scores_ : list of float or None
-        Fraction of the held-out samples' variance explained, of another loss the fraction saved, regularizers
-        included, the start first, then after each epoch: ``validation_scores_[best_epoch_]`` is what was kept. None
-        where no samples were held out.
+        Fraction of the held-out samples' variance explained, of another loss the fraction saved, by codes after three
+        steps of the projection: at the start, and after each run. None if no samples were held out.
+    validation_epochs_ : list of int
+        Number of epochs before each of these.
     device_ : str
         Where the network is.
     net_ : skorch.NeuralNet
@@ -212,13 +216,13 @@ class AutoEncoderTransformer(
 
     Notes
     -----
-    Inside, X is centered and scaled, so neither units nor offsets matter. Training has three stages, from strong
-    regularization (noise, samples moved along differences of samples, shrinking weights) to light; the epoch that is
-    kept may lie in any. What is learned fades out for samples that reach far beyond the training samples, where PCA
-    remains; the code of such a sample is then moved to where its reconstruction is better. Where so few samples carry
-    the variance that held-out samples could say nothing about others, and where no epoch improves on PCA by more
-    than two standard errors, the result is PCA on all samples. It is PCA too where the network that was trained on
-    all samples reconstructs these worse.
+    X is centered and scaled internally, so neither units nor offsets matter. PCA's code is the least-squares code of a
+    sample; an encoder only estimates it. `transform` therefore moves the code of the encoder by a few gradient steps to
+    that of the nearest point of the decoder's manifold, by the loss that was trained. Training consists of runs, in
+    each of which the learning rate falls to zero; their length doubles while held-out samples, projected, gain more
+    than ``tol``. The last steps are taken on all samples. The result is PCA of all samples where so few samples carry
+    the loss that held-out samples could say nothing about others, where no run improves on PCA by more than two
+    standard errors, and where the network reconstructs all samples worse than PCA.
 
     References
     ----------
@@ -234,7 +238,7 @@ class AutoEncoderTransformer(
     >>> from sklearn.model_selection import train_test_split
     >>> from skae import AutoEncoderTransformer
     >>> train, test = train_test_split(load_digits().data, random_state=0)
-    >>> autoencoder = AutoEncoderTransformer(8, max_epochs=60, random_state=0).fit(train)
+    >>> autoencoder = AutoEncoderTransformer(8, random_state=0).fit(train)
     >>> autoencoder.transform(test).shape
     (450, 8)
     >>> pca = AutoEncoderTransformer(8, activation="identity").fit(train)
@@ -259,17 +263,16 @@ class AutoEncoderTransformer(
         "module_params": [dict, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "whiten": ["boolean"],
+        "projection_steps": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
         "optimizer_params": [dict, None],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "validation_split": [HasMethods(["split"]), "array-like", "sparse matrix", None],
-        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "refit": ["boolean", StrOptions({"auto"})],
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
         "device": [str, torch.device],
@@ -296,17 +299,16 @@ class AutoEncoderTransformer(
         module_params=None,
         alpha=0.0,
         whiten=False,
+        projection_steps="auto",
         optimizer="adam",
         optimizer_params=None,
         lr="auto",
-        max_epochs=300,
+        max_epochs="auto",
         batch_size="auto",
         early_stopping=True,
         validation_fraction=0.1,
         validation_split=None,
-        n_iter_no_change="auto",
-        tol=5e-4,
-        refit="auto",
+        tol=8e-3,
         warm_start=False,
         callbacks=None,
         device="cpu",
@@ -329,6 +331,7 @@ class AutoEncoderTransformer(
         self.module_params = module_params
         self.alpha = alpha
         self.whiten = whiten
+        self.projection_steps = projection_steps
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr
@@ -337,9 +340,7 @@ class AutoEncoderTransformer(
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.validation_split = validation_split
-        self.n_iter_no_change = n_iter_no_change
         self.tol = tol
-        self.refit = refit
         self.warm_start = warm_start
         self.callbacks = callbacks
         self.device = device
@@ -397,8 +398,8 @@ class AutoEncoderTransformer(
             start = self._start(sample, device, random_state, before, incomplete)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._settings(start, random_state), progress=Progress([tasks, *bars]))
-                vars(self).update(_fitted_attributes(*fit_network(start, config, validation, self.refit), X))
+                config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
+                vars(self).update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     vars(self).pop(name, None)
         return self
@@ -412,8 +413,8 @@ class AutoEncoderTransformer(
         those of all samples so far. The network takes a step for every half batch of new samples, together with as
         many out of a memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the
         samples, as many at most, is held out; by these it is decided after each call whether the codes are the
-        network's or PCA's. Go over the data several times for a better network. After `fit`, the network of that fit
-        is gone on with. All parameters keep the values that they have at the first call.
+        network's or PCA's. Go over the data several times for a better network. After `fit`, training continues from
+        the fitted network. All parameters keep the values that they have at the first call.
 
         Parameters
         ----------
@@ -451,7 +452,7 @@ class AutoEncoderTransformer(
         return self
 
     def transform(self, X):
-        """Map samples to codes.
+        """Map samples to codes: those of the nearest points of the decoder's manifold.
 
         Parameters
         ----------
@@ -470,7 +471,7 @@ class AutoEncoderTransformer(
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "transform")
-        return self._map(X, "encode", self.n_components_)
+        return self._map(X, "project", self.n_components_)
 
     def inverse_transform(self, X):
         """Map codes back to samples.
@@ -594,8 +595,8 @@ class AutoEncoderTransformer(
             return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
         module = self.net_.module_
         dtype = dtype or (np.float64 if is_float64(X) else np.float32)
-        if is_float64(X) and module.mean.dtype == torch.float32:
-            module = copy.deepcopy(module).double()
+        if is_float64(X) or direction != "decode":
+            module = module.in_double()
         with threads_for(len(X) * module.architecture.n_weights):
             result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
         finite = torch.isfinite(torch.as_tensor(result))
@@ -635,7 +636,7 @@ class AutoEncoderTransformer(
         seeds = random_state.get_state()
         asarray_like = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(asarray_like, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._settings(start, random_state), _fraction(self), seeds)
+        fresh = Stream(start, self._config(start, random_state), _fraction(self), seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
@@ -648,26 +649,24 @@ class AutoEncoderTransformer(
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
-    def _settings(self, start, random_state):
+    def _config(self, start, random_state):
         """How to train."""
         n_samples = len(start.sample)
         lbfgs = self.optimizer == "lbfgs"
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = n_samples if lbfgs else automatic_batch_size(n_samples) if n_samples > 0 else STREAM_BATCH
-        patience = self.n_iter_no_change
-        if patience == "auto":
-            patience = automatic_patience(max(math.ceil(n_samples / batch_size), 1))
         return TrainingConfig(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
             optimizer=self.optimizer,
             optimizer_params=self.optimizer_params or {},
-            lr=learning_rate(self.optimizer, self.lr),
+            lr=learning_rate(self.optimizer, self.lr, start.architecture.kind),
+            automatic_rate=self.lr == "auto" and self.optimizer == "adam",
             alpha=self.alpha,
             batch_size=batch_size,
-            max_epochs=self.max_epochs,
-            n_iter_no_change=patience,
+            max_epochs=None if self.max_epochs == "auto" else self.max_epochs,
+            projection_steps=DEFAULT_STEPS if self.projection_steps == "auto" else self.projection_steps,
             tol=self.tol,
             callbacks=tuple(self.callbacks or ()),
             verbose=max(self.verbose - 1, 0),
@@ -716,6 +715,7 @@ def _fitted_attributes(net, record, X):
         "best_epoch_": record.best_epoch,
         "loss_curve_": record.train_losses,
         "validation_scores_": record.valid_scores,
+        "validation_epochs_": record.valid_epochs,
     }
 
 
@@ -747,7 +747,7 @@ def _check(estimator, sample, device, whole=True):
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
-    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs > 0:
+    if estimator.normalization == "batch" and estimator.batch_size == 1 and estimator.max_epochs != 0:
         raise ValueError(
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
@@ -771,7 +771,7 @@ def _demands(estimator, dtype, device):
     trained_in = dtype if estimator.optimizer == "lbfgs" else np.float32
     return Demands(
         device,
-        torch_dtype(np.dtype(trained_in)) if estimator.max_epochs > 0 else None,
+        torch_dtype(np.dtype(trained_in)) if estimator.max_epochs != 0 else None,
         1 if estimator.batch_size == 1 else 2,
         any(isinstance(one, Contractive) for one in as_regularizers(estimator.regularizer)),
     )

@@ -3,13 +3,9 @@
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._onnx.converters import register_converters
-from skae._onnx.graph import Graph, Port, model_proto, numbered, onnx_package
-from skae._onnx.network import decode, in_precision
 from skae._utils import check_inherited
 from skae.persistence import replacing
 
@@ -65,6 +61,8 @@ def register() -> None:
     >>> bool(np.allclose(codes, pipeline.transform(X)))
     True
     """
+    from skae._onnx.converters import register_converters
+
     register_converters()
 
 
@@ -116,11 +114,7 @@ def export_decoder(estimator: Any, path: str | PathLike) -> None:
         raise TypeError(f"estimator must be an AutoEncoderTransformer, got {estimator!r}.")
     check_inherited(type(estimator), AutoEncoderTransformer, "inverse_transform")
     check_is_fitted(estimator)
-    onnx_package()
-    module, dtype = in_precision(estimator.net_.module_, np.dtype(np.float32))
-    graph = Graph(dtype, numbered("skae"))
-    codes = graph.input(Port("codes", dtype, (None, estimator.n_components_)))
-    graph.output(decode(graph, module, codes), Port("X", dtype, (None, estimator.n_features_in_)))
-    model = model_proto(graph, "decoder")
+    from skae._onnx.graph import decoder_model
+
     with replacing(path) as file:
-        file.write(model.SerializeToString())
+        file.write(decoder_model(estimator.net_.module_).SerializeToString())

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from skae._objectives.criterion import criterion_of
+from skae._objectives.losses import as_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where skae is imported from: beside the tests, or installed while these lie in an unpacked source archive.
@@ -16,9 +20,9 @@ SMALL = {"hidden_layer_sizes": 8, "max_epochs": 2}
 TINY = {**SMALL, "max_epochs": 3, "random_state": 0}
 # Trained without the choice of an epoch: what was trained is kept, if it is better than PCA on the training rows.
 QUICK = {**SMALL, "max_epochs": 1, "early_stopping": False, "random_state": 0}
-TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "early_stopping": False, "random_state": 0}
-# Enough epochs on 200 rows for early stopping to choose one of them.
-SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "random_state": 3, "n_components": 2}
+TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "batch_size": 20, "early_stopping": False, "random_state": 0}
+# Enough steps on 200 rows for early stopping to keep a network.
+SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "batch_size": 50, "random_state": 3, "n_components": 2}
 
 
 def curved_rows(n_samples=60, seed=0, noise=0.01):
@@ -38,6 +42,13 @@ def noise_rows(n_samples=80, n_features=6, seed=0):
 def pca_score(pca, X):
     """The share of variance that PCA's reconstruction of X explains, measured as `score` does."""
     return 1.0 - np.square(X - pca.inverse_transform(pca.transform(X))).sum() / np.square(X - pca.mean_).sum()
+
+
+def losses_of(estimator, X, X_hat):
+    """The loss that the estimator was trained for, of each sample."""
+    module, loss = estimator.net_.module_, as_loss(estimator.loss)
+    x, x_hat = ((torch.as_tensor(values).double() - module.mean) / module.scale for values in (X, X_hat))
+    return criterion_of(loss, module.mean.double(), module.scale.double()).per_sample(x_hat, x).numpy()
 
 
 def python_environment():

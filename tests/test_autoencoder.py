@@ -18,16 +18,18 @@ class TestMembers:
         assert estimator.n_features_in_ == 5
         assert not hasattr(estimator, "feature_names_in_")
         np.testing.assert_allclose(estimator.mean_, curved.mean(axis=0), rtol=1e-12, atol=1e-14)
-        assert estimator.n_iter_ == 5
-        assert len(estimator.loss_curve_) == 5
-        assert len(estimator.validation_scores_) == 6
-        assert 0 <= estimator.best_epoch_ <= 5
+        assert len(estimator.loss_curve_) == estimator.n_iter_ >= 5
+        assert estimator.validation_epochs_[:2] == [0, 5]
+        assert estimator.validation_epochs_[-1] == estimator.n_iter_
+        assert len(estimator.validation_scores_) == len(estimator.validation_epochs_)
+        assert estimator.best_epoch_ in estimator.validation_epochs_
         assert str(estimator.device_) == "cpu"
         assert all(isinstance(number, float) for number in estimator.loss_curve_ + estimator.validation_scores_)
 
     def test_attributes_without_early_stopping(self, curved):
         estimator = AutoEncoderTransformer(2, **TRAINED).fit(curved)
         assert estimator.validation_scores_ is None
+        assert estimator.validation_epochs_ == []
         assert estimator.n_iter_ == len(estimator.loss_curve_) == estimator.best_epoch_ == 5
 
     def test_attributes_at_the_start(self, curved):
@@ -42,9 +44,8 @@ class TestMembers:
         assert isinstance(estimator.net_, NeuralNet)
         assert estimator.net_.initialized_
         assert not any(module.training for module in estimator.net_.module_.modules())
-        np.testing.assert_allclose(
-            estimator.net_.predict(curved), estimator.inverse_transform(estimator.transform(curved)), rtol=1e-10
-        )
+        encoded = estimator.net_.module_.encode(torch.as_tensor(curved)).detach().numpy()
+        np.testing.assert_allclose(estimator.net_.predict(curved), estimator.inverse_transform(encoded), rtol=1e-10)
         assert not estimator.net_.module_.training
         assert [row["epoch"] for row in estimator.net_.history] == [1, 2, 3, 4, 5]
         np.testing.assert_array_equal(estimator.net_.history[:, "train_loss"], estimator.loss_curve_)
@@ -69,12 +70,12 @@ class TestMembers:
 
     def test_early_stopping_chooses_the_best_epoch(self, curved):
         """What is kept is the best of the validation scores, or the start."""
-        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=32, max_epochs=20, n_iter_no_change=5, random_state=0)
+        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=32, max_epochs=20, random_state=0)
         estimator.fit(curved_rows(400))
-        scores = estimator.validation_scores_
+        score_after = dict(zip(estimator.validation_epochs_, estimator.validation_scores_, strict=True))
         assert estimator.best_epoch_ > 0
-        assert scores[estimator.best_epoch_] > scores[0]
-        assert estimator.n_iter_ == len(scores) - 1
+        assert score_after[estimator.best_epoch_] == max(score_after.values()) > score_after[0]
+        assert estimator.n_iter_ == estimator.validation_epochs_[-1]
 
     def test_score_is_the_share_of_variance(self, curved):
         estimator = AutoEncoderTransformer(2, **TRAINED).fit(curved)
@@ -284,7 +285,7 @@ class TestAwkwardData:
         np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(X)), X, rtol=1e-10)
         np.testing.assert_allclose(estimator.transform(X), PCA(1).fit_transform(X), rtol=1e-10)
 
-    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}, {"refit": False}])
+    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}])
     def test_constant_columns(self, parameters, curved):
         X = np.insert(curved, [0, 3], [7.1, 1e9], axis=1)
         estimator = AutoEncoderTransformer(2, **{**TINY, **parameters}).fit(X)
@@ -317,7 +318,7 @@ class TestAwkwardData:
             assert estimator.score(X) == pytest.approx(1.0)
 
     @pytest.mark.parametrize("n_samples", [2, 3, 4, 5, 9, 11])
-    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}, {"refit": False}])
+    @pytest.mark.parametrize("parameters", [{}, {"early_stopping": False}, {"linear_skip": False}])
     def test_few_rows(self, n_samples, parameters):
         X = noise_rows(n_samples, 4)
         estimator = AutoEncoderTransformer(2, **{**TINY, **parameters}).fit(X)
@@ -326,7 +327,7 @@ class TestAwkwardData:
 
     @pytest.mark.parametrize("batch_size", [1, 2, 7, 59, 60, 1000])
     def test_batch_sizes(self, batch_size, curved):
-        estimator = AutoEncoderTransformer(2, **TRAINED, batch_size=batch_size).fit(curved)
+        estimator = AutoEncoderTransformer(2, **{**TRAINED, "batch_size": batch_size}).fit(curved)
         assert np.isfinite(estimator.loss_curve_).all()
         assert len(estimator.loss_curve_) == 5
 
@@ -369,26 +370,28 @@ class TestAwkwardData:
         shifted = AutoEncoderTransformer(2, **TRAINED).fit(curved + 1e6).score(curved + 1e6)
         assert shifted == pytest.approx(plain, abs=1e-3)
 
-    def test_wild_rows_are_left_to_pca(self, curved):
-        """Far outside the training data the reconstruction errs by about as much as PCA's."""
+    def test_wild_rows_have_about_the_error_of_pca(self, curved):
+        """Far outside the training data, where the decoder has learned nothing."""
         estimator = AutoEncoderTransformer(2, **{**TRAINED, "max_epochs": 30}).fit(curved)
         pca = PCA(2).fit(curved)
         wild = np.vstack([curved, 1e4 * np.eye(5)])
-        assert estimator.score(wild) == pytest.approx(pca_score(pca, wild), abs=1e-3)
+        assert estimator.score(wild) == pytest.approx(pca_score(pca, wild), abs=1e-2)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_outliers_with_ordinary_codes(self, dtype):
         """The code moves to where the decoder, which cannot know that the row is wild, makes the least of it."""
         X = curved_rows(200).astype(dtype)
-        estimator = AutoEncoderTransformer(2, **{**TRAINED, "max_epochs": 60}).fit(X)
+        parameters = {**TRAINED, "max_epochs": 60}
+        estimator = AutoEncoderTransformer(2, **parameters).fit(X)
         pca = PCA(2).fit(X)
         wild = np.repeat(X[:20], 5, axis=0)
         wild[np.arange(100), np.tile(np.arange(5), 20)] += 60 * np.tile(X.std(axis=0), 20)
         assert estimator.score(X) > pca_score(pca, X) + 0.05
-        assert estimator.score(wild) > pca_score(pca, wild) - 1e-3
+        assert estimator.score(wild) > AutoEncoderTransformer(2, projection_steps=0, **parameters).fit(X).score(wild)
+        assert estimator.score(wild) > pca_score(pca, wild) - 0.1
         codes = estimator.transform(wild)
         one_by_one = np.concatenate([estimator.transform(row[np.newaxis]) for row in wild])
-        np.testing.assert_allclose(one_by_one, codes, rtol=0, atol=1e-3 * np.abs(codes).max())
+        np.testing.assert_allclose(one_by_one, codes, rtol=0, atol=1e-6 * np.abs(codes).max())
 
     def test_full_width_is_lossless(self, curved):
         estimator = AutoEncoderTransformer(5, **TINY).fit(curved)
@@ -451,9 +454,7 @@ class TestErrors:
             ("early_stopping", "no"),
             ("validation_fraction", 0.0),
             ("validation_fraction", 1.0),
-            ("n_iter_no_change", 0),
             ("tol", -1e-3),
-            ("refit", None),
             ("warm_start", "maybe"),
             ("callbacks", 5),
             ("device", 0),

@@ -14,7 +14,7 @@ CONFIGURATIONS = {
     "defaults": {"max_epochs": 3},
     "linear": {"activation": "identity"},
     "no_early_stopping": {"early_stopping": False, **SMALL},
-    "no_refit": {"refit": False, "max_epochs": 3, "hidden_layer_sizes": 8, "validation_fraction": 0.3},
+    "no_refit": {"max_epochs": 3, "hidden_layer_sizes": 8, "validation_fraction": 0.3},
     "no_skip": {"linear_skip": False, "max_epochs": 3, "hidden_layer_sizes": 16},
     "lbfgs": {"optimizer": "lbfgs", "max_epochs": 1, "hidden_layer_sizes": 8, "early_stopping": False},
     "whiten": {"whiten": True, **SMALL, "n_components": 1},

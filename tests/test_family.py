@@ -125,12 +125,13 @@ EACH = {
 
 @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
 def test_each_one_is_repeated_pickled_and_searched(parameters, images):
-    estimator = build(parameters).set_params(early_stopping=True, refit=True).fit(images)
-    copy = pickle.loads(pickle.dumps(estimator))
-    np.testing.assert_array_equal(copy.transform(images), estimator.transform(images))
-    codes = estimator.transform(images)
-    np.testing.assert_array_equal(clone(estimator).fit(images).transform(images), codes)
-    np.testing.assert_array_equal(copy.inverse_transform(codes), estimator.inverse_transform(codes))
+    for early_stopping in (True, False):
+        estimator = build(parameters).set_params(early_stopping=early_stopping, batch_size=8).fit(images)
+        copy = pickle.loads(pickle.dumps(estimator))
+        codes = estimator.transform(images)
+        np.testing.assert_array_equal(copy.transform(images), codes)
+        np.testing.assert_array_equal(clone(estimator).fit(images).transform(images), codes)
+        np.testing.assert_array_equal(copy.inverse_transform(codes), estimator.inverse_transform(codes))
     search = GridSearchCV(build(parameters), {"n_components": [2, 4]}, cv=2, error_score="raise").fit(images)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 

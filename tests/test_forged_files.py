@@ -108,7 +108,7 @@ WRONG = [
     (tiny, KIND + "module", number("os"), "has module='os', but allowed are"),
     (tiny, KIND + "linear_skip", number(1), "has linear_skip=1, but allowed are"),
     (tiny, KIND + "dropout", number(1.0), "has dropout=1.0, but allowed are floats from 0 to below 1"),
-    (tiny, KIND + "n_features", number(10**12), "has n_features=1000000000000, .* are sizes up to the 83 values"),
+    (tiny, KIND + "n_features", number(10**12), "has n_features=1000000000000, .* are sizes up to the 81 values"),
     (tiny, KIND + "encoder_sizes.content", [number(4)], "encoder.0.weight' has .*asks for .'float64', .4, 5.."),
     (tiny, KIND + "encoder_sizes.content", [number(2)] * 99, "has encoder_sizes=.*, but allowed are sizes"),
     # Numpy believes the position, and would read beyond its memory.

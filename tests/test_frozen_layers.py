@@ -42,16 +42,15 @@ class Plain(torch.optim.SGD):
 
 
 X = curved_rows(300)
-PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "lr": 0.02, "random_state": 0}
+PARAMETERS = {"module": None, "n_components": 2, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "random_state": 0}
 TRAININGS = {
-    "searched and refit": {"refit": True},
-    "searched": {"refit": False},
+    "searched": {},
     "on all rows": {"early_stopping": False},
     "plain autoencoder": {"linear_skip": False},
     "weight decay": {"alpha": 0.1, "optimizer": "adamw", "linear_skip": False},
     "penalty": {"alpha": 0.1, "optimizer": Plain, "linear_skip": False},
     "momentum": {"optimizer": "sgd", "linear_skip": False},
-    "line search": {"optimizer": "lbfgs", "max_epochs": 3, "lr": 1.0},
+    "line search": {"optimizer": "lbfgs", "max_epochs": 3, "lr": 1.0, "batch_size": "auto"},
 }
 
 
@@ -82,7 +81,7 @@ class TestFrozenBefore:
         estimator = AutoEncoderTransformer(**{**PARAMETERS, "module": module, "warm_start": True, "linear_skip": False})
         for chunk in np.split(X, 3):
             assert_same(state(estimator.partial_fit(chunk)), module.inside.state_dict())
-        first = state(estimator.fit(X), "outside")
+        first = state(estimator.set_params(early_stopping=False).fit(X), "outside")
         assert_same(state(estimator.fit(X)), module.inside.state_dict())
         assert not torch.equal(state(estimator, "outside")["0.weight"], first["0.weight"])
 
@@ -152,7 +151,7 @@ class TestFreezer:
 
         for optimizer in ("adam", "lbfgs"):
             seen.clear()
-            parameters = {**PARAMETERS, "module": Net, "optimizer": optimizer, "max_epochs": 5}
+            parameters = {**PARAMETERS, "module": Net, "optimizer": optimizer, "max_epochs": 5, "batch_size": "auto"}
             AutoEncoderTransformer(**parameters, callbacks=[Freezer("*inside*", at=3), Look()]).fit(X)
             assert not torch.equal(seen[0], seen[1])
             assert torch.equal(seen[1], seen[4])
@@ -186,10 +185,10 @@ class TestEveryTraining:
     )
     def test_acts_on_all_samples_too(self, callback):
         """With next to no steps allowed after the first epoch, all trainings stay near their start."""
-        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "refit": True, "optimizer": "sgd"}
+        parameters = {**SEARCHED, "hidden_layer_sizes": 8, "optimizer": "sgd", "batch_size": 32}
         moved = []
         for callbacks in ([], [callback]):
-            estimator = AutoEncoderTransformer(**parameters, lr=0.01, linear_skip=False, callbacks=callbacks)
+            estimator = AutoEncoderTransformer(**parameters, lr=0.1, linear_skip=False, callbacks=callbacks)
             moved.append(estimator.fit(X).score(X))
         assert moved[1] < moved[0] - 0.1
 
@@ -197,11 +196,8 @@ class TestEveryTraining:
     def test_gradients_of_every_net(self, entry):
         CALLED.clear()
         rows = curved_rows(200)  # so few that they are held out in several parts
-        parameters = {**TINY, "max_epochs": 25, "lr": 0.02, "callbacks": [entry]}
-        assert AutoEncoderTransformer(2, **parameters, refit=False).fit(rows).best_epoch_ > 0
-        assert len(CALLED) == 1
-        CALLED.clear()
-        assert AutoEncoderTransformer(2, **parameters, refit=True).fit(rows).best_epoch_ > 0
+        parameters = {**TINY, "max_epochs": 25, "lr": 0.02, "batch_size": 32, "callbacks": [entry]}
+        assert AutoEncoderTransformer(2, **parameters).fit(rows).best_epoch_ > 0
         assert len(CALLED) > 2
 
     def test_a_method_of_the_instance(self):
@@ -210,21 +206,26 @@ class TestEveryTraining:
         AutoEncoderTransformer(2, **TINY, callbacks=[callback]).fit(curved_rows(100))
         assert len(nets) > 1
 
-    def test_other_callbacks_hear_of_the_search_alone(self):
-        heard = []
+    def test_other_callbacks_hear_of_the_first_search_and_its_rehearsal_alone(self):
+        heard, epochs = [], []
 
         class Hears(Callback):
             def on_train_begin(self, net, **kwargs):
                 heard.append(net)
 
-        AutoEncoderTransformer(2, **{**TINY, "max_epochs": 12}, lr=0.02, refit=True, callbacks=[Hears()]).fit(X)
-        assert len(heard) == 1
+            def on_epoch_end(self, net, **kwargs):
+                epochs.append(net)
+
+        parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "batch_size": 32}
+        estimator = AutoEncoderTransformer(3, **parameters, callbacks=[Hears()]).fit(X)
+        assert len(heard) == len(set(epochs)) == 1
+        assert len(epochs) == estimator.n_iter_ > 12
 
     def test_maps_of_parameters(self):
         """Weights that an Initializer sets are those of every training."""
         callbacks = [Initializer("encoder.0.weight", fn=lambda weight: nn.init.constant_(weight, 0.125))]
         callbacks += [Freezer("encoder.0.weight"), Unfreezer("encoder.0.weight", at=1000)]
-        parameters = {**TINY, "max_epochs": 12, "lr": 0.02, "refit": True, "linear_skip": False}
+        parameters = {**TINY, "max_epochs": 12, "batch_size": 32, "lr": 0.02, "linear_skip": False}
         estimator = AutoEncoderTransformer(2, **parameters, callbacks=callbacks).fit(X)
         assert estimator.best_epoch_ > 0
         assert torch.all(estimator.net_.module_.network.encoder[0].weight == 0.125)

@@ -92,9 +92,7 @@ VALID = {
     "batch_size": st.sampled_from(["auto"]) | st.integers(1, 40),
     "early_stopping": st.booleans(),
     "validation_fraction": st.sampled_from([1e-3, 0.1, 0.5, 0.9]),
-    "n_iter_no_change": st.sampled_from(["auto", 1, 2]),
     "tol": st.sampled_from([0, 5e-4, 1.0]),
-    "refit": st.sampled_from([True, False, "auto"]),
     "warm_start": st.booleans(),
 }
 # These suit some data, sizes or neighbours only.
@@ -126,9 +124,7 @@ INVALID = {
     "batch_size": [0, 1.5, "all"],
     "early_stopping": ["never"],
     "validation_fraction": [0.0, 1.0, np.nan],
-    "n_iter_no_change": [0, None],
     "tol": [-1, np.nan],
-    "refit": ["once", None],
     "warm_start": [2, "yes"],
     "callbacks": [3, "progress", [1]],
     "device": ["cuda:99", "gpu", 0, None],

@@ -63,7 +63,7 @@ def test_a_network_that_knows_digits_does_not_know_clothes(data_folder):
     train, unseen, other = (part.astype(np.float32) / 255 for part in (
         digits["X_test"][:1000], digits["X_test"][1000:1200], clothes["X_test"][:200]
     ))  # fmt: skip
-    model = AutoEncoderTransformer(64, max_epochs=8, refit=False, random_state=0).fit(train)
+    model = AutoEncoderTransformer(64, max_epochs=8, random_state=0).fit(train)
     scores = np.concatenate([model.score_samples(unseen), model.score_samples(other)])
     assert roc_auc_score(np.repeat([1, 0], 200), scores) > 0.98
 

@@ -20,7 +20,8 @@ from sklearn.utils.fixes import parse_version
 import skae
 from skae import AutoEncoderTransformer
 
-SEARCHED = {**TINY, "n_components": 2, "hidden_layer_sizes": 64, "max_epochs": 4, "n_iter_no_change": 4}
+# PCA explains most of the variance, so that the last steps are rehearsed.
+SEARCHED = {**TINY, "n_components": 3, "hidden_layer_sizes": 64, "max_epochs": 4, "batch_size": 32}
 with_callbacks = pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.9.dev0"), reason="scikit-learn has callbacks since 1.9"
 )
@@ -66,12 +67,13 @@ class TestCallbacks:
     def test_tasks(self, rows):
         told = Told()
         fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
-        n_refit = told.tasks.count("-epoch") - fitted.n_iter_
-        epoch = ["+epoch", "-epoch"]
-        search = ["+search", *epoch * fitted.n_iter_, "-search"]
-        assert told.tasks == ["+fit", *search, "+refit", *epoch * n_refit, "-refit", "-fit"]
-        assert fitted.n_iter_ == 4
-        assert n_refit > 0
+        n_rehearsal = fitted.n_iter_ - 4
+        n_tuning = told.tasks.count("-epoch") - fitted.n_iter_
+        parts = {"search": 4, "rehearsal": n_rehearsal, "tuning": n_tuning}
+        epochs = [[f"+{name}", *["+epoch", "-epoch"] * count, f"-{name}"] for name, count in parts.items()]
+        assert told.tasks == ["+fit", *sum(epochs, []), "-fit"]
+        assert n_rehearsal > 0
+        assert n_tuning > 0
         assert told.set_up == 0
 
     def test_without_held_out_rows(self, rows):
@@ -103,14 +105,27 @@ class TestCallbacks:
 
     def test_stop(self, rows):
         told = Told(stop_after=2)
-        fitted = AutoEncoderTransformer(**{**SEARCHED, "refit": False}).set_callbacks(told).fit(rows)
-        assert fitted.n_iter_ == 2
+        fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
+        assert fitted.n_iter_ == fitted.best_epoch_ == 2
         assert told.tasks[-2:] == ["-search", "-fit"]
 
-    def test_stop_in_refit_and_training(self, rows):
+    @pytest.mark.parametrize(("stop_after", "part"), [(5, "rehearsal"), (8, "tuning")])
+    def test_stop_in_later_parts(self, rows, stop_after, part):
+        told = Told(stop_after)
+        fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
+        assert told.tasks.count("-epoch") == stop_after
+        assert told.tasks[-2:] == [f"-{part}", "-fit"]
+        assert fitted.best_epoch_ == fitted.n_iter_
+
+    def test_stop_in_a_rehearsal_without_gain(self, rows):
+        """Nothing else is tried then."""
         told = Told(stop_after=5)
-        AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
-        assert told.tasks.count("-epoch") == 5
+        fitted = AutoEncoderTransformer(**SEARCHED, lr=0.1).set_callbacks(told).fit(rows)
+        assert fitted.best_epoch_ == 4
+        assert fitted.validation_epochs_ == [0, 4, 5]
+        assert told.tasks.count("-epoch") == fitted.n_iter_ == 5
+
+    def test_stop_in_training(self, rows):
         fitted = AutoEncoderTransformer(**{**SEARCHED, "early_stopping": False}).set_callbacks(Told(1)).fit(rows)
         assert fitted.n_iter_ == 1
 
@@ -198,15 +213,19 @@ class TestBar:
         fitted = AutoEncoderTransformer(**{**SEARCHED, "verbose": 1}).fit(rows)
         out, err = capfd.readouterr()
         assert out == ""
-        search, refit = (line.split("\r")[-1] for line in err.strip().split("\n"))
+        search, rehearsal, tuning = (line.split("\r")[-1] for line in err.strip().split("\n"))
         assert search.startswith("search: 100%")
-        assert f"{fitted.n_iter_}/{fitted.n_iter_} [" in search
+        assert "4/4 [" in search
         assert "epoch/s" in search or "s/epoch" in search
-        assert f"train_loss={fitted.loss_curve_[-1]:.4f}" in search
+        assert f"train_loss={fitted.loss_curve_[3]:.4f}" in search
         assert "valid_loss=" in search
-        assert f"best_epoch={fitted.best_epoch_}" in search
-        assert refit.startswith("refit: 100%")
-        assert "valid_loss" not in refit
+        assert "best_epoch=0" in search  # nothing is compared before a run is over
+        assert rehearsal.startswith("rehearsal: 100%")
+        assert f"train_loss={fitted.loss_curve_[-1]:.4f}" in rehearsal
+        assert "valid_loss=" in rehearsal
+        assert "best_epoch=4" in rehearsal
+        assert tuning.startswith("tuning: 100%")
+        assert "valid_loss" not in tuning
 
     def test_without_held_out_rows(self, rows, capfd):
         fitted = AutoEncoderTransformer(**{**SEARCHED, "verbose": 1, "early_stopping": False}).fit(rows)

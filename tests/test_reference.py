@@ -66,7 +66,7 @@ class TestNoise:
     @pytest.mark.parametrize("whiten", [False, True])
     def test_codes_are_pcas(self, seed, whiten):
         X = np.random.RandomState(seed).standard_normal((150, 50)) + 3.0
-        estimator = AutoEncoderTransformer(3, whiten=whiten, n_iter_no_change=5, random_state=seed).fit(X)
+        estimator = AutoEncoderTransformer(3, whiten=whiten, random_state=seed).fit(X)
         assert estimator.best_epoch_ == 0
         assert estimator.n_iter_ > 0
         expected = PCA(3, whiten=whiten, svd_solver="full").fit_transform(X)

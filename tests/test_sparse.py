@@ -49,7 +49,7 @@ def test_the_same_to_the_last_bit_as_dense(container, dtype):
         {"regularizer": "denoising"},
         {"loss": "poisson", "early_stopping": False},
         {"linear_skip": False},
-        {"whiten": True, "refit": False},
+        {"whiten": True},
         {"optimizer": "lbfgs", "early_stopping": False},
     ],
     ids=str,
@@ -119,7 +119,7 @@ def test_memory_is_that_of_a_few_batches():
             peak.write("5")
     except OSError:
         pytest.skip("the peak of resident memory cannot be reset here")
-    assert float(run_python(code)) < 2  # beside the matrix itself
+    assert float(run_python(code)) < 4  # beside the matrix itself; the basis comes from a Gram matrix
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -7,7 +7,7 @@ import sklearn
 from helpers import curved_rows, noise_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 
 from skae import AutoEncoderTransformer
@@ -117,9 +117,13 @@ def test_score_is_weighted(rows, weights):
 
 
 def test_held_out_losses_are_weighted(rows, weights):
-    """What skorch's callbacks see is what the choice of the epoch goes by."""
-    autoencoder = fitted(rows, weights * (np.arange(300) % 2 + 0.01), refit=False, batch_size=16)
-    losses = np.array([epoch["valid_loss"] for epoch in autoencoder.net_.history])
+    """What skorch's callbacks see, without a projection, is what the choice of the epoch goes by."""
+    one_set = ShuffleSplit(1, test_size=0.2, random_state=0)
+    parameters = {"batch_size": 16, "max_epochs": 60, "tol": 0.0, "projection_steps": 0, "validation_split": one_set}
+    autoencoder = fitted(rows, weights * (np.arange(300) % 2 + 0.01), **parameters)
+    compared = np.array(autoencoder.validation_epochs_[1:]) - 1
+    assert len(compared) > 1
+    losses = np.array([epoch["valid_loss"] for epoch in autoencoder.net_.history])[compared]
     saved = 1.0 - np.array(autoencoder.validation_scores_[1:])
     assert_allclose(losses / losses[0], saved / saved[0], rtol=1e-5)
 

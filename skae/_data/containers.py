@@ -150,7 +150,12 @@ class StoredSamples:
 
 def is_large(X: Samples) -> bool:
     """Return whether X has more than `LARGE_SIZE` values and is not loaded into memory as a whole."""
-    return X.shape[0] * X.shape[1] > LARGE_SIZE
+    return exceeds_memory(*X.shape)
+
+
+def exceeds_memory(n_samples: int, n_features: int) -> bool:
+    """Return whether a table of this shape has more than `LARGE_SIZE` values, too many to be held in memory."""
+    return n_samples * n_features > LARGE_SIZE
 
 
 def block_length(n_features: int) -> int:

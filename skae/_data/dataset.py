@@ -181,8 +181,7 @@ class SampleBatches:
     dataset : SampleDataset
         The samples.
     batch_size : int
-        Number of samples per batch. A last batch of a single sample is merged with the batch before it, because batch
-        normalization needs more than one sample.
+        Number of samples per batch, about which the samples are divided evenly.
     generator : torch.Generator or None, default=None
         Generator that shuffles the samples at each pass. None does not shuffle.
     augment : callable, default=None
@@ -190,6 +189,8 @@ class SampleBatches:
     hiding : Hiding or None, default=None
         Hides some values of each batch, which are then imputed in the batch but not in the target. Without shuffling,
         the same values are hidden at each pass, and the target lacks some of the other values.
+    imputes : bool, default=True
+        Whether missing values are imputed in the batch.
     """
 
     def __init__(
@@ -199,8 +200,10 @@ class SampleBatches:
         generator: torch.Generator | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         hiding: Hiding | None = None,
+        imputes: bool = True,
     ) -> None:
         self.dataset = dataset
+        self.imputes = imputes
         self.hiding = hiding
         self.batch_size = batch_size
         self.generator = generator
@@ -210,11 +213,15 @@ class SampleBatches:
         return len(self._starts())
 
     def _starts(self) -> list[int]:
-        """Return the position of the first sample of each batch."""
-        starts = list(range(0, len(self.dataset), self.batch_size))
-        if len(starts) > 1 and len(self.dataset) - starts[-1] == 1:
-            starts.pop()
-        return starts
+        """Return the position of the first sample of each batch; all batches have about the same size.
+
+        A small last batch would have as much weight in a step as the others.
+        """
+        n_samples = len(self.dataset)
+        # A batch of one sample has no variance, by which batch normalization divides.
+        most = n_samples if self.batch_size == 1 else n_samples // 2
+        n_batches = max(min(round(n_samples / self.batch_size), most), min(n_samples, 1))
+        return [index * n_samples // n_batches for index in range(n_batches)]
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Draw the positions of a shuffled pass, with weighted samples drawn in proportion to their weights."""
@@ -266,6 +273,8 @@ class SampleBatches:
             seen, target = hiding.compared(samples)
         elif hiding is not None:
             seen = samples.masked_fill(hiding.hidden(samples.isnan()), torch.nan)
+        if not self.imputes:
+            return seen, target
         filled = fill(seen)
         batch = filled if self.augment is None else self.augment(filled)
         # The change of a value by the augmentation is added to the hidden values of the target, too.

@@ -30,7 +30,8 @@ class LatentLoadingsDisplay:
     """Effects of features on codes (encoder), and of codes on the reconstruction (decoder).
 
     The effects are derivatives of the codes with respect to the features, and of the reconstruction with respect to the
-    codes. They are averaged over samples.
+    codes. They are averaged over samples. Those of the codes are derivatives of the encoder alone: the projection that
+    follows in ``transform`` is left out.
 
     It is recommended to create a display with `from_estimator`. All parameters are stored as attributes.
 
@@ -130,8 +131,7 @@ class LatentLoadingsDisplay:
             Fitted autoencoder, or fitted pipeline whose last step is an autoencoder. Features are those of the input of
             the autoencoder.
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples in the units of the training samples. Samples far outside the range of the training samples are left
-            out of the encoder: their codes are found by an iterative search and have no derivatives.
+            Samples in the units of the training samples.
         average : {"mean", "rms"}, default="mean"
             How the effects are averaged over samples. "mean" keeps the signs, so that effects may cancel. "rms" is the
             root mean square, which has no sign.
@@ -160,8 +160,7 @@ class LatentLoadingsDisplay:
         Raises
         ------
         ValueError
-            If a parameter is invalid, X does not have the features of the estimator, or all samples are far outside the
-            range of the training samples.
+            If a parameter is invalid, or X does not have the features of the estimator.
         TypeError
             If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
         ImportError
@@ -299,16 +298,10 @@ def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:
     network, n_features = module.network, autoencoder.n_features_in_
     with torch.no_grad():
         x = module.standardized(aligned_tensor(samples[:]).to(module.mean))
-        codes, smooth = network.encode(x), network.smooth_codes(x)
-        near = (codes == smooth).all(dim=1)
+        codes = network.encode(x) if module.projection.n_steps == 0 else module.project_standardized(x)
         if step == "spread" and len(x) < 2:
             raise ValueError("step='spread' needs at least 2 samples, but X has 1. Pass more samples, or step='unit'.")
-        if not near.any():
-            raise ValueError(
-                f"None of the {len(x)} samples is close to the training samples: their codes are found by a search and "
-                "have no derivatives. Pass samples that are similar to the training samples."
-            )
-        encoder = average_jacobian(encoder_jacobians, network.smooth_codes, x[near], codes.shape[1], signed)
+        encoder = average_jacobian(encoder_jacobians, network.encode, x, codes.shape[1], signed)
         decoder = average_jacobian(decoder_jacobians, network.decode, codes, n_features, signed)
         unit = module.code_unit / module.scale
         if step == "unit":

@@ -23,8 +23,10 @@ class LossCurveDisplay:
     ----------
     train_losses : array-like of shape (n_epochs,)
         Training loss of each epoch. It includes noise and regularization, so it may be above the validation loss.
-    valid_losses : array-like of shape (n_epochs + 1,) or None, default=None
-        Loss of the held-out samples, at initialization and after each epoch.
+    valid_losses : array-like of shape (n_comparisons,) or None, default=None
+        Loss of the held-out samples at initialization and at each comparison.
+    valid_epochs : array-like of shape (n_comparisons,) or None, default=None
+        Number of epochs before each of these. None is one epoch between two comparisons.
     best_epoch : int, default=0
         The epoch whose network was selected; 0 is the initialization.
     start_name : str or None, default=None
@@ -65,11 +67,13 @@ class LossCurveDisplay:
         *,
         train_losses: ArrayLike,
         valid_losses: ArrayLike | None = None,
+        valid_epochs: ArrayLike | None = None,
         best_epoch: int = 0,
         start_name: str | None = None,
     ) -> None:
         self.train_losses = train_losses
         self.valid_losses = valid_losses
+        self.valid_epochs = valid_epochs
         self.best_epoch = best_epoch
         self.start_name = start_name
 
@@ -113,6 +117,7 @@ class LossCurveDisplay:
         return cls(
             train_losses=np.asarray(autoencoder.loss_curve_),
             valid_losses=None if scores is None else 1.0 - np.asarray(scores),
+            valid_epochs=autoencoder.validation_epochs_,
             best_epoch=autoencoder.best_epoch_,
             start_name=start_name if has_pca(autoencoder) and scores is not None else None,
         ).plot(ax=ax)
@@ -143,8 +148,8 @@ class LossCurveDisplay:
         self.valid_line_ = self.start_line_ = None
         if self.valid_losses is not None:
             valid = np.asarray(self.valid_losses)
-            style = {"color": COLORS["autoencoder"], "marker": "o", "markevery": [self.best_epoch]}
-            (self.valid_line_,) = ax.plot(np.arange(len(valid)), valid, label="held-out samples", **style)
+            at = np.arange(len(valid)) if self.valid_epochs is None else np.asarray(self.valid_epochs)
+            (self.valid_line_,) = ax.plot(at, valid, "o-", color=COLORS["autoencoder"], label="held-out samples")
             if self.start_name is not None:
                 style = {"color": COLORS["PCA"], "linestyle": "--", "label": f"{self.start_name}, held-out samples"}
                 self.start_line_ = ax.axhline(valid[0], **style)

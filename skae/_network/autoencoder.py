@@ -23,17 +23,11 @@ from skae._network.layers import (
     last_layer,
     weight_layers,
 )
-from skae._network.projection import all_within, nearness, refined_codes, samples_beyond
+from skae._network.projection import QuadraticLoss
 from skae._pca.components import PrincipalComponents
 
-# Corrections fade out between once and twice this many times the reach of the training samples: a sample that is
-# like none of them is left to PCA. Tighter limits cost heavy-tailed data more than they save.
-INPUT_REACH = 5.0
+# The decoder is used as it was trained up to this many times the largest codes of the training samples.
 CODE_REACH = 3.0
-# Some training sample has the largest code, just at the limit: its last bits must not decide how it is treated.
-REACH_MARGIN = 1e-3
-# Codes wander while they are learned: until training is over their limit is a multiple of the reach of PCA's.
-LEARNING_REACH = 100.0
 # Part of the overall variance that is added to a feature's own, lest a near-constant feature become a wild input.
 SPREAD_FLOOR = 0.1
 # The decoder of a variational network has at least this noise, as a fraction of the variance.
@@ -67,10 +61,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
     and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
-    and ``x_hat = g(z)``. Samples are centered and of unit scale, and so are the codes of PCA. What was learned,
-    ``(A - W) x + f(x)`` and ``(B - V) z + g(z)``, sees clipped values and fades out for samples that reach far
-    beyond the training samples, where PCA remains. Such a sample's code is then moved to where its reconstruction is
-    better, because the decoder cannot know that an ordinary code belongs to a wild sample.
+    and ``x_hat = g(z)``. Samples are centered and of unit scale, and so are the codes of PCA.
 
     Parameters
     ----------
@@ -89,7 +80,6 @@ class FeedForwardAutoEncoder(AutoEncoder):
     output_gain: Tensor
     pca_encoding: Tensor
     pca_decoding: Tensor
-    input_limit: Tensor
     code_limit: Tensor
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
@@ -99,7 +89,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
         if sizes.linear_skip:
             shapes |= {"pca_encoding": (n_components, n_features), "pca_decoding": (n_components, n_features)}
-            shapes |= {"input_limit": (n_features,), "code_limit": (n_components,)}
+            shapes["code_limit"] = (n_components,)
         for name, shape in shapes.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
@@ -130,9 +120,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             unit = code_unit(pca) / scale
             values["pca_encoding"] = pca.components / unit[:, np.newaxis]
             values["pca_decoding"] = pca.components * unit[:, np.newaxis]
-            reach = pca.feature_max_abs / scale
-            values["input_limit"] = np.where(reach > 0, INPUT_REACH * reach, np.inf)  # constant features limit nothing
-            values["code_limit"] = LEARNING_REACH * (pca.code_max_abs / scale / unit + 1.0)
+            values["code_limit"] = np.full(len(unit), np.inf)
         if self.architecture.variational:
             # Of a Gaussian with the principal directions as factors and PCA's error as noise.
             variances = pca.explained_variance / scale**2
@@ -181,18 +169,13 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def _stacks(self) -> list[nn.Module]:
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
-    @torch.no_grad()
-    def limit_codes(self, reach: Tensor) -> None:
-        """Let what the decoder has learned fade beyond a multiple of the largest codes that it has learned from."""
-        self.code_limit.copy_(torch.where(reach > 0, CODE_REACH * (1.0 + REACH_MARGIN) * reach, torch.inf))
-
     def _correction(self, index: int, values: Tensor) -> Tensor:
         """Apply the encoder, with index 0, or the decoder, with index 1."""
         stack = cast(nn.Module, self.decoder if index else self.encoder)
         return stack(values) * self.gates[index] if self.architecture.gated else stack(values)
 
-    def smooth_codes(self, x: Tensor) -> Tensor:
-        """Map samples that are like the training samples to codes; every step has a derivative."""
+    def encode(self, x: Tensor) -> Tensor:
+        """Map centered samples to codes of unit scale."""
         if self.encoder is None:
             return x @ self.pca_encoding.T
         inputs = x * self.input_gain
@@ -202,29 +185,6 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if self.linear_encoder is None:
             return x @ self.pca_encoding.T + correction
         return torch.addmm(correction, inputs, self.linear_encoder.T)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Map centered samples to codes of unit scale."""
-        z = self.smooth_codes(x)
-        if self.training or self.encoder is None or not self.architecture.linear_skip:
-            return z  # no training sample is beyond the limits
-        if all_within(self.input_limit, x) and all_within(self.code_limit / CODE_REACH, z):
-            return z
-        far = samples_beyond(self.input_limit, x) | samples_beyond(self.code_limit / CODE_REACH, z)
-        far = far.nonzero()[:, 0]
-        return z.index_copy(0, far, self._encode_far(x[far]))
-
-    def _encode_far(self, x: Tensor) -> Tensor:
-        """Map samples that no training sample is like, or whose codes are like no other."""
-        inputs = x.clamp(-self.input_limit, self.input_limit) * self.input_gain
-        learnt = self._correction(0, inputs)
-        if self.linear_encoder is not None:
-            learnt = inputs @ (self.linear_encoder - self.pca_encoding * self.output_gain).T + learnt
-        pca = x @ self.pca_encoding.T
-        z = torch.addcmul(pca, learnt, nearness(x, self.input_limit))
-        exact = in_double(self)
-        codes = refined_codes(exact.decode, *(samples.to(exact.pca_encoding.dtype) for samples in (x, z, pca)))
-        return codes.to(x.dtype)
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Logarithm of the variance of each code of centered samples, of shape (n, n_components)."""
@@ -242,35 +202,45 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Compute the input of the inverse link."""
         if self.decoder is None:
             return z @ self.pca_decoding
-        correction = self._correction(1, z)
         if not self.architecture.linear_skip:
-            return correction * self.output_gain
+            return self._correction(1, z) * self.output_gain
+        near = z if self.training else z.clamp(-self.code_limit, self.code_limit)
+        correction = self._correction(1, near)
         if self.linear_decoder is None:
-            x_hat = torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
-        else:
-            x_hat = torch.addmm(correction, z, self.linear_decoder) * self.output_gain
-        if self.training or all_within(self.code_limit, z):
-            return x_hat
-        far = samples_beyond(self.code_limit, z).nonzero()[:, 0]
-        return x_hat.index_copy(0, far, self._predict_far(z[far]))
+            return torch.addcmul(z @ self.pca_decoding, correction, self.output_gain)
+        x_hat = torch.addmm(correction, near, self.linear_decoder) * self.output_gain
+        return x_hat if self.training else x_hat + (z - near) @ self.pca_decoding
 
-    def _predict_far(self, z: Tensor) -> Tensor:
-        """Compute it for codes far outside those of the training samples."""
-        codes = z.clamp(-self.code_limit, self.code_limit)
-        learnt = self._correction(1, codes)
-        if self.linear_decoder is not None:
-            learnt = codes @ (self.linear_decoder - self.pca_decoding * self.input_gain) + learnt
-        return torch.addcmul(z @ self.pca_decoding, learnt * nearness(z, self.code_limit), self.output_gain)
+    def quadratic_loss(self, x: Tensor) -> QuadraticLoss | None:
+        """Return the mean squared error of samples by their codes, if the decoder ends in a linear layer."""
+        stack, gain = self.decoder, self.output_gain
+        if self.link is not None or not isinstance(stack, nn.Sequential) or not isinstance(stack[-1], nn.Linear):
+            return None
+        weight, bias, hidden = gain[:, None] * stack[-1].weight, gain * stack[-1].bias, stack[:-1]
+        if self.linear_decoder is None:
+            return QuadraticLoss.of_samples(hidden, weight, bias, x)
+        limit = self.code_limit
 
+        def inputs(z: Tensor) -> Tensor:
+            near = z.clamp(-limit, limit)
+            return torch.cat([hidden(near), near, z - near], dim=1)
 
-@torch.inference_mode(False)
-def in_double(network: FeedForwardAutoEncoder) -> FeedForwardAutoEncoder:
-    """Return a copy in double precision, where the device supports it.
+        weight = torch.cat([weight, (gain * self.linear_decoder).T, self.pca_decoding.T], dim=1)
+        return QuadraticLoss.of_samples(inputs, weight, bias, x)
 
-    A sample's code would then depend on the samples beside it, whose number shows in the last bits of a product.
-    """
-    known = network.pca_encoding.dtype == torch.float64 or network.pca_encoding.device.type == "mps"
-    return network if known else copy.deepcopy(network).double()
+    @torch.no_grad()
+    def limit_codes(self, largest: Tensor) -> None:
+        """Continue the decoder linearly along the principal components beyond the codes that it has learned from.
+
+        A sample far outside then has the reconstruction of PCA, up to a constant.
+
+        Parameters
+        ----------
+        largest : Tensor of shape (n_components,)
+            Largest size of each code over the training samples.
+        """
+        if self.architecture.linear_skip:
+            self.code_limit.copy_(torch.where(largest > 0, CODE_REACH * largest, torch.inf))
 
 
 def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:

@@ -1,5 +1,8 @@
 """Autoencoder in the units of the data."""
 
+import copy
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,9 +11,37 @@ from torch import Tensor
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import jacobian_rms
+from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
+from skae._objectives.criterion import OfPresent, criterion_of
+from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.regularizers import Regularizer, penalizes_codes
 from skae._pca.components import PrincipalComponents
 from skae._pca.missing import PPCAImputer
+
+# Added to the diagonal of the covariance of codes, as a fraction of its mean.
+SPREAD_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the projection of samples minimizes, and how far it goes.
+
+    Attributes
+    ----------
+    n_steps : int
+        Largest number of steps; 0 keeps the code of the encoder.
+    loss : Loss
+        The loss that was trained.
+    penalties : tuple of Regularizer
+        Regularizers, whose ``code_penalty`` is added.
+    incomplete : bool
+        Whether samples with missing values are projected too.
+    """
+
+    n_steps: int = 0
+    loss: Loss = field(default_factory=SquaredError)
+    penalties: tuple[Regularizer, ...] = ()
+    incomplete: bool = True
 
 
 class ScaledAutoEncoder(AutoEncoder):
@@ -29,6 +60,11 @@ class ScaledAutoEncoder(AutoEncoder):
     scale: Tensor
     pca_unit: Tensor
     code_unit: Tensor
+    metric: Tensor
+    code_mean: Tensor
+    code_precision: Tensor
+    code_rms: Tensor
+    loss_unit: Tensor
 
     def __init__(self, network: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
@@ -39,7 +75,15 @@ class ScaledAutoEncoder(AutoEncoder):
         self.register_buffer("scale", torch.empty((), dtype=dtype))
         self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
         self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
+        self.register_buffer("metric", torch.zeros((sizes.n_components, sizes.n_components), dtype=dtype))
+        self.register_buffer("code_rms", torch.ones(sizes.n_components, dtype=dtype))
+        self.register_buffer("loss_unit", torch.ones((), dtype=dtype))
         self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+        if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
+            self.register_buffer("code_mean", torch.zeros(sizes.n_components, dtype=dtype))
+            self.register_buffer("code_precision", torch.zeros_like(self.metric))
+        self.projection = Projection()
+        self._exact: tuple = ()
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
@@ -56,7 +100,7 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale).to(self.scale)
+        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
@@ -65,25 +109,139 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.network.link is not None:
             self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
 
-    def set_code_unit(self, spread: NDArray | None) -> None:
-        """Divide codes, in the units of PCA, by their standard deviations; None restores the units of PCA."""
-        self.code_unit.copy_(self.pca_unit)
-        if spread is not None:
-            self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
+    def whiten(self, spread: NDArray) -> None:
+        """Divide codes by their standard deviations."""
+        self.code_unit.div_(torch.as_tensor(np.where(spread > 0, spread, 1.0)).to(self.code_unit))
 
-    def measure_code_unit(self, x: Tensor) -> None:
-        """Scale codes such that the derivatives of the reconstruction by each code have unit norm, as in PCA.
-
-        The norms are root mean squares over samples. Distances between codes then approximate those between
-        reconstructions.
+    @torch.no_grad()
+    def measure(
+        self, x: Tensor, projection: Projection, loss_unit: float = 1.0, prior_weight: float | None = 0.0
+    ) -> None:
+        """Prepare the projection.
 
         Parameters
         ----------
         x : Tensor of shape (n, n_features)
-            The samples.
+            Standardized training samples, at which the Jacobians of the decoder are computed.
+        projection : Projection
+            What the projection minimizes.
+        loss_unit : float, default=1.0
+            What the loss is divided by.
+        prior_weight : float or None, default=0.0
+            Weight of the prior on the codes of samples with missing values; None does not project these.
         """
-        norms = jacobian_rms(self.network.decode, self.network.encode(self.standardized(x.to(self.mean))))
-        self.code_unit.copy_(torch.where(norms > 0, self.scale * norms, self.pca_unit))
+        z = self.network.encode(x)
+        gauss_newton = mean_gauss_newton(self.network.decode, z)
+        self.code_rms.copy_(z.square().mean(dim=0).sqrt())
+        self.loss_unit.fill_(loss_unit)
+        self.projection = replace(projection, incomplete=prior_weight is not None)
+        if projection.n_steps > 0:
+            self.metric.copy_(metric_of(self.code_loss(x), z, gauss_newton))
+        if self.filling is not None:
+            covariance = torch.atleast_2d(torch.cov(z.T, correction=0))
+            ridge = SPREAD_RIDGE * covariance.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
+            precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(z))
+            self.code_mean.copy_(z.mean(dim=0))
+            self.code_precision.copy_(precision * (0.5 * (prior_weight or 0.0)))
+
+    @torch.no_grad()
+    def measure_code_unit(self, x: Tensor) -> None:
+        """Let a step of one in a code move the reconstruction by one, as in PCA.
+
+        By root mean square over standardized training samples x, distances between codes then weigh each code by what
+        it does to the data.
+        """
+        z = self.network.encode(x) if self.projection.n_steps == 0 else self.project_standardized(x)
+        slope = mean_gauss_newton(self.network.decode, z).diagonal().sqrt()
+        self.code_unit.copy_(torch.where(slope > 0, self.scale * slope, self.pca_unit))
+
+    def code_penalties(self, z: Tensor) -> Tensor:
+        """Return what the regularizers add to the loss of each sample for its code, of shape (n,)."""
+        terms = [penalty.code_penalty(z, self.code_rms) for penalty in self.projection.penalties]
+        return sum((term for term in terms if term is not None), torch.zeros_like(z[:, 0]))
+
+    def code_loss(self, x: Tensor) -> CodeLoss:
+        """Return the loss that the projection of standardized samples minimizes."""
+        loss, penalized = self.projection.loss, any(map(penalizes_codes, self.projection.penalties))
+        quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
+        if quadratic is not None:
+            return quadratic
+        criterion = criterion_of(loss, self.mean, self.scale, float(self.loss_unit))
+
+        def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
+            return criterion.per_sample(x_hat, x) + self.code_penalties(z)
+
+        return ReconstructionLoss(self.network.decode, per_sample, x)
+
+    def incomplete_code_loss(self, x: Tensor) -> CodeLoss:
+        """Return the loss by the values that are present, with the prior on the codes."""
+        criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.scale, float(self.loss_unit)))
+
+        def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
+            offsets = z - self.code_mean
+            prior = ((offsets @ self.code_precision) * offsets).sum(dim=1)
+            missing_fraction = x.isnan().to(z.dtype).mean(dim=1)
+            return criterion.per_sample(x_hat, x) + missing_fraction * prior + self.code_penalties(z)
+
+        return ReconstructionLoss(self.network.decode, per_sample, x)
+
+    def in_double(self) -> "ScaledAutoEncoder":
+        """Return this network in double precision, where its device has that.
+
+        Rounding would otherwise decide about steps of the projection, and differs with the samples beside a sample.
+        """
+        if self.mean.dtype == torch.float64 or self.mean.device.type == "mps":
+            return self
+        if self._exact and self._exact[0] == self._versions():
+            return self._exact[1]
+        with torch.inference_mode(False):
+            return copy.deepcopy(self).double()
+
+    def keep_double(self) -> None:
+        """Keep a copy in double precision for `in_double`, which is used for as long as no weight changes."""
+        self._exact = ()
+        exact = self.in_double()
+        if exact is not self:
+            self._exact = (self._versions(), exact)
+
+    def _versions(self) -> list:
+        """Say which state the weights are in."""
+        return [(value.data_ptr(), value._version) for value in self.state_dict(keep_vars=True).values()]
+
+    def project(self, x: Tensor) -> Tensor:
+        """Map samples to the codes of the nearest points of the manifold of the decoder, in units of the data."""
+        if self.projection.n_steps == 0:
+            return self.encode(x)
+        with torch.inference_mode(False), torch.no_grad():
+            standardized = (x.clone() - self.mean) / self.scale
+            return self.project_standardized(standardized) * self.code_unit
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Map samples to the nearest points of the manifold of the decoder."""
+        return self.decode(self.project(x))
+
+    def project_standardized(self, x: Tensor) -> Tensor:
+        """Project standardized samples, which may have missing values, in units of the network."""
+        if self.filling is None:
+            return self._from_starts(self.code_loss(x), x)
+        incomplete, filled = x.isnan().any(dim=1), self.filling(x)
+        z = self.network.encode(filled)
+        if not incomplete.all():
+            complete = ~incomplete
+            z[complete] = self._from_starts(self.code_loss(x[complete]), x[complete])
+        if incomplete.any() and self.projection.incomplete:
+            loss = self.incomplete_code_loss(x[incomplete])
+            z[incomplete] = self._from_starts(loss, filled[incomplete])
+        return z
+
+    def _from_starts(self, loss: CodeLoss, x: Tensor) -> Tensor:
+        """Project from the codes of encoder and PCA."""
+        return project(loss, self.starts(x), self.metric, self.projection.n_steps)
+
+    def starts(self, x: Tensor) -> list[Tensor]:
+        """Return the codes of the encoder and of PCA for standardized samples without missing values."""
+        z = self.network.encode(x)
+        return [z, x @ self.network.pca_encoding.T] if self.architecture.linear_skip else [z]
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""
@@ -115,9 +273,10 @@ class ScaledAutoEncoder(AutoEncoder):
     def squares(self, x: Tensor) -> Tensor:
         """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
+        x_hat = self.reconstruct(x)
         # Each norm is computed before the next tensor is created, which limits the memory.
         return torch.stack(
-            [_squared_norms(self(x).sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
+            [_squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
         )
 
 

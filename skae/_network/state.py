@@ -17,6 +17,8 @@ from skae._data.array_api import to_numpy
 from skae._network.architecture import ACTIVATIONS, Architecture
 from skae._network.layers import check_images
 from skae._network.scaling import build
+from skae._objectives.losses import LOSSES
+from skae._objectives.regularizers import REGULARIZERS
 
 # Increased whenever the content or the meaning of states changes.
 FORMAT_VERSION = 1
@@ -26,7 +28,7 @@ IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)
 NETWORK, STREAM = "_network", "_stream"
 NUMBERS = ("n_features_in_", "n_components_", "n_iter_", "best_epoch_")
 # Attributes of fitted autoencoders and detectors.
-OF_TRANSFORMER = (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "device_")
+OF_TRANSFORMER = (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "validation_epochs_", "device_")
 CURVES = ("loss_curve_", "validation_scores_")
 OF_DETECTOR = ("estimator_", "offset_", "n_features_in_")
 # Number of integers in the state of the Mersenne Twister of NumPy.
@@ -196,12 +198,13 @@ def check_network_dict(network: Any) -> Architecture:
         If the architecture or the history is not valid, an array is missing, unknown, or has another shape or dtype
         than in the architecture, or an array has NaN.
     """
-    check_names(network, "the network", ("architecture", "arrays", "history"))
+    check_names(network, "the network", ("architecture", "arrays", "history", "projection"))
     arrays, history = network["arrays"], network["history"]
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("the arrays of the network must be a dict of arrays only.")
     if not _is_history(history):
         raise ValueError("the history of the network must have one entry per epoch, as a list or as columns.")
+    _check_projection(network["projection"])
     described = network["architecture"]
     if isinstance(described, dict) and isinstance(described.get("module"), torch.nn.Module):
         return Architecture(**described)  # a custom module, which can only come from a pickle
@@ -215,6 +218,24 @@ def check_network_dict(network: Any) -> Architecture:
             n_wrong = int(np.isnan(array).sum())
             raise ValueError(f"array {name!r} has NaN in {n_wrong} of {array.size} values, but none is allowed.")
     return architecture
+
+
+def _check_projection(projection: Any) -> None:
+    """Check the description of the projection."""
+    check_names(projection, "the projection", ("n_steps", "loss", "penalties", "incomplete"))
+    named: list[tuple[Any, Any]] = [
+        (projection["loss"], LOSSES),
+        *((one, REGULARIZERS) for one in projection["penalties"] or ()),
+    ]
+    known = all(
+        isinstance(part, BaseEstimator)
+        or callable(part)
+        or (type(part) is list and len(part) == 2 and part[0] in table and type(part[1]) is dict)
+        for part, table in named
+    )
+    n_steps = projection["n_steps"]
+    if not known or type(n_steps) is not int or n_steps < 0 or type(projection["incomplete"]) is not bool:
+        raise ValueError(f"the projection must have steps, a loss and penalties, got {repr(projection)}.")
 
 
 def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skae._objectives.losses import Loss
+from skae._objectives.losses import Loss, SquaredError
 
 
 class Criterion(nn.Module):
@@ -20,19 +20,23 @@ class Criterion(nn.Module):
         Mean that was subtracted from the samples.
     scale : Tensor
         Scale by which the samples were divided.
-    samples : Tensor of shape (n, n_features)
-        Standardized training samples, from which the loss of the mean is computed.
+    unit : float, default=1.0
+        Unit by which the loss is divided.
     """
 
     mean: Tensor
     scale: Tensor
     is_squared_error = False
 
-    def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, samples: Tensor) -> None:
+    def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> None:
         super().__init__()
         self.loss = loss
-        self.register_buffer("mean", mean.to(samples))
-        self.register_buffer("scale", scale.to(samples))
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.unit = unit
+
+    def set_unit(self, samples: Tensor) -> None:
+        """Make the loss of the mean of these samples, which are centered and of unit scale, the unit of the loss."""
         self.unit = 1.0
         with torch.no_grad():
             reference = float(self.per_sample(torch.zeros_like(samples), samples).mean())
@@ -137,3 +141,8 @@ class OfPresent(nn.Module):
 
 
 AnyCriterion = Criterion | PooledSquaredError | OfPresent
+
+
+def criterion_of(loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> Criterion | PooledSquaredError:
+    """Return the criterion of a loss for samples that are centered at this mean and divided by this scale."""
+    return PooledSquaredError() if type(loss) is SquaredError else Criterion(loss, mean, scale, unit)

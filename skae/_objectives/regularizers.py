@@ -21,7 +21,7 @@ class Core(Protocol):
 
     output_gain: Tensor
 
-    def smooth_codes(self, x: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor: ...
 
     def log_variance(self, x: Tensor) -> Tensor: ...
 
@@ -47,6 +47,9 @@ class Regularizer(Documented, BaseEstimator):
         Whether the encoder also computes a variance of each code, with which codes are drawn in training.
     corrupts : bool
         Whether `corrupt` changes the samples, so that training adds no other noise to them.
+    projects : bool
+        Whether `AutoEncoderTransformer.transform` projects. False for a regularizer that shapes the encoder itself,
+        whose codes are then those of the encoder.
 
     See Also
     --------
@@ -66,6 +69,7 @@ class Regularizer(Documented, BaseEstimator):
 
     variational = False
     corrupts = False
+    projects = True
 
     def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
         """Return corrupted samples, which are encoded. The target of their reconstruction is x.
@@ -75,8 +79,8 @@ class Regularizer(Documented, BaseEstimator):
         x : Tensor of shape (n, n_features)
             A batch of samples.
         network : object
-            Network with the attribute ``output_gain``, the scale of each feature, and the methods ``smooth_codes``,
-            which maps samples to codes, and ``log_variance``, which maps samples to the log variances of their codes.
+            Network with the attribute ``output_gain``, the scale of each feature, and the methods ``encode``, which
+            maps samples to codes, and ``log_variance``, which maps samples to the log variances of their codes.
         context : object
             State of training. Its attributes are ``generator``, from which all random numbers must be drawn, ``epoch``,
             the number of completed epochs, or None for held-out samples, and ``nat``, one nat of the log-likelihood of
@@ -107,6 +111,24 @@ class Regularizer(Documented, BaseEstimator):
         -------
         Tensor of shape (n,) or None
             The penalties, or None if there is no penalty.
+        """
+        return None
+
+    def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
+        """Return what the code of a sample adds to the loss that `AutoEncoderTransformer.transform` minimizes.
+
+        Parameters
+        ----------
+        z : Tensor of shape (n, n_components)
+            Codes.
+        spread : Tensor of shape (n_components,)
+            Root mean square of each code over the training samples. Codes must not depend on the other samples of a
+            batch, so this stands for statistics over the batch.
+
+        Returns
+        -------
+        Tensor of shape (n,) or None
+            The penalties; None is none.
         """
         return None
 
@@ -229,15 +251,18 @@ class Sparse(Regularizer):
         self.target = target
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
-        """Return the weighted penalty of each sample; with ``kind="kl"``, it is the same for all samples."""
-        sizes = z.abs() / (z.square().mean(dim=0) + EPSILON).sqrt()
-        sizes = sizes / (sizes.square().mean(dim=1, keepdim=True) + EPSILON).sqrt()
+        """Return the weighted size of each sample's codes, or the weighted divergence of the batch's activations."""
+        sizes = _relative_sizes(z, z.square().mean(dim=0))
         if self.kind == "l1":
             return self.weight * sizes.mean(dim=1)
         activation = sizes.tanh().mean(dim=0).clamp(EPSILON, 1.0 - EPSILON)
         active = self.target * (self.target / activation).log()
         inactive = (1.0 - self.target) * ((1.0 - self.target) / (1.0 - activation)).log()
         return self.weight * (active + inactive).mean().expand(len(z))
+
+    def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
+        """Return the weighted size of each sample's codes; "kl" is about means over samples and has no such penalty."""
+        return self.weight * _relative_sizes(z, spread.square()).mean(dim=1) if self.kind == "l1" else None
 
     def check(self) -> None:
         """Check ``kind`` and ``target``."""
@@ -246,6 +271,12 @@ class Sparse(Regularizer):
             raise ValueError(f"Sparse(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
         if not 0 < self.target < 1:
             raise ValueError(f"Sparse(target={self.target!r}): target must be between 0 and 1, both excluded.")
+
+
+def _relative_sizes(z: Tensor, squares: Tensor) -> Tensor:
+    """Return the sizes of codes relative to the mean square of each, and to the other codes of the sample."""
+    sizes = z.abs() / (squares + EPSILON).sqrt()
+    return sizes / (sizes.square().mean(dim=1, keepdim=True) + EPSILON).sqrt()
 
 
 class Contractive(Regularizer):
@@ -288,7 +319,7 @@ class Contractive(Regularizer):
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor:
         """Return the weighted squared norm of the Jacobian for each sample."""
         x = x.detach().requires_grad_()
-        codes = network.smooth_codes(x)
+        codes = network.encode(x)
         spread = (codes.var(dim=0, correction=0) + EPSILON).sqrt()
         gradients = [
             torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
@@ -357,6 +388,7 @@ class Variational(Regularizer):
     """
 
     variational = True
+    projects = False
 
     def __init__(self, weight: float = 1.0, warmup: int = 10) -> None:
         self.weight = weight
@@ -402,3 +434,8 @@ def as_regularizers(regularizer: Any) -> tuple[Regularizer, ...]:
             )
         entry.check()
     return chosen
+
+
+def penalizes_codes(regularizer: Regularizer) -> bool:
+    """Return whether a regularizer adds to the loss that the projection minimizes."""
+    return type(regularizer).code_penalty is not Regularizer.code_penalty

@@ -1,21 +1,21 @@
-"""What skl2onnx is told of the estimators: types and shapes of what they return, and how it is computed."""
+"""Converters of estimators for skl2onnx: types and shapes of the results, and how they are computed."""
 
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._onnx.graph import OPSET, Graph, Port, attributes_of, constant_protos, numbered, tensor_type
-from skae._onnx.network import decode, encode, in_precision
-from skae._onnx.rows import squared_norm
+from skae._onnx.graph import OPSET, Graph, add_codes, traceable
 from skae._outliers import AutoEncoderOutlierDetector, resolution
 from skae._utils import check_inherited, follow
 
 
 def register_converters() -> None:
-    """Hand everything in this module over to skl2onnx.
+    """Register the converters with skl2onnx.
 
     Raises
     ------
@@ -30,16 +30,16 @@ def register_converters() -> None:
         follow(base, _register)
 
 
-def _converters():
-    """Functions that declare and write the result of each kind of estimator."""
+def _converters() -> dict:
+    """Return the functions that declare and compute the results of each kind of estimator."""
     return {
         AutoEncoderTransformer: (_declare_codes, _convert_transformer),
         AutoEncoderOutlierDetector: (_declare_labels, _convert_detector),
     }
 
 
-def _register(cls):
-    """Hand a class over as what it inherits from, unless it has a converter already."""
+def _register(cls: type) -> None:
+    """Register a class with the converter of the class that it inherits from, unless it has one already."""
     from skl2onnx import update_registered_converter
     from skl2onnx._supported_operators import sklearn_operator_name_map
 
@@ -48,17 +48,17 @@ def _register(cls):
             update_registered_converter(cls, f"Skae{base.__name__}", *functions)
 
 
-def _declare_codes(operator):
-    """Type and shape of the codes."""
+def _declare_codes(operator: Any) -> None:
+    """Declare type and shape of the codes."""
     estimator = operator.raw_operator
     check_inherited(type(estimator), AutoEncoderTransformer, "transform")
-    _check_width(operator)
+    _check_features(operator)
     kind = _types().FloatTensorType if _dtype_of(operator.inputs) == np.float32 else _types().DoubleTensorType
     operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), estimator.n_components_])
 
 
-def _declare_labels(operator):
-    """Types and shapes of labels and scores, which are in float64 whatever the rows are in."""
+def _declare_labels(operator: Any) -> None:
+    """Declare types and shapes of labels and scores, which are float64 whatever the dtype of the samples."""
     check_is_fitted(operator.raw_operator)
     if not isinstance(_autoencoder(operator.raw_operator), AutoEncoderTransformer):
         raise TypeError(
@@ -66,7 +66,7 @@ def _declare_labels(operator):
             f"got {operator.raw_operator.estimator_!r}. Convert that estimator by itself, or fit a detector of an "
             "autoencoder to what the steps before it return."
         )
-    _check_width(operator)
+    _check_features(operator)
     check_inherited(
         type(operator.raw_operator), AutoEncoderOutlierDetector, "predict", "decision_function", "score_samples"
     )
@@ -77,94 +77,109 @@ def _declare_labels(operator):
     operator.outputs[1].type = _types().DoubleTensorType(shape)
 
 
-def _autoencoder(detector):
-    """Return the fitted estimator of a detector, of a search the best one."""
+def _autoencoder(detector: Any) -> Any:
+    """Return the fitted estimator of a detector, or the best one of a search."""
     fitted = detector.estimator_
     while isinstance(fitted, BaseSearchCV):
         fitted = fitted.best_estimator_
     return fitted
 
 
-def _check_width(operator):
-    """Refuse what is not fitted, and rows of another width than it was fitted with."""
+def _check_features(operator: Any) -> None:
+    """Check that the estimator is fitted, with as many features as the input has."""
     estimator = operator.raw_operator
     check_is_fitted(estimator)
     widths = [variable.type.shape[1] for variable in operator.inputs]
     if None not in widths and sum(widths) != estimator.n_features_in_:
         raise ValueError(
-            f"The input has {sum(widths)} columns, but {type(estimator).__name__} was fitted with "
-            f"{estimator.n_features_in_}. Pass initial types or an example row of that width."
+            f"The input has {sum(widths)} features, but {type(estimator).__name__} was fitted with "
+            f"{estimator.n_features_in_}. Pass initial types or an example with that number of features."
         )
 
 
 def _types() -> Any:
-    """The types that skl2onnx has."""
+    """Return the types of skl2onnx."""
     from skl2onnx.common import data_types
 
     return data_types
 
 
-def _dtype_of(variables):
-    """What `transform` would compute with: float32 stays, and everything else becomes float64."""
+def _dtype_of(variables: Any) -> np.dtype:
+    """Return the dtype of the results of `transform`: float32 stays, and everything else becomes float64."""
     single = all(type(one.type) is _types().FloatTensorType for one in variables)
     return np.dtype(np.float32 if single else np.float64)
 
 
-def _convert_transformer(scope, operator, container):
-    """Write the encoder into the model that skl2onnx builds."""
-    graph, module, x = _begun(scope, operator, container, operator.raw_operator)
-    dtype = _dtype_of(operator.inputs)
-    codes = graph.op("Cast", encode(graph, module, x), to=tensor_type(dtype))
-    graph.output(codes, Port(operator.outputs[0].full_name, dtype, (None, None)))
-    _add(scope, container, graph)
+def _convert_transformer(scope: Any, operator: Any, container: Any) -> None:
+    """Compute the codes."""
+    graph, x = _begun(scope, operator, container)
+    model = traceable(operator.raw_operator.net_.module_, torch.float64)
+    z = add_codes(graph, model, x)
+    dtype = torch.float32 if _dtype_of(operator.inputs) == np.float32 else torch.float64
+    example = torch.zeros((7, model.architecture.n_components), dtype=torch.float64)
+    _finish(graph, lambda z: (z.to(dtype, copy=True),), [z], [example], scope, operator, container)
 
 
-def _convert_detector(scope, operator, container):
-    """Write labels and `decision_function` into the model that skl2onnx builds."""
+def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
+    """Compute labels and the decision function."""
     detector = operator.raw_operator
-    graph, module, x = _begun(scope, operator, container, _autoencoder(detector))
-    x_hat = decode(graph, module, encode(graph, module, x))
-    differences = [graph.op("Sub", x_hat, x), graph.op("Sub", x, module.training_mean.numpy())]
-    double, counts = Graph(np.float64, graph.names), float(detector.n_features_in_)
-    if module.filling is not None:  # values that are missing count in no error
-        missing = graph.op("IsNaN", x)
-        differences = [graph.op("Where", missing, 0.0, one) for one in differences]
-        present = double.op("ReduceSum", double.op("Where", missing, 0.0, 1.0), [1], keepdims=1)
-        counts = double.op("Max", present, 1.0)
-    squares = (squared_norm(double, double.op("Cast", one, to=tensor_type(np.float64))) for one in differences)
-    errors, offsets = (double.op("Div", one, counts) for one in squares)
-    factor, constant = resolution(_autoencoder(detector).net_.module_, _dtype_of(operator.inputs) == np.float64)
-    rounding = double.op("Mul", double.op("Add", offsets, constant), factor)
-    # Zero but where squares overflow, which the live detector refuses.
-    nothing = double.op("Mul", rounding, 0.0)
-    scores = double.op("Neg", double.op("Where", double.op("LessOrEqual", errors, rounding), nothing, errors))
-    decision = double.op("Sub", scores, float(detector.offset_))
-    # Where the live detector raises an error the decision is no number: that is no inlier.
-    labels = double.op("Where", double.op("GreaterOrEqual", decision, 0.0), np.array(1), np.array(-1))
-    for value, variable, dtype in zip((labels, decision), operator.outputs, (np.int64, np.float64), strict=True):
-        double.output(value, Port(variable.full_name, dtype, (None, 1)))
-    _add(scope, container, graph)
-    _add(scope, container, double)
+    estimator = _autoencoder(detector)
+    graph, x = _begun(scope, operator, container)
+    model = traceable(estimator.net_.module_, torch.float64)
+    z = add_codes(graph, model, x)
+    factor, constant = resolution(estimator.net_.module_, _dtype_of(operator.inputs) == np.float64)
+    factor, constant = (torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (factor, constant))
+
+    def decide(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        differences = torch.stack([model.decode(z) - x, x - model.training_mean])
+        n_present = torch.full_like(x[:, :1], x.shape[1])
+        if model.filling is not None:
+            differences = torch.where(x.isnan(), torch.zeros_like(differences), differences)
+            n_present = (~x.isnan()).to(x.dtype).sum(dim=1, keepdim=True).clamp(min=1.0)
+        errors, offsets = (differences * differences).sum(dim=2, keepdim=True) / n_present
+        rounding = (offsets + constant) * factor
+        # Zero but where squares overflow, for which the estimator raises an error: that is no inlier.
+        decision = -torch.where(errors <= rounding, rounding * 0.0, errors) - float(detector.offset_)
+        labels = torch.where(decision >= 0.0, 1, -1)
+        return labels, decision
+
+    sizes = model.architecture
+    examples = [torch.zeros((7, width), dtype=torch.float64) for width in (sizes.n_features, sizes.n_components)]
+    _finish(graph, decide, [x, z], examples, scope, operator, container)
 
 
-def _begun(scope, operator, container, estimator):
-    """A graph that has the rows in the precision that `transform` computes in, the network in it, and their name."""
+def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:
+    """Begin a graph that has the samples in double precision, and return it with their name."""
     if container.target_opset_onnx < OPSET:
         raise ValueError(
             f"target_opset={container.target_opset_onnx} is too low for {type(operator.raw_operator).__name__}, which "
             f"needs operator set {OPSET} or higher. Pass target_opset={OPSET} to skl2onnx.to_onnx."
         )
-    module, dtype = in_precision(estimator.net_.module_, _dtype_of(operator.inputs))
-    graph = Graph(dtype, numbered(scope.get_unique_variable_name("skae")))
-    parts = [graph.op("Cast", one.full_name, to=tensor_type(dtype)) for one in operator.inputs]
-    return graph, module, parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
+    from onnx import TensorProto, helper
+
+    graph = Graph(scope.get_unique_variable_name("skae"))
+    names = [f"{graph.prefix}_input_{index}" for index in range(len(operator.inputs))]
+    for one, name in zip(operator.inputs, names, strict=True):
+        graph.nodes.append(helper.make_node("Cast", [one.full_name], [name], to=TensorProto.DOUBLE))
+    if len(names) == 1:
+        return graph, names[0]
+    graph.nodes.append(helper.make_node("Concat", names, [f"{graph.prefix}_inputs"], axis=1))
+    return graph, f"{graph.prefix}_inputs"
 
 
-def _add(scope, container, graph):
-    """Append a finished graph to the model."""
-    for tensor in constant_protos(graph):
+def _finish(
+    graph: Graph, function: Any, names: list, examples: list, scope: Any, operator: Any, container: Any
+) -> None:
+    """Add the last function, whose results are those of the operator, and append the graph to the model."""
+    from onnx import helper
+
+    results = graph.call(function, names, examples)
+    for name, output in zip(results, operator.outputs, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [name], [output.full_name]))
+    for tensor in graph.constants:
         container.add_initializer(tensor.name, None, None, tensor)
     for node in graph.nodes:
-        names = list(node.inputs), list(node.outputs)
-        label = scope.get_unique_operator_name(node.kind)
-        container.add_node(node.kind, *names, op_version=OPSET, name=label, **attributes_of(node))
+        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        label = scope.get_unique_operator_name(node.op_type)
+        inputs, outputs = list(node.input), list(node.output)
+        container.add_node(node.op_type, inputs, outputs, op_version=OPSET, name=label, **attributes)

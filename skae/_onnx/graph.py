@@ -1,191 +1,247 @@
-"""Graphs of ONNX nodes, written down without the onnx package until one is wanted as a protobuf."""
+"""Put traced functions together into one ONNX graph, with the steps of the projection as a loop."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-# The first operator set in which all reductions take their axes as an input.
-OPSET = 18
-# Files of this version are read by every onnxruntime that knows the operator set.
-IR_VERSION = 8
-Operand = str | float | NDArray | torch.Tensor | Sequence[int]
-Shape = tuple[int | None, ...]
-Turn = Callable[..., Sequence[str]]
+from skae._network.projection import ProjectionState, first_state, next_state
+from skae._network.scaling import ScaledAutoEncoder
+from skae._onnx.tracing import EXAMPLE_SAMPLES, IR_VERSION, OPSET, check_packages, erf, exported, solve
+from skae._pca.missing import PPCAImputer
 
 
-@dataclass(frozen=True)
-class Node:
-    """One operator, its operands and results by name."""
-
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a graph; None in a shape is any number."""
-
-    name: str
-    dtype: Any
-    shape: Shape
-
-
-@dataclass
 class Graph:
-    """A graph that grows node by node.
+    """Nodes and constants of a graph, to which traced functions are added one after the other.
 
     Parameters
     ----------
-    dtype : numpy dtype
-        Of the floating-point values, constants among them.
-    names : iterator of str
-        New names, shared by a graph and the graphs inside it.
-    home : Graph or None
-        The graph that keeps the constants; None if it is this one.
+    prefix : str
+        Beginning of all names.
+    dtype : torch.dtype, default=torch.float64
+        Precision of the computation.
+
+    Attributes
+    ----------
+    nodes : list of onnx.NodeProto
+        The nodes.
+    constants : list of onnx.TensorProto
+        The constants.
     """
 
-    dtype: Any
-    names: Iterator[str]
-    home: "Graph | None" = None
-    constants: dict[tuple, tuple[str, NDArray]] = field(default_factory=dict)
-    nodes: list[Node] = field(default_factory=list)
-    inputs: list[Port] = field(default_factory=list)
-    outputs: list[Port] = field(default_factory=list)
+    def __init__(self, prefix: str = "skae", dtype: torch.dtype = torch.float64) -> None:
+        self.prefix = prefix
+        self.dtype = dtype
+        self.erf: Any = None
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.n_parts = 0
 
-    def op(self, kind: str, *operands: Operand, **attributes: Any) -> str:
-        """Append an operator and return the name of its result; operands that are no names become constants."""
-        return self.ops(1, kind, *operands, **attributes)[0]
-
-    def ops(self, n_outputs: int, kind: str, *operands: Operand, **attributes: Any) -> tuple[str, ...]:
-        """Append an operator of several results."""
-        inputs = tuple(operand if isinstance(operand, str) else self.constant(operand) for operand in operands)
-        outputs = tuple(next(self.names) for _ in range(n_outputs))
-        self.nodes.append(Node(kind, inputs, outputs, attributes))
-        return outputs
-
-    def constant(self, value: Any) -> str:
-        """Name a constant; numbers with a fraction and all tensors get the dtype of the graph."""
-        if self.home is not None:
-            return self.home.constant(value)
-        array = np.asarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
-        array = np.array(array, self.dtype if array.dtype.kind == "f" else array.dtype, order="C")
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.constants:
-            self.constants[key] = (next(self.names), array)
-        return self.constants[key][0]
-
-    def input(self, port: Port) -> str:
-        """Declare an input."""
-        self.inputs.append(port)
-        return port.name
-
-    def output(self, value: str, port: Port) -> None:
-        """Hand a value to an output."""
-        self.nodes.append(Node("Identity", (value,), (port.name,), {}))
-        self.outputs.append(port)
+    def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
+        """Add a function of some values, and return the names of its results."""
+        nodes, results = self._part(function, names, examples)
+        self.nodes += nodes
+        return results
 
     def loop(
-        self, n_turns: Operand, carried: Sequence[Port], turn: Turn, alone: bool = False, dtype: Any = None
-    ) -> tuple[str, ...]:
-        """Run a graph a number of times, perhaps never.
+        self, step: Callable, fixed: Sequence[str], state: Sequence[str], examples: Sequence[Tensor], n_steps: int
+    ) -> list[str]:
+        """Add a loop whose steps map fixed values and a state to the next state, while the last of it has a true value.
 
         Parameters
         ----------
-        n_turns : operand
-            How often.
-        carried : sequence of Port
-            The values that a turn gets and returns.
-        turn : callable
-            Called with the graph, the name of the number of the turn and the names of the values; returns the names of
-            the new values.
-        alone : bool, default=False
-            Whether the graph keeps its constants in itself. It must then use no value from outside.
-        dtype : numpy dtype, default=None
-            Of the graph's own constants where it is alone; None is that of this graph.
+        step : callable
+            Maps the fixed values and the state to the next state.
+        fixed, state : sequence of str
+            Names of the fixed values and of the first state.
+        examples : sequence of Tensor
+            Examples of both.
+        n_steps : int
+            Largest number of steps.
 
         Returns
         -------
-        tuple of str
-            The values after the last turn.
+        list of str
+            Names of the last state.
         """
-        graph = Graph(self.dtype if dtype is None else dtype, self.names, None if alone else self.home or self)
-        ports = [Port("", np.int64, ()), Port("", np.bool_, ()), *carried]
-        number, going_on, *values = (graph.input(replace(port, name=next(self.names))) for port in ports)
-        results = turn(graph, number, *values)
-        for value, port in zip((going_on, *results), ports[1:], strict=True):
-            graph.output(value, replace(port, name=next(self.names)))
-        return self.ops(len(carried), "Loop", n_turns, np.array(True), *(port.name for port in carried), body=graph)
+        from onnx import TensorProto, helper
+
+        inside, n_constants = [self._name() for _ in state], len(self.constants)
+        nodes, results = self._part(step, [*fixed, *inside], examples)
+        constants = self.constants[n_constants:]
+        del self.constants[n_constants:]
+        number, going, counted, reduced, goes_on = (self._name() for _ in range(5))
+        nodes += [
+            helper.make_node("Cast", [results[-1]], [counted], to=TensorProto.INT32),
+            helper.make_node("ReduceSum", [counted], [reduced], keepdims=0),
+            helper.make_node("Cast", [reduced], [goes_on], to=TensorProto.BOOL),
+        ]
+        # A name may leave the body only once, and an input may not leave it at all.
+        kept = [self._name() for _ in results]
+        nodes += [helper.make_node("Identity", [one], [name]) for one, name in zip(results, kept, strict=True)]
+        types = [_tensor_type(example.dtype) for example in examples[len(fixed) :]]
+        scalars = (number, TensorProto.INT64), (going, TensorProto.BOOL)
+        inputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in scalars]
+        inputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inside, types, strict=True)]
+        outputs = [helper.make_tensor_value_info(goes_on, TensorProto.BOOL, [])]
+        outputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(kept, types, strict=True)]
+        most, first, last = (
+            self.constant(np.array(n_steps)),
+            self.constant(np.array(True)),
+            [self._name() for _ in state],
+        )
+        body = helper.make_graph(nodes, self._name(), inputs, outputs, constants)
+        self.nodes.append(helper.make_node("Loop", [most, first, *state], last, body=body))
+        return last
+
+    def constant(self, value: np.ndarray) -> str:
+        """Add a constant, and return its name."""
+        from onnx import numpy_helper
+
+        name = self._name()
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _name(self) -> str:
+        self.n_parts += 1
+        return f"{self.prefix}_{self.n_parts}"
+
+    def _part(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> tuple[list, list[str]]:
+        """Trace a function, and return its nodes and the names of its results; its constants become those of all."""
+        nodes, results = self._renamed(exported(function, examples).graph, names)
+        return (self._without_erf(nodes) if self.dtype == torch.float64 else nodes), results
+
+    def _without_erf(self, nodes: list) -> list:
+        """Replace the error function, which onnxruntime does not have in double precision."""
+        replaced = []
+        for node in nodes:
+            if node.op_type != "Erf":
+                replaced.append(node)
+                continue
+            if self.erf is None:
+                self.erf = exported(lambda x: (erf(x),), [torch.zeros(EXAMPLE_SAMPLES, dtype=torch.float64)]).graph
+            inside, (result,) = self._renamed(copy.deepcopy(self.erf), list(node.input))
+            for one in inside:
+                one.output[:] = [node.output[0] if name == result else name for name in one.output]
+            replaced += inside
+        return replaced
+
+    def _renamed(self, graph: Any, names: Sequence[str]) -> tuple[list, list[str]]:
+        """Rename everything in a graph, and return its nodes and the names of its results."""
+        prefix = self._name()
+        known = {one.name: name for one, name in zip(graph.input, names, strict=True)}
+
+        def renamed(name: str) -> str:
+            return known.get(name, f"{prefix}_{name}") if name else name
+
+        for node in graph.node:
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
+            node.name = renamed(node.name)
+        for constant in graph.initializer:
+            constant.name = renamed(constant.name)
+            self.constants.append(constant)
+        return list(graph.node), [renamed(one.name) for one in graph.output]
 
 
-def array(tensor: torch.Tensor) -> NDArray:
-    """A copy of a tensor in memory of its own."""
-    return tensor.detach().cpu().numpy().copy()
+def _tensor_type(dtype: torch.dtype) -> int:
+    """Return the type of ONNX for a dtype."""
+    from onnx import TensorProto
 
-
-def numbered(prefix: str) -> Iterator[str]:
-    """Names that begin alike."""
-    return (f"{prefix}_{number}" for number in itertools.count())
-
-
-def attributes_of(node: Node) -> dict[str, Any]:
-    """The attributes of a node, graphs among them as protobufs."""
     return {
-        key: graph_proto(value, key) if isinstance(value, Graph) else value for key, value in node.attributes.items()
-    }
+        torch.float32: TensorProto.FLOAT,
+        torch.float64: TensorProto.DOUBLE,
+        torch.bool: TensorProto.BOOL,
+        torch.int64: TensorProto.INT64,
+    }[dtype]
 
 
-def graph_proto(graph: Graph, name: str) -> Any:
-    """A graph with its constants as a protobuf."""
-    helper = onnx_package().helper
-    ports = [
-        [helper.make_tensor_value_info(port.name, tensor_type(port.dtype), port.shape) for port in ports]
-        for ports in (graph.inputs, graph.outputs)
-    ]
-    nodes = [helper.make_node(node.kind, node.inputs, node.outputs, **attributes_of(node)) for node in graph.nodes]
-    return helper.make_graph(nodes, name, *ports, initializer=constant_protos(graph))
+def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
+    """Add what `ScaledAutoEncoder.project` computes for samples in double precision, and return the name of the codes.
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph.
+    model : ScaledAutoEncoder
+        A network whose weights need no gradient.
+    x : str
+        Name of the samples.
+    """
+    sizes, dtype = model.architecture, model.mean.dtype
+    example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_features), dtype=dtype) + model.mean
+    n_steps = model.projection.n_steps
+    if n_steps == 0:
+        return graph.call(lambda x: (model.network.encode(_filled(model, x)) * model.code_unit,), [x], [example])[0]
+
+    def loss_of(x: Tensor) -> Any:
+        standardized = (x - model.mean) / model.scale
+        if model.filling is None:
+            return model.code_loss(standardized)
+        return model.incomplete_code_loss(standardized)
+
+    loss = loss_of(example)
+
+    def begin(x: Tensor) -> tuple[Tensor, ...]:
+        of_samples = loss_of(x)
+        return (*of_samples.tensors, *first_state(of_samples, model.starts(_filled(model, x)), model.metric))
+
+    def step(*values: Tensor) -> tuple[Tensor, ...]:
+        n_fixed = len(loss.tensors)
+        return tuple(next_state(loss.of(*values[:n_fixed]), ProjectionState(*values[n_fixed:]), model.metric))
+
+    def end(x: Tensor, z: Tensor) -> tuple[Tensor]:
+        if model.filling is not None and not model.projection.incomplete:
+            incomplete = x.isnan().any(dim=1, keepdim=True)
+            z = torch.where(incomplete, model.network.encode(_filled(model, x)), z)
+        return (z * model.code_unit,)
+
+    examples = begin(example)
+    names = graph.call(begin, [x], [example])
+    n_fixed = len(loss.tensors)
+    last = graph.loop(step, names[:n_fixed], names[n_fixed:], examples, n_steps)
+    return graph.call(end, [x, last[0]], [example, examples[n_fixed]])[0]
 
 
-def model_proto(graph: Graph, name: str) -> Any:
-    """A graph as a model of its own, checked."""
-    onnx = onnx_package()
-    opset = onnx.helper.make_opsetid("", OPSET)
-    model = onnx.helper.make_model(
-        graph_proto(graph, name), opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae"
-    )
-    onnx.checker.check_model(model)
-    return model
+def _filled(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
+    """Standardize samples and impute missing values, without a choice that depends on them."""
+    standardized = (x - model.mean) / model.scale
+    return standardized if model.filling is None else imputed(model.filling, standardized)
 
 
-def evaluated(graph: Graph, values: dict[str, NDArray]) -> Any:
-    """The outputs of a graph for some inputs, by the definitions of the operators in the onnx package."""
-    onnx_package()
-    from onnx.reference import ReferenceEvaluator
-
-    return ReferenceEvaluator(model_proto(graph, "values")).run(None, values)
-
-
-def constant_protos(graph: Graph) -> list:
-    """The constants of a graph as protobufs."""
-    to_proto = onnx_package().numpy_helper.from_array
-    return [to_proto(array, name) for name, array in graph.constants.values()]
+def imputed(filling: PPCAImputer, x: Tensor) -> Tensor:
+    """Impute as `PPCAImputer` does."""
+    missing, components = x.isnan(), filling.components
+    present, values = (~missing).to(x.dtype), torch.where(missing, torch.zeros_like(x), x)
+    k = len(components)
+    pairs = (components[:, None] * components).reshape(k * k, -1)
+    products = (present @ pairs.T).reshape(-1, k, k) + filling.ridge.diag()
+    codes = solve(products, values @ components.T)
+    return torch.where(missing, codes @ components, values)
 
 
-def tensor_type(dtype: Any) -> int:
-    """What ONNX calls a numpy dtype."""
-    return onnx_package().helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+def traceable(module: ScaledAutoEncoder, dtype: torch.dtype) -> ScaledAutoEncoder:
+    """Return a copy on the CPU, without gradients by the weights."""
+    return copy.deepcopy(module).cpu().to(dtype).eval().requires_grad_(False)
 
 
-def onnx_package() -> Any:
-    """The onnx package, or an error that says where it comes from."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError('skae.onnx needs the onnx package: pip install "skae[onnx]".') from error
-    return onnx
+def decoder_model(module: ScaledAutoEncoder) -> Any:
+    """Return the decoder as a model, in the precision of the network, from "codes" to "X"."""
+    check_packages()
+    from onnx import helper
+
+    sizes, dtype = module.architecture, module.mean.dtype
+    model, graph = traceable(module, dtype), Graph("skae", dtype)
+    example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=dtype)
+    (result,) = graph.call(lambda z: (model.decode(z),), ["codes"], [example])
+    graph.nodes.append(helper.make_node("Identity", [result], ["X"]))
+    ends = (("codes", sizes.n_components), ("X", sizes.n_features))
+    codes, x = (helper.make_tensor_value_info(name, _tensor_type(dtype), [None, width]) for name, width in ends)
+    built = helper.make_graph(graph.nodes, "decoder", [codes], [x], graph.constants)
+    return helper.make_model(built, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+__all__ = ["OPSET", "Graph", "add_codes", "decoder_model", "traceable"]

@@ -43,12 +43,21 @@ class PrincipalComponents:
 
     def padded(self, n_components: int) -> "PrincipalComponents":
         """Return a copy with directions of zeros and without variance appended, up to ``n_components`` directions."""
-        missing = n_components - len(self.components)
+        missing = max(n_components - len(self.components), 0)
         return replace(
             self,
             components=np.pad(self.components, ((0, missing), (0, 0))),
             explained_variance=np.pad(self.explained_variance, (0, missing)),
             code_max_abs=np.pad(self.code_max_abs, (0, missing)),
+        )
+
+    def truncated(self, n_components: int) -> "PrincipalComponents":
+        """Return a copy with the first directions only."""
+        return replace(
+            self,
+            components=self.components[:n_components],
+            explained_variance=self.explained_variance[:n_components],
+            code_max_abs=self.code_max_abs[:n_components],
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Callbacks of skorch that average weights, decay them, and check the loss."""
+"""Callbacks of skorch that average weights and check the loss."""
 
 import numpy as np
 import torch
@@ -44,28 +44,6 @@ class ExponentialMovingAverage(Callback):
         """Swap the weights of the module and their average."""
         for parameter, average in zip(self.parameters_, self.average_, strict=True):
             parameter.data, average.data = average.data, parameter.data
-
-
-class DecoupledWeightDecay(Callback):
-    """Takes a fraction of each weight that is not frozen after every step, whatever the optimizer.
-
-    Attributes
-    ----------
-    amount : float
-        The fraction; may be changed between steps.
-    """
-
-    def __init__(self) -> None:
-        self.amount = 0.0
-
-    def on_train_begin(self, net, **kwargs) -> None:
-        self.parameters_ = list(net.module_.parameters())
-
-    @torch.no_grad()
-    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
-        if training and self.amount > 0:
-            free = [parameter for parameter in self.parameters_ if parameter.requires_grad]
-            torch._foreach_mul_(free, 1.0 - self.amount)
 
 
 class FiniteLoss(Callback):

@@ -30,19 +30,22 @@ from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDat
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
 from skae._network.layers import hold_statistics, trainable
-from skae._network.scaling import ScaledAutoEncoder, build
+from skae._network.projection import DEFAULT_STEPS
+from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
-from skae._objectives.losses import Loss, SquaredError
+from skae._objectives.losses import LOSSES, Loss, SquaredError
 from skae._objectives.objective import Objective
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizers import REGULARIZERS, Regularizer, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
-from skae._training.schedule import STAGES, DifferenceAugmentation, RegularizationStage
+from skae._training.schedule import DifferenceAugmentation
 from skae._utils import available_devices, canonical_device, gradients_on, seeded_generator
 
 # Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
 LARGEST_GRADIENT = 0.1
+# Number of inputs above which the first layer learns more slowly.
+FEW_INPUTS = 64
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,18 @@ class TrainingConfig:
     optimizer: str | type = "adam"
     optimizer_params: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 3e-3
+    automatic_rate: bool = False
     alpha: float = 0.0
     batch_size: int = 256
-    max_epochs: int = 1
-    n_iter_no_change: int = 20
+    max_epochs: int | None = 1
     tol: float = 0.0
     callbacks: Sequence = ()
     verbose: int = 0
     seed: int = 0
     unexplained_variance_ratio: float = 1.0
-    stages: Sequence[RegularizationStage] = STAGES[-1:]
-    departs: bool = False
     incomplete: bool = False
     whiten: bool = False
+    projection_steps: int = DEFAULT_STEPS
     progress: Progress = field(default_factory=Progress)
 
 
@@ -243,13 +245,16 @@ def build_net(
     """Put a network into a skorch net, ready to train or to predict."""
     optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
     clipping = [] if objective is None or config.optimizer == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
+    groups = first_layer_group(module, config)
+    if groups:
+        options = {**options, "param_groups": groups}
     net = ReconstructionNet(
         module,
         PooledSquaredError() if criterion is None else criterion,
         optimizer=optimizer,
         lr=config.lr,
         batch_size=config.batch_size,
-        max_epochs=config.max_epochs,
+        max_epochs=config.max_epochs or 1,
         train_split=None if valid is None else predefined_split(valid),
         callbacks=[*clipping, *callbacks],
         verbose=config.verbose,
@@ -263,6 +268,19 @@ def build_net(
         **{f"optimizer__{name}": value for name, value in options.items()},
     )
     return net.initialize()
+
+
+def first_layer_group(module: AutoEncoder, config: TrainingConfig) -> list:
+    """Lower the learning rate of layers with many inputs, whose sums many small steps move far.
+
+    Only where optimizer and learning rate are left to us, and the first layer is dense.
+    """
+    architecture = getattr(module, "architecture", None)
+    if not config.automatic_rate or architecture is None or architecture.kind not in ("dense", "tied"):
+        return []
+    factor = FEW_INPUTS / architecture.n_features
+    names = ("encoder.0.*", "linear_encoder")
+    return [(name, {"lr": config.lr * factor}) for name in names] if factor < 1 else []
 
 
 class _NoOptimizer:
@@ -331,6 +349,12 @@ def _fresh(entry: Any) -> Any:
         return copy.deepcopy(entry)
 
 
+def sets_rate(callbacks: Sequence) -> bool:
+    """Return whether the learning rate is left to us: no callback is a schedule of the user's own."""
+    kinds = (one if isinstance(one, type) else type(one) for one in map(_instance, callbacks))
+    return not any(issubclass(kind, LRScheduler) for kind in kinds)
+
+
 def check_callbacks(callbacks: Sequence) -> None:
     """Refuse what skorch could not call.
 
@@ -361,11 +385,29 @@ def _instance(entry):
 def net_to_dict(net: ReconstructionNet) -> dict:
     """Reduce a net to plain values and numpy arrays, free of any device."""
     module = net.module_
+    projection = module.projection
     return {
         "architecture": asdict(module.architecture),
+        "projection": {
+            "n_steps": projection.n_steps,
+            "loss": _described(projection.loss, LOSSES),
+            "penalties": [_described(one, REGULARIZERS) for one in projection.penalties if penalizes_codes(one)],
+            "incomplete": projection.incomplete,
+        },
         "arrays": {name: value.cpu().numpy() for name, value in module.state_dict().items()},
         "history": as_columns(epochs_of(net)),
     }
+
+
+def _described(part: Any, table: Mapping[str, type]) -> Any:
+    """Describe a loss or regularizer of ours by its name and parameters; one of the user's stays as it is."""
+    names = [name for name, kind in table.items() if kind is type(part)]
+    return [names[0], part.get_params()] if names else part
+
+
+def _rebuilt(described: Any, table: Mapping[str, type]) -> Any:
+    """Build what was described."""
+    return table[described[0]](**described[1]) if isinstance(described, list) else described
 
 
 @gradients_on()
@@ -379,6 +421,14 @@ def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
 def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
     """Rebuild the network of a frozen net on the processor."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
-    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype)
+    module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype).eval()
     module.load_state_dict(tensors)
+    projection = frozen["projection"]
+    module.projection = Projection(
+        projection["n_steps"],
+        _rebuilt(projection["loss"], LOSSES),
+        tuple(_rebuilt(one, REGULARIZERS) for one in projection["penalties"]),
+        projection["incomplete"],
+    )
+    module.keep_double()
     return module

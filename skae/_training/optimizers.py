@@ -13,13 +13,17 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
 }
 DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
+# Of Adam for dense layers, and for convolutions and a user's own module, which may not bear as much.
+DENSE_LR, OTHER_LR = 2.5e-2, 3e-3
 
 
-def learning_rate(optimizer: str | type, lr: str | float) -> float:
-    """Turn the ``lr`` parameter into a number."""
+def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense") -> float:
+    """Turn the ``lr`` parameter into a number, the peak of the schedule."""
     if not isinstance(lr, str):
         return lr
-    return DEFAULT_LR.get(optimizer, 3e-3) if isinstance(optimizer, str) else 3e-3
+    if isinstance(optimizer, str) and optimizer in DEFAULT_LR:
+        return DEFAULT_LR[optimizer]
+    return DENSE_LR if optimizer == "adam" and kind in ("dense", "tied") else OTHER_LR
 
 
 def optimizer_of(optimizer: str | type, params: Mapping[str, Any], alpha: float) -> tuple[type, dict[str, Any], bool]:

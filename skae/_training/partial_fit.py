@@ -1,7 +1,7 @@
 """Fit a network to samples that come in chunks."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from skae._network.scaling import ScaledAutoEncoder
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
-from skae._training.fit import UNIT_SAMPLES, NetworkInitializer, TrainingResult, code_spread
+from skae._training.fit import NetworkInitializer, TrainingResult, code_spread
 from skae._training.net import (
     ReconstructionNet,
     TrainingConfig,
@@ -31,10 +31,9 @@ from skae._training.net import (
     network_from_dict,
     predicting_net,
 )
-from skae._training.schedule import STAGES
 from skae._training.selection import EpochSelector
 from skae._training.trainer import Trainer
-from skae._utils import aligned_tensor, as_tensor, threads_for
+from skae._utils import as_tensor, threads_for
 
 # Samples a step, where that is left to us; half of them are new.
 STREAM_BATCH = 64
@@ -73,7 +72,7 @@ class Stream:
         n_features, dtype = start.sample.shape[1], start.sample.dtype
         n_samples = min(MEMORY_SAMPLES, max(KEPT_VALUES // n_features, config.batch_size))
         self.start = start
-        self.config = replace(config, stages=STAGES[-1:], departs=start.before is None)
+        self.config = config
         self.fraction = fraction
         self.seeds = seeds
         self.n_seen = 0
@@ -162,7 +161,14 @@ class Stream:
         """Start a training from principal components."""
         fraction = pca.unexplained_variance_ratio(self.running.count)
         config = replace(self.config, unexplained_variance_ratio=fraction)
-        return Trainer(self.start.on(pca), config, self.memory.sample, callbacks=config.callbacks)
+        return self._trainer(self.start.on(pca), config)
+
+    def _trainer(self, model: ScaledAutoEncoder, config: TrainingConfig) -> Trainer:
+        """Make a training whose schedule has no end."""
+        perturbs = self.start.before is None
+        trainer = Trainer(model, config, self.memory.sample, None, config.callbacks, perturbs, averages=True)
+        trainer.schedule.sets_rate = False
+        return trainer
 
     def _learnt(self, training: Trainer) -> ScaledAutoEncoder:
         """Return the current network."""
@@ -182,22 +188,20 @@ class Stream:
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
         start = self.start.on(self.principal_components())
         (losses, reference), (of_network, _) = (_sample_losses(self.training, one, sample) for one in (start, model))
-        choice = EpochSelector(losses, tol=0.0, n_iter_no_change=1, use_standard_error=True, weights=sample.weights)
+        choice = EpochSelector(losses, use_standard_error=True, weights=sample.weights)
         has_floor = not self.config.regularizers and self.start.architecture.linear_skip
-        preferred = choice.update(of_network) or not has_floor
+        preferred = choice.update(of_network, n_epochs) or not has_floor
         self.preferred = self._in_units(model) if preferred else None
         if self.record.valid_scores is not None:
             fractions = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
             known = [*self.record.valid_scores[1:], *fractions[1:]]
             self.record.valid_scores[:] = [fractions[0], *known]
+            self.record.valid_epochs[:] = [0, *self.record.valid_epochs[1:], n_epochs]
 
     def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
-        """Give the codes of a network their units, by samples that are kept."""
-        model.set_code_unit(None)
+        """Give the codes of a network unit variance on the samples that are kept, if asked for."""
         if self.config.whiten:
-            model.set_code_unit(code_spread(model, self.memory.sample))
-        else:
-            model.measure_code_unit(aligned_tensor(self.memory.sample.spread_out(UNIT_SAMPLES)))
+            model.whiten(code_spread(model, self.memory.sample))
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
@@ -217,7 +221,8 @@ class Stream:
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
         record: dict[str, Any] = {
-            name: list(getattr(self.record, name) or ()) for name in ("train_losses", "valid_scores", "history")
+            name: list(getattr(self.record, name) or ())
+            for name in ("train_losses", "valid_scores", "valid_epochs", "history")
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
@@ -257,7 +262,7 @@ class Stream:
         self.training = None
         if state["training"] is not None:
             model = self.start.on(self.principal_components())
-            self.training = restored_training(state["training"], model, self.config, self.memory.sample)
+            self.training = restored_training(state["training"], model, self.config, self._trainer)
 
 
 def _to_dict(model: ScaledAutoEncoder | None) -> dict | None:
@@ -277,7 +282,7 @@ def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) 
 
     def measured(x: Tensor) -> Tensor:
         seen, target = (x, x) if hiding is None else hiding.compared(x)
-        target, x_hat = training.standardize(target.clone()), training.standardize(model(seen))
+        target, x_hat = training.standardize(target.clone()), training.standardize(model.reconstruct(seen))
         return torch.stack([training.criterion.per_sample(one, target) for one in (x_hat, x_hat * 0.0)], dim=1)
 
     return apply_in_batches(measured, sample, 2, model.mean, np.float64).T
@@ -303,7 +308,9 @@ def training_state(training: Trainer) -> dict:
 
 
 @torch.no_grad()
-def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingConfig, sample: Sample) -> Trainer:
+def restored_training(
+    state: dict, model: ScaledAutoEncoder, config: TrainingConfig, make: Callable[..., Trainer]
+) -> Trainer:
     """Make a training that goes on where another one was.
 
     Parameters
@@ -314,17 +321,12 @@ def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingCon
         Of the same architecture, whatever its weights.
     settings : TrainingConfig
         As for the other one, but for the residual fraction.
-    sample : Sample
-        Any samples.
+    make : callable
+        Makes a training of a model and a configuration.
     """
     state = tensors(state)
     model.load_state_dict(state["model"])
-    training = Trainer(
-        model,
-        replace(config, unexplained_variance_ratio=state["unexplained_variance_ratio"]),
-        sample,
-        callbacks=config.callbacks,
-    )
+    training = make(model, replace(config, unexplained_variance_ratio=state["unexplained_variance_ratio"]))
     training.network.load_state_dict(state["core"])
     training.criterion.unit = state["unit"]
     averaging = training.net.averaging
@@ -344,7 +346,7 @@ def restored_training(state: dict, model: ScaledAutoEncoder, config: TrainingCon
 def _generators(training: Trainer) -> Iterator[torch.Generator]:
     """All that a training draws from."""
     yield training.net.shuffler
-    yield training.noise.generator
+    yield training.schedule.noise.generator
     if training.objective is not None:
         yield from training.objective.generators
     for layer in training.network.modules():

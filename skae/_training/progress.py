@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# A fit searches for the epoch, and trains again on all samples.
-PARTS = 2
+# A fit searches, rehearses the last steps, and takes them on all samples.
+PARTS = 3
 
 
 try:

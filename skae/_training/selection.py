@@ -1,7 +1,6 @@
 """Split off validation samples, and select the epoch to keep."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,82 +12,60 @@ from skae._data.sample import Sample
 
 
 class EpochSelector:
-    """Selection of the epoch to keep, of the time for the next stage, and of the time to stop, on held-out losses.
+    """Selection of the epoch to keep, by the losses of held-out samples.
 
-    An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean, so that
-    what a few lucky samples suggest does not count. Of those that qualify the best has the largest improvement
-    less one standard error; if none does, the start is kept. This is the one place where that is decided.
+    An epoch qualifies if its mean improvement on the start exceeds two standard errors of that mean. Of those that
+    qualify, the best one has the largest improvement; if none does, the start is kept.
 
     Parameters
     ----------
     start_losses : ndarray of shape (n_samples,)
         Loss of each held-out sample at the start, as a fraction of the variance.
-    tol : float
-        Smallest progress that counts.
-    n_iter_no_change : int
-        Epochs without progress after which it is time for the next stage, or to stop.
-    cautious : bool
-        Whether standard errors count; otherwise means alone are compared.
-    n_stages : int, default=1
-        Number of stages.
-    stage_epochs : int, default=0
-        Largest number of epochs of a stage that is not the last; 0 sets no limit.
+    use_standard_error : bool
+        Whether standard errors count; otherwise only means are compared.
     weights : ndarray of shape (n_samples,), default=None
-        How much each held-out sample counts; None is equally.
+        Weight of each held-out sample; None gives all the same weight.
     groups : ndarray of int of shape (n_samples,), default=None
         Labels of samples that depend on each other, such as copies: standard errors are those of sums over groups.
 
     Attributes
     ----------
     mean_losses : list of float
-        Mean loss of the held-out samples, the start's first.
+        Mean loss of the held-out samples at the start and at each comparison.
+    epochs : list of int
+        Number of epochs before each of these.
     best_epoch : int
         The epoch to keep; 0 is the start.
-    stage_starts : list of int
-        Epochs already run when each stage began.
     """
 
     def __init__(
         self,
         start_losses: NDArray,
-        tol: float,
-        n_iter_no_change: int,
         use_standard_error: bool,
-        n_stages: int = 1,
-        stage_epochs: int = 0,
         weights: NDArray | None = None,
         groups: NDArray | None = None,
     ) -> None:
         self.groups = groups
         self.start_losses = start_losses
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
         self.use_standard_error = use_standard_error
-        self.n_stages = n_stages
-        self.stage_epochs = stage_epochs
         self.fractions = (
             np.full(len(start_losses), 1 / len(start_losses)) if weights is None else weights / weights.sum()
         )
         self.mean_losses = [self._mean(start_losses)]
+        self.epochs = [0]
         self.best_epoch = 0
-        self.stage_starts = [0]
-        self._best, self._reference = 0.0, -math.inf
-        self._last_progress = 0
+        self._best = 0.0
 
-    def update(self, losses: NDArray) -> bool:
-        """Note the losses after one more epoch, and return whether it is the best so far."""
+    def update(self, losses: NDArray, epoch: int) -> bool:
+        """Note the losses after an epoch, and return whether it is the best so far."""
         self.mean_losses.append(self._mean(losses))
+        self.epochs.append(epoch)
         gains = self.start_losses - losses
         mean = self._mean(gains)
         error = self._standard_error(gains - mean) if self.use_standard_error else 0.0
-        if mean > self._reference + self.tol:
-            self._reference, self._last_progress = mean, self.n_epochs
-        if self.stage < self.n_stages - 1 and (self._stalled or self._stage_over):
-            self.stage_starts.append(self.n_epochs)
-            self._last_progress = self.n_epochs
-        if mean <= 2 * error or mean - error <= self._best:
+        if not (mean > 2 * error and mean > self._best):
             return False
-        self._best, self.best_epoch = mean - error, self.n_epochs
+        self._best, self.best_epoch = mean, epoch
         return True
 
     def _standard_error(self, deviations: NDArray) -> float:
@@ -98,34 +75,6 @@ class EpochSelector:
 
     def _mean(self, values: NDArray) -> float:
         return float(np.average(values, weights=self.fractions))
-
-    @property
-    def n_epochs(self) -> int:
-        """Epochs considered so far."""
-        return len(self.mean_losses) - 1
-
-    @property
-    def stage(self) -> int:
-        """Stage of the next epoch, from zero."""
-        return len(self.stage_starts) - 1
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether progress has been missing for long enough in the last stage."""
-        return self._stalled and self.stage == self.n_stages - 1
-
-    @property
-    def _stage_over(self) -> bool:
-        return 0 < self.stage_epochs <= self.n_epochs - self.stage_starts[-1]
-
-    @property
-    def _stalled(self) -> bool:
-        return self.n_epochs - self._last_progress >= self.n_iter_no_change
-
-    def epochs_per_stage(self) -> list[int]:
-        """Count the epochs of each stage up to the best one."""
-        ends = [*self.stage_starts[1:], self.n_epochs]
-        return [max(min(end, self.best_epoch) - start, 0) for start, end in zip(self.stage_starts, ends, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -214,10 +163,5 @@ def complement(n_samples: int, positions: NDArray) -> NDArray:
 
 
 def automatic_batch_size(n_samples: int) -> int:
-    """About twenty steps an epoch, with batches between 32 and 256 samples, a power of two."""
-    return int(np.clip(2 ** round(np.log2(n_samples / 20)), 32, 256))
-
-
-def automatic_patience(n_batches: int) -> int:
-    """Epochs to wait for progress: 15 of up to twenty batches, fewer of more batches, since each takes more steps."""
-    return math.ceil(15 * min(1.0, (20 / n_batches) ** 0.75))
+    """Return the number of samples a step: 256, or all samples if there are fewer."""
+    return min(n_samples, 256)

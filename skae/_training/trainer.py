@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,90 +12,47 @@ from torch import Tensor
 
 from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
 from skae._data.sample import Sample
-from skae._network.autoencoder import FeedForwardAutoEncoder
 from skae._network.custom import CustomModuleHalf
 from skae._network.draws import Draws
 from skae._network.layers import SeededDropout, trainable_state
-from skae._network.scaling import ScaledAutoEncoder
-from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, PooledSquaredError
+from skae._network.scaling import Projection, ScaledAutoEncoder
+from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
-from skae._training.callbacks import DecoupledWeightDecay, ExponentialMovingAverage, StopTraining
-from skae._training.net import TrainingConfig, build_net
-from skae._training.schedule import DifferenceAugmentation, GaussianNoise, RegularizationStage
+from skae._training.callbacks import ExponentialMovingAverage, StopTraining
+from skae._training.net import TrainingConfig, build_net, sets_rate
+from skae._training.schedule import DifferenceAugmentation, GaussianNoise, Regularization, Schedule
 from skae._utils import seeded_generator
 
 AVERAGING_DECAY = 0.99
 # Training samples that give a loss its unit.
 REFERENCE_SAMPLES = 2000
-
-
-class Evaluator:
-    """What single samples lose with the weights as they are.
-
-    Parameters
-    ----------
-    core : FeedForwardAutoEncoder
-        In evaluation mode when it is asked.
-    criterion : Criterion, PooledSquaredError or OfPresent
-        The loss.
-    objective : Objective or None
-        What regularizers add.
-    batches : SampleBatches
-        The samples, in their order.
-    """
-
-    def __init__(
-        self,
-        network: FeedForwardAutoEncoder,
-        criterion: AnyCriterion,
-        objective: Objective | None,
-        batches: SampleBatches,
-    ) -> None:
-        self.network = network
-        self.criterion = criterion
-        self.objective = objective
-        self.batches = batches
-
-    def losses(self) -> NDArray:
-        """Loss of each sample, penalties included."""
-        if self.objective is not None:
-            self.objective.rewind()
-        return self._over_samples(self._loss)
-
-    def losses_of_mean(self) -> NDArray:
-        """Loss of each sample if it were reconstructed as the mean."""
-        return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
-
-    def _loss(self, x: Tensor, target: Tensor) -> Tensor:
-        if self.objective is None:
-            return self.criterion.per_sample(self.network(x), target)
-        x_hat, penalty = self.objective(self.network, x)
-        return self.criterion.per_sample(x_hat, target) + penalty
-
-    @torch.no_grad()
-    def _over_samples(self, function: Callable[[Tensor, Tensor], Tensor]) -> NDArray:
-        values = PerSampleBuffer(len(self.batches.dataset))
-        for x, target in self.batches:
-            values.append(function(x, target))
-        return values.array
+# Training samples at which the Jacobian of the decoder is measured.
+JACOBIAN_SAMPLES = 256
+# Steps of the projection by which held-out samples are compared: more hardly change the comparison.
+JUDGING_STEPS = 3
 
 
 class Trainer:
-    """One network on its way: the samples that train it, the samples held out, and the net that takes the steps.
+    """One network in training: the samples that train it, those held out, and the skorch net that takes the steps.
 
     Parameters
     ----------
     model : ScaledAutoEncoder
-        Its core is trained in single precision, in which standardized samples lose nothing that matters.
-    settings : TrainingConfig
-        How.
+        Where training starts. The network in it is trained in single precision, in which standardized samples lose
+        nothing that matters.
+    config : TrainingConfig
+        How to train.
     sample : Sample
         The samples that train.
     valid : Sample, default=None
         The samples that are held out.
     callbacks : sequence of skorch callbacks, default=()
-        The user's.
+        Those of the user.
+    perturbs : bool, default=False
+        Whether to leave PCA before the first step.
+    averages : bool, default=False
+        Whether the average of the weights over the last steps is evaluated, instead of the weights themselves.
     """
 
     def __init__(
@@ -104,37 +62,51 @@ class Trainer:
         sample: Sample,
         valid: Sample | None = None,
         callbacks: Sequence = (),
+        perturbs: bool = False,
+        averages: bool = False,
     ) -> None:
-        # A line search compares losses: they must not be rounded nor noisy, and its steps are not averaged.
-        self.stochastic = stochastic = config.optimizer != "lbfgs"
+        # A line search compares losses: they must not be rounded nor noisy.
+        self.stochastic = config.optimizer != "lbfgs"
         self.model = model
         self.config = config
-        self.network = copy.deepcopy(model.network).to(torch.float32 if stochastic else model.mean.dtype)
+        dtype = torch.float32 if self.stochastic else model.mean.dtype
+        self.scaled = copy.deepcopy(model).to(dtype)
+        self.network = self.scaled.network
         self.stopped = False
-        self.standardize = Standardizer(model.mean, model.scale, self.network.input_gain.dtype)
-        filling = model.filling if config.incomplete else None
-        self.fill = None if filling is None else copy.deepcopy(filling).to(self.standardize.dtype)
+        self.standardize = Standardizer(model.mean, model.scale, dtype)
+        self.fill = self.scaled.filling if config.incomplete else None
         self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
         generator = seeded_generator(config.seed, model.mean.device)
-        self.noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
-        self.difference = DifferenceAugmentation(generator)
-        self.weight_decay = DecoupledWeightDecay()
-        averaging = ExponentialMovingAverage(AVERAGING_DECAY) if stochastic else None
-        self.criterion = criterion = _criterion(config, model, self.samples)
-        self.objective = _objective(config, model, criterion)
-        own = [self.weight_decay, averaging] if stochastic else []
+        noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
+        difference = DifferenceAugmentation(generator)
+        self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks))
+        averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
+        self.criterion = _criterion(config, self.scaled, self.samples)
+        self.objective = _objective(config, model, self.criterion)
+        own = [self.schedule, averaging] if self.stochastic else []
         hiding = (None, None) if self.fill is None else self._hiding()
-        extras = (averaging, self.difference, criterion, self.objective, hiding)
-        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *extras)
-        self.network.eval()
-        looked_at = SampleBatches(
-            self.samples if self.valid is None else self.valid, config.batch_size, hiding=hiding[1]
+        self.net = build_net(
+            self.network,
+            config,
+            [*(one for one in own if one is not None), *callbacks],
+            self.valid,
+            averaging,
+            difference,
+            self.criterion,
+            self.objective,
+            hiding,
         )
-        self.measures = Evaluator(self.network, criterion, self.objective, looked_at)
-        self.start_losses = self.measures.losses()
-        _leave_start(self)
-        self.set_stage(config.stages[0])
+        self.network.eval()
+        judged = self.samples if self.valid is None else self.valid
+        self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
+        # A network that goes on is compared by the projection too.
+        projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
+        self.scaled.projection = projection
+        self.start_losses = self._losses(projection if projection.n_steps > 0 else None)
+        self._leave_start(perturbs)
+        if self.stochastic and not any(one.corrupts for one in config.regularizers):
+            self.network.corruption = noise
         self.net.notify("on_train_begin", X=self.samples, y=None)
 
     def _dataset(self, sample: Sample) -> SampleDataset:
@@ -145,18 +117,56 @@ class Trainer:
         seed, device = self.config.seed, self.model.mean.device
         return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device)
 
+    def _leave_start(self, perturbs: bool) -> None:
+        """Leave the start, whose losses are known."""
+        if perturbs:
+            generator = seeded_generator(self.config.seed)
+            self.network.perturb_output_layers(self.config.unexplained_variance_ratio, generator)
+        self.network.enable_inverse_link()
+        device = self.model.mean.device
+        draws = Draws(self.config.seed, torch.device("cpu"), device)
+        for layer in self.network.modules():
+            if isinstance(layer, SeededDropout):
+                layer.generator = seeded_generator(self.config.seed, device)
+            elif isinstance(layer, CustomModuleHalf):
+                layer.draws = draws
+
     def learn_from(self, sample: Sample) -> None:
         """Take the next epochs on other samples."""
         self.samples = self._dataset(sample)
 
-    def set_stage(self, stage: RegularizationStage) -> None:
-        """Train the next epochs like this."""
-        if self.stochastic:
-            corrupted = any(regularizer.corrupts for regularizer in self.config.regularizers)
-            self.network.corruption = None if corrupted else self.noise
-            self.noise.amount = stage.noise
-            self.difference.amount = stage.difference
-            self.weight_decay.amount = stage.weight_decay / self.n_batches
+    def run(
+        self,
+        n_epochs: int,
+        regularization: Regularization,
+        rate_factor: float = 1.0,
+        position: float = 0.0,
+        before_epoch: Callable[[], None] = lambda: None,
+        after_epoch: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train for some epochs, over which the learning rate rises and falls to zero.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Number of epochs.
+        regularization : Regularization
+            Its strength.
+        rate_factor : float, default=1.0
+            Multiplies the learning rate.
+        position : float, default=0.0
+            Where between its beginning and its end the regularization begins.
+        before_epoch, after_epoch : callable
+            Called around each epoch; training stops where the second returns True.
+        """
+        self.schedule.begin(n_epochs * self.n_batches, self.n_batches, regularization, rate_factor, position)
+        if self.schedule.sets_rate and len(self.net.history) > 0:
+            self.net.initialize_optimizer()
+        for _ in range(n_epochs):
+            before_epoch()
+            self.epoch()
+            if after_epoch() or self.stopped:
+                break
 
     def epoch(self) -> None:
         """Take the steps of one epoch, then look at the held-out samples."""
@@ -171,7 +181,7 @@ class Trainer:
 
     @property
     def n_batches(self) -> int:
-        """Steps an epoch."""
+        """Number of steps in an epoch."""
         return len(self.net.get_iterator(self.samples))
 
     @property
@@ -181,96 +191,126 @@ class Trainer:
 
     @property
     def sample(self) -> Sample:
-        """The samples that are looked at."""
-        return self.measures.batches.dataset.sample
+        """The samples that are compared."""
+        return self.judged.dataset.sample
 
-    @property
-    def valid_losses(self) -> NDArray:
-        """Loss of each held-out sample after the epoch, in their order."""
-        return self.net.sample_losses_.array
+    def losses(self, prior_weight: float | None = 0.0) -> NDArray:
+        """Return the loss of each held-out sample, penalties included, after a few steps of the projection.
 
-    def improves(self) -> bool:
-        """Return whether the samples have a smaller loss than at the start."""
+        Parameters
+        ----------
+        prior_weight : float or None, default=0.0
+            Weight of the prior on the codes of samples with missing values; None does not project these.
+        """
         with self.net.evaluation():
-            return bool(self.sample.mean(self.measures.losses()) < self.sample.mean(self.start_losses))
+            projection = projection_of(self.config, JUDGING_STEPS)
+            if projection.n_steps > 0:
+                self.measure(self.scaled, projection, prior_weight)
+            return self._losses(projection if projection.n_steps > 0 else None)
+
+    def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
+        """Prepare the projection by training samples."""
+        x = self._some_samples().to(scaled.mean.dtype)
+        if scaled.architecture.linear_skip:
+            scaled.network.limit_codes(self._largest_codes().to(scaled.mean))
+        nat = self.criterion.nat(x.shape[1], self.config.unexplained_variance_ratio)
+        scaled.measure(x, projection, self.criterion.unit, None if prior_weight is None else prior_weight * nat)
+
+    def _some_samples(self) -> Tensor:
+        """Return training samples, standardized and imputed, at which derivatives are computed."""
+        n_samples = len(self.samples)
+        return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
+
+    @torch.no_grad()
+    def _largest_codes(self) -> Tensor:
+        """Return the largest size of each code of the encoder over the training samples."""
+        batches = SampleBatches(self.samples, self.config.batch_size)
+        return torch.stack([self.network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
+
+    def losses_of_mean(self) -> NDArray:
+        """Loss of each held-out sample if it were reconstructed as the mean."""
+        return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
+
+    def _losses(self, projection: Projection | None) -> NDArray:
+        """Return the loss of each sample by projected codes, or by the objective that is trained."""
+        if self.objective is not None:
+            self.objective.rewind()
+
+        def loss(x: Tensor, target: Tensor) -> Tensor:
+            if projection is not None:
+                z = self.scaled.project_standardized(x)
+                penalties = self.scaled.code_penalties(z)
+                return self.criterion.per_sample(self.network.decode(z), target) + penalties
+            x = x if self.fill is None else self.fill(x)
+            if self.objective is None:
+                return self.criterion.per_sample(self.network(x), target)
+            x_hat, penalty = self.objective(self.network, x)
+            return self.criterion.per_sample(x_hat, target) + penalty
+
+        return self._over_samples(loss)
+
+    @torch.no_grad()
+    def _over_samples(self, function: Callable[[Tensor, Tensor], Tensor]) -> NDArray:
+        values = PerSampleBuffer(len(self.judged.dataset))
+        for x, target in self.judged:
+            values.append(function(x, target))
+        return values.array
 
     def weights(self) -> list[Tensor]:
         """Copy the weights that are used for evaluation."""
         with self.net.evaluation() as network:
             return [value.detach().clone() for value in trainable_state(network)]
 
-    def finish(self, weights: Sequence[Tensor] | None = None) -> ScaledAutoEncoder:
-        """Hand these weights, or those of the last epoch, over to the model."""
-        return _handed_over(self, self.model, self.weights() if weights is None else weights)
+    @torch.no_grad()
+    def set_weights(self, weights: Sequence[Tensor]) -> None:
+        """Go back to weights that were copied."""
+        for value, weight in zip(trainable_state(self.network), weights, strict=True):
+            value.copy_(weight)
 
-    def snapshot(self) -> ScaledAutoEncoder:
-        """Return a copy of the model with the current weights."""
-        return _handed_over(self, copy.deepcopy(self.model), self.weights())
+    @torch.no_grad()
+    def finish(self, weights: Sequence[Tensor] | None = None, prior_weight: float | None = 0.0) -> ScaledAutoEncoder:
+        """Return a model with these weights, or those of the last epoch, whose projection is prepared."""
+        model = copy.deepcopy(self.model)
+        weights = self.weights() if weights is None else weights
+        for value, weight, trained in zip(
+            trainable_state(model.network), weights, trainable_state(self.network), strict=True
+        ):
+            if trained.requires_grad:
+                value.copy_(weight)
+            else:  # training in single precision has rounded frozen weights and statistics
+                value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
+        model.network.enable_inverse_link()
+        self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
+        model.measure_code_unit(self._some_samples().to(model.mean.dtype))
+        return model
+
+
+def projection_of(config: TrainingConfig, n_steps: int) -> Projection:
+    """Return the projection for a loss and regularizers: none where a regularizer shapes the encoder itself."""
+    projects = all(regularizer.projects for regularizer in config.regularizers)
+    return Projection(min(n_steps, config.projection_steps) if projects else 0, config.loss, tuple(config.regularizers))
 
 
 def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Return the loss of each sample, and what it would be if the mean were its reconstruction, of shape (n, 2)."""
     if type(loss) is SquaredError:
         return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
-    criterion = OfPresent(Criterion(loss, model.mean, model.scale, torch.zeros_like(model.mean)[None]))
-    criterion.unit = 1.0
+    criterion = OfPresent(criterion_of(loss, model.mean, model.scale))
 
     def measured(x: Tensor) -> Tensor:
-        target, x_hat = ((values - model.mean) / model.scale for values in (x, model(x)))
+        target, x_hat = ((values - model.mean) / model.scale for values in (x, model.reconstruct(x)))
         return torch.stack([criterion.per_sample(one, target) for one in (x_hat, torch.zeros_like(x_hat))], dim=1)
 
     return apply_in_batches(measured, sample, 2, model.mean, np.float64)
 
 
-def _leave_start(training: Trainer) -> None:
-    """Leave the start, which has been looked at."""
-    network, config = training.network, training.config
-    if config.departs:
-        network.perturb_output_layers(config.unexplained_variance_ratio, seeded_generator(config.seed))
-    network.enable_inverse_link()
-    device = training.model.mean.device
-    draws = Draws(config.seed, torch.device("cpu"), device)
-    for layer in network.modules():
-        if isinstance(layer, SeededDropout):
-            layer.generator = seeded_generator(config.seed, device)
-        elif isinstance(layer, CustomModuleHalf):
-            layer.draws = draws
-
-
-def _handed_over(training: Trainer, model: ScaledAutoEncoder, weights: Sequence[Tensor]) -> ScaledAutoEncoder:
-    """Give a model these weights, and the reach that codes have with them."""
-    frozen = [not value.requires_grad for value in trainable_state(training.network)]
-    with torch.no_grad():
-        # Training in single precision has rounded them all.
-        for value, weight, kept in zip(trainable_state(model.network), weights, frozen, strict=True):
-            rounded = value.to(weight.dtype)
-            value.copy_(torch.where(rounded == weight, value, weight.to(value.dtype)) if kept else weight)
-    model.network.enable_inverse_link()
-    if training.network.architecture.linear_skip:
-        network = copy.deepcopy(training.network).eval()
-        _set_weights(network, weights)
-        model.network.limit_codes(_code_max_abs(network, SampleBatches(training.samples, training.net.batch_size)))
-    return model
-
-
-@torch.no_grad()
-def _set_weights(network: FeedForwardAutoEncoder, weights: Sequence[Tensor]) -> None:
-    for value, weight in zip(trainable_state(network), weights, strict=True):
-        value.copy_(weight)
-
-
-@torch.no_grad()
-def _code_max_abs(network: FeedForwardAutoEncoder, batches: SampleBatches) -> Tensor:
-    """Largest distance from zero of each code."""
-    return torch.stack([network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
-
-
-def _criterion(config: TrainingConfig, model: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
-    """Return the criterion of a training."""
-    criterion: Criterion | PooledSquaredError = PooledSquaredError()
-    if type(config.loss) is not SquaredError:
-        some = samples.take_filled(np.linspace(0, len(samples) - 1, min(len(samples), REFERENCE_SAMPLES), dtype=int))
-        criterion = Criterion(config.loss, model.mean, model.scale, some)
+def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
+    """Return the criterion of a training, in units of the loss of the mean of its samples."""
+    criterion = criterion_of(config.loss, scaled.mean, scaled.scale)
+    if isinstance(criterion, Criterion):
+        n_samples = len(samples)
+        positions = np.linspace(0, n_samples - 1, min(n_samples, REFERENCE_SAMPLES), dtype=int)
+        criterion.set_unit(samples.take_filled(positions))
     return OfPresent(criterion) if config.incomplete else criterion
 
 
