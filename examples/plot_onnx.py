@@ -4,7 +4,7 @@ A pipeline served without scikit-learn
 
 A pipeline that scales digits, keeps eight numbers of each and tells which digit it is goes into one ONNX file. A fresh
 process then serves it with onnxruntime and numpy alone: neither scikit-learn nor torch nor skae is loaded there. Both
-give the same labels, and the file is the faster one.
+give the same labels, and for single samples the file is the faster one.
 
     pip install "skae[onnx]" onnxruntime && python examples/plot_onnx.py
 """

@@ -17,8 +17,8 @@ def register() -> None:
 
     After the call, ``skl2onnx.to_onnx`` converts fitted autoencoders and outlier detectors, also as steps of pipelines,
     column transformers and feature unions. The model computes `AutoEncoderTransformer.transform` for any number of
-    samples. It computes in the precision of the network or of the input, whichever is higher. Codes have the precision
-    of the input. Further calls have no effect.
+    samples. It computes in double precision, as `transform` does. Codes have the precision of the input. Further calls
+    have no effect.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def register() -> None:
     -----
     `AutoEncoderTransformer.transform` raises an error for infinity, for missing values unless ``allow_nan=True``, and
     if codes overflow. In these cases, the model returns NaN or infinity. The operator set must be 18 or higher; the
-    conversion raises a ValueError for a lower one. A custom ``module`` must consist of supported layers and operations;
-    otherwise the conversion raises a NotImplementedError that names the unsupported one. The converted module is
-    compared with the original on a few samples.
+    conversion raises a ValueError for a lower one. What a custom ``module`` computes is traced, and compared with the
+    original on a few samples. The conversion raises a NotImplementedError that names the operation if that has no
+    translation, and one that says why if the module cannot be traced, as where it chooses by values.
 
     A subclass is converted like the class it inherits from, unless it overrides `transform` or `predict`: then a
     TypeError asks for a converter of its own. Converters that were registered before are kept.

@@ -322,7 +322,7 @@ class CallableLoss(Loss):
         """Call the function, and check the shape of its result."""
         losses = self.function(x_hat, x)
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        if shape not in (tuple(x.shape), (len(x),)):
+        if shape not in (tuple(x.shape), (x.shape[0],)):
             raise ValueError(
                 f"loss={self.function!r} returned {shape} for samples of shape {tuple(x.shape)}. Return the loss of "
                 "each value or of each sample as a tensor; torch's losses do so with reduction='none'."

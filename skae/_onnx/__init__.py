@@ -1,6 +1,5 @@
-"""Networks as ONNX graphs.
+"""Networks as ONNX graphs: functions of tensors are traced, and their operations written as those of ONNX.
 
-They are written layer by layer, not traced by ``torch.onnx.export``: a row beyond the reach of the training rows is
-encoded with the Jacobian of the decoder, which that exporter does not trace, and onnxruntime lacks Erf, Elu, Conv and
-ConvTranspose in float64, for which other formulations stand here.
+``torch.onnx.export`` is not used: it rounds numbers in an expression to single precision, which moves codes by 1e-7 of
+the largest, and the conversion takes several times as long.
 """

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._onnx.graph import OPSET, Graph, add_codes, traceable
+from skae._onnx.graph import EXAMPLE_SAMPLES, OPSET, Graph, add_codes, traceable
 from skae._outliers import AutoEncoderOutlierDetector, resolution
 from skae._utils import check_inherited, follow
 
@@ -113,72 +113,59 @@ def _dtype_of(variables: Any) -> np.dtype:
 def _convert_transformer(scope: Any, operator: Any, container: Any) -> None:
     """Compute the codes."""
     graph, x = _begun(scope, operator, container)
-    model = traceable(operator.raw_operator.net_.module_, torch.float64)
-    z = add_codes(graph, model, x)
+    z = add_codes(graph, traceable(operator.raw_operator.net_.module_), x)
     dtype = torch.float32 if _dtype_of(operator.inputs) == np.float32 else torch.float64
-    example = torch.zeros((7, model.architecture.n_components), dtype=torch.float64)
-    _finish(graph, lambda z: (z.to(dtype, copy=True),), [z], [example], scope, operator, container)
+    _finish(graph, [graph.cast(z, dtype)], scope, operator, container)
 
 
 def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
     """Compute labels and the decision function."""
     detector = operator.raw_operator
-    estimator = _autoencoder(detector)
     graph, x = _begun(scope, operator, container)
-    model = traceable(estimator.net_.module_, torch.float64)
+    module = _autoencoder(detector).net_.module_
+    model = traceable(module)
     z = add_codes(graph, model, x)
-    factor, constant = resolution(estimator.net_.module_, _dtype_of(operator.inputs) == np.float64)
-    factor, constant = (torch.as_tensor(np.asarray(value, dtype=np.float64)) for value in (factor, constant))
+    factor, constant = resolution(module, _dtype_of(operator.inputs) == np.float64)
 
     def decide(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        missing = x.isnan() if model.filling is not None else torch.zeros_like(x, dtype=torch.bool)
         differences = torch.stack([model.decode(z) - x, x - model.training_mean])
-        n_present = torch.full_like(x[:, :1], x.shape[1])
-        if model.filling is not None:
-            differences = torch.where(x.isnan(), torch.zeros_like(differences), differences)
-            n_present = (~x.isnan()).to(x.dtype).sum(dim=1, keepdim=True).clamp(min=1.0)
-        errors, offsets = (differences * differences).sum(dim=2, keepdim=True) / n_present
-        rounding = (offsets + constant) * factor
+        squares = torch.where(missing, 0.0, differences).square().sum(dim=2, keepdim=True)
+        errors, offsets = squares / (~missing).sum(dim=1, keepdim=True).clamp(min=1)
+        rounding = factor * (offsets + constant)
         # Zero but where squares overflow, for which the estimator raises an error: that is no inlier.
         decision = -torch.where(errors <= rounding, rounding * 0.0, errors) - float(detector.offset_)
-        labels = torch.where(decision >= 0.0, 1, -1)
-        return labels, decision
+        return torch.where(decision >= 0.0, 1, -1), decision
 
     sizes = model.architecture
-    examples = [torch.zeros((7, width), dtype=torch.float64) for width in (sizes.n_features, sizes.n_components)]
-    _finish(graph, decide, [x, z], examples, scope, operator, container)
+    widths = (sizes.n_features, sizes.n_components)
+    examples = [torch.zeros((EXAMPLE_SAMPLES, width), dtype=torch.float64) for width in widths]
+    _finish(graph, graph.call(decide, [x, z], examples), scope, operator, container)
 
 
 def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:
-    """Begin a graph that has the samples in double precision, and return it with their name."""
+    """Return a graph that has the samples in double precision, and their name."""
     if container.target_opset_onnx < OPSET:
         raise ValueError(
             f"target_opset={container.target_opset_onnx} is too low for {type(operator.raw_operator).__name__}, which "
             f"needs operator set {OPSET} or higher. Pass target_opset={OPSET} to skl2onnx.to_onnx."
         )
-    from onnx import TensorProto, helper
-
     graph = Graph(scope.get_unique_variable_name("skae"))
-    names = [f"{graph.prefix}_input_{index}" for index in range(len(operator.inputs))]
-    for one, name in zip(operator.inputs, names, strict=True):
-        graph.nodes.append(helper.make_node("Cast", [one.full_name], [name], to=TensorProto.DOUBLE))
-    if len(names) == 1:
-        return graph, names[0]
-    graph.nodes.append(helper.make_node("Concat", names, [f"{graph.prefix}_inputs"], axis=1))
-    return graph, f"{graph.prefix}_inputs"
+    names = [graph.cast(one.full_name, torch.float64) for one in operator.inputs]
+    return graph, names[0] if len(names) == 1 else graph.op("Concat", *names, axis=1)
 
 
-def _finish(
-    graph: Graph, function: Any, names: list, examples: list, scope: Any, operator: Any, container: Any
-) -> None:
-    """Add the last function, whose results are those of the operator, and append the graph to the model."""
+def _finish(graph: Graph, results: list[str], scope: Any, operator: Any, container: Any) -> None:
+    """Make values the results of the operator, and append the graph to the model."""
     from onnx import helper
 
-    results = graph.call(function, names, examples)
-    for name, output in zip(results, operator.outputs, strict=True):
-        graph.nodes.append(helper.make_node("Identity", [name], [output.full_name]))
+    nodes = [
+        helper.make_node("Identity", [name], [output.full_name])
+        for name, output in zip(results, operator.outputs, strict=True)
+    ]
     for tensor in graph.constants:
         container.add_initializer(tensor.name, None, None, tensor)
-    for node in graph.nodes:
+    for node in [*graph.nodes, *nodes]:
         attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         label = scope.get_unique_operator_name(node.op_type)
         inputs, outputs = list(node.input), list(node.output)

@@ -1,28 +1,33 @@
-"""Put traced functions together into one ONNX graph, with the steps of the projection as a loop."""
+"""ONNX graphs, to which traced functions are added, and what a fitted network computes as such a graph."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.node import map_arg
 
 from skae._network.projection import ProjectionState, first_state, next_state
 from skae._network.scaling import ScaledAutoEncoder
-from skae._onnx.tracing import EXAMPLE_SAMPLES, IR_VERSION, OPSET, check_packages, erf, exported, solve
-from skae._pca.missing import PPCAImputer
+from skae._onnx.operations import OPERATIONS, dtype_of
+from skae._onnx.tracing import solve, traced, untranslated
+
+# Operator set and version of the file format, which onnxruntime has known since 2023.
+OPSET, IR_VERSION = 18, 8
+# Number of samples of an example, which stands for any number.
+EXAMPLE_SAMPLES = 7
 
 
 class Graph:
-    """Nodes and constants of a graph, to which traced functions are added one after the other.
+    """Nodes and constants of a graph in double precision, to which traced functions are added one after the other.
 
     Parameters
     ----------
     prefix : str
         Beginning of all names.
-    dtype : torch.dtype, default=torch.float64
-        Precision of the computation.
 
     Attributes
     ----------
@@ -30,31 +35,121 @@ class Graph:
         The nodes.
     constants : list of onnx.TensorProto
         The constants.
+    dtypes : dict
+        The torch dtypes of values whose dtype is known.
+    expanded : dict
+        What has been repeated for each sample.
     """
 
-    def __init__(self, prefix: str = "skae", dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.dtype = dtype
-        self.erf: Any = None
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.n_parts = 0
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._names = (f"{prefix}_{number}" for number in itertools.count())
+        self.expanded: dict[str, str] = {}
+        self._known: dict[Any, str] = {}
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add an operator, unless the same has been added before, and return the name of its result."""
+        key = (kind, inputs, repr(attributes))
+        if key not in self._known:
+            self._known[key] = next(self._names)
+            self.nodes.append(_onnx().helper.make_node(kind, inputs, [self._known[key]], **attributes))
+        return self._known[key]
+
+    def constant(self, value: Tensor) -> str:
+        """Add a constant, unless the same has been added before, and return its name."""
+        array = value.detach().cpu().contiguous().numpy()
+        key = (array.dtype, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = next(self._names)
+            self.constants.append(_onnx().numpy_helper.from_array(array, self._known[key]))
+            self.dtypes[self._known[key]] = value.dtype
+        return self._known[key]
+
+    def cast(self, value: Any, dtype: torch.dtype) -> str:
+        """Return the name of a value or number in this dtype."""
+        if not isinstance(value, str):
+            return self.constant(torch.tensor(value, dtype=dtype))
+        if self.dtypes.get(value) == dtype:
+            return value
+        name = self.op("Cast", value, to=tensor_type(dtype))
+        self.dtypes[name] = dtype
+        return name
+
+    def shape(self, sizes: Sequence[Any]) -> str:
+        """Return the name of a list of whole numbers, some of which may be names themselves."""
+        if all(isinstance(size, int) for size in sizes):
+            return self.constant(torch.tensor(sizes, dtype=torch.int64))
+        parts = (size if isinstance(size, str) else self.shape([size]) for size in sizes)
+        return self.op("Concat", *parts, axis=0)
+
+    def common_dtype(self, *values: Any) -> torch.dtype:
+        """Return the dtype in which values and numbers are compared."""
+        dtypes = [self.dtypes[value] for value in values if isinstance(value, str)]
+        if any(isinstance(value, float) for value in values):
+            dtypes.append(torch.float64)
+        return dtypes[0] if len(dtypes) == 1 else torch.promote_types(*dtypes)
 
     def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
-        """Add a function of some values, and return the names of its results."""
-        nodes, results = self._part(function, names, examples)
-        self.nodes += nodes
-        return results
+        """Add a function of some values.
+
+        Parameters
+        ----------
+        function : callable
+            Maps tensors to a tuple of tensors. The first dimension of each is the number of samples.
+        names : sequence of str
+            Names of the values.
+        examples : sequence of Tensor
+            Examples of the values.
+
+        Returns
+        -------
+        list of str
+            Names of the results.
+
+        Raises
+        ------
+        NotImplementedError
+            If the function cannot be traced, or an operation has no translation.
+        """
+        graph = traced(function, examples)
+        inputs, values, known = iter(zip(names, examples, strict=True)), {}, {}
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                values[node], example = next(inputs)
+                self.dtypes[values[node]] = example.dtype
+            elif node.op == "get_attr":
+                known[node] = getattr(graph.owning_module, node.target)
+            elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
+                known[node] = node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
+            elif node.op == "call_function":
+                values |= {one: self.constant(known[one]) for one in node.all_input_nodes if one in known}
+                values[node] = self._translated(node, values)
+        results: Any = graph.output_node().args[0]
+        return [values[one] if one in values else self.constant(known[one]) for one in results]
+
+    def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, str]) -> str:
+        """Add an operation of torch."""
+        target = getattr(node.target, "overloadpacket", node.target)
+        args, kwargs = map_arg((node.args, node.kwargs), lambda one: values[one])
+        out = node.meta["val"]
+        result = OPERATIONS[target](self, out, *args, **kwargs) if target in OPERATIONS else NotImplemented
+        if result is NotImplemented:
+            raise untranslated(f"contains the operation {node.target}, which has no translation")
+        self.dtypes[result] = dtype_of(out)
+        return result
 
     def loop(
         self, step: Callable, fixed: Sequence[str], state: Sequence[str], examples: Sequence[Tensor], n_steps: int
     ) -> list[str]:
-        """Add a loop whose steps map fixed values and a state to the next state, while the last of it has a true value.
+        """Add steps to the next state of the samples for which its last value is true, as long as there are some.
 
         Parameters
         ----------
         step : callable
-            Maps the fixed values and the state to the next state.
+            Maps fixed values and state to the next state.
         fixed, state : sequence of str
             Names of the fixed values and of the first state.
         examples : sequence of Tensor
@@ -67,181 +162,123 @@ class Graph:
         list of str
             Names of the last state.
         """
-        from onnx import TensorProto, helper
-
-        inside, n_constants = [self._name() for _ in state], len(self.constants)
-        nodes, results = self._part(step, [*fixed, *inside], examples)
-        constants = self.constants[n_constants:]
-        del self.constants[n_constants:]
-        number, going, counted, reduced, goes_on = (self._name() for _ in range(5))
-        nodes += [
-            helper.make_node("Cast", [results[-1]], [counted], to=TensorProto.INT32),
-            helper.make_node("ReduceSum", [counted], [reduced], keepdims=0),
-            helper.make_node("Cast", [reduced], [goes_on], to=TensorProto.BOOL),
-        ]
-        # A name may leave the body only once, and an input may not leave it at all.
-        kept = [self._name() for _ in results]
-        nodes += [helper.make_node("Identity", [one], [name]) for one, name in zip(results, kept, strict=True)]
-        types = [_tensor_type(example.dtype) for example in examples[len(fixed) :]]
-        scalars = (number, TensorProto.INT64), (going, TensorProto.BOOL)
-        inputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in scalars]
-        inputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inside, types, strict=True)]
-        outputs = [helper.make_tensor_value_info(goes_on, TensorProto.BOOL, [])]
-        outputs += [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(kept, types, strict=True)]
-        most, first, last = (
-            self.constant(np.array(n_steps)),
-            self.constant(np.array(True)),
-            [self._name() for _ in state],
-        )
-        body = helper.make_graph(nodes, self._name(), inputs, outputs, constants)
-        self.nodes.append(helper.make_node("Loop", [most, first, *state], last, body=body))
+        helper = _onnx().helper
+        body = Graph(next(self._names))
+        scalars = [(next(body._names), torch.int64), (next(body._names), torch.bool)]
+        inside = [(next(body._names), example.dtype) for example in examples[len(fixed) :]]
+        before = [name for name, _ in inside]
+        chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape([0]))
+        some = [body.op("Gather", name, chosen, axis=0) for name in [*fixed, *before]]
+        after = body.call(step, some, examples)
+        rows = body.op("Unsqueeze", chosen, body.shape([1]))
+        results = [body.op("ScatterND", *pair) for pair in zip(before, [rows] * len(before), after, strict=True)]
+        going = body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0)
+        results = [body.cast(going, torch.bool), *results]
+        inputs = [_port(name, dtype, []) for name, dtype in scalars] + [_port(name, dtype) for name, dtype in inside]
+        outputs = [_port(name, dtype) for name, (_, dtype) in zip(results, [scalars[1], *inside], strict=True)]
+        inner = helper.make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
+        last = [next(self._names) for _ in state]
+        ends = self.constant(torch.tensor(n_steps)), self.constant(torch.tensor(True))
+        self.nodes.append(helper.make_node("Loop", [*ends, *state], last, body=inner))
         return last
 
-    def constant(self, value: np.ndarray) -> str:
-        """Add a constant, and return its name."""
-        from onnx import numpy_helper
 
-        name = self._name()
-        self.constants.append(numpy_helper.from_array(value, name))
-        return name
+def _onnx() -> Any:
+    """Return the onnx package.
 
-    def _name(self) -> str:
-        self.n_parts += 1
-        return f"{self.prefix}_{self.n_parts}"
-
-    def _part(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> tuple[list, list[str]]:
-        """Trace a function, and return its nodes and the names of its results; its constants become those of all."""
-        nodes, results = self._renamed(exported(function, examples).graph, names)
-        return (self._without_erf(nodes) if self.dtype == torch.float64 else nodes), results
-
-    def _without_erf(self, nodes: list) -> list:
-        """Replace the error function, which onnxruntime does not have in double precision."""
-        replaced = []
-        for node in nodes:
-            if node.op_type != "Erf":
-                replaced.append(node)
-                continue
-            if self.erf is None:
-                self.erf = exported(lambda x: (erf(x),), [torch.zeros(EXAMPLE_SAMPLES, dtype=torch.float64)]).graph
-            inside, (result,) = self._renamed(copy.deepcopy(self.erf), list(node.input))
-            for one in inside:
-                one.output[:] = [node.output[0] if name == result else name for name in one.output]
-            replaced += inside
-        return replaced
-
-    def _renamed(self, graph: Any, names: Sequence[str]) -> tuple[list, list[str]]:
-        """Rename everything in a graph, and return its nodes and the names of its results."""
-        prefix = self._name()
-        known = {one.name: name for one, name in zip(graph.input, names, strict=True)}
-
-        def renamed(name: str) -> str:
-            return known.get(name, f"{prefix}_{name}") if name else name
-
-        for node in graph.node:
-            node.input[:] = [renamed(name) for name in node.input]
-            node.output[:] = [renamed(name) for name in node.output]
-            node.name = renamed(node.name)
-        for constant in graph.initializer:
-            constant.name = renamed(constant.name)
-            self.constants.append(constant)
-        return list(graph.node), [renamed(one.name) for one in graph.output]
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError('skae.onnx needs the onnx package: pip install "skae[onnx]".') from error
+    return onnx
 
 
-def _tensor_type(dtype: torch.dtype) -> int:
-    """Return the type of ONNX for a dtype."""
-    from onnx import TensorProto
+def tensor_type(dtype: torch.dtype) -> int:
+    """Return what ONNX calls a dtype."""
+    return _onnx().helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
 
-    return {
-        torch.float32: TensorProto.FLOAT,
-        torch.float64: TensorProto.DOUBLE,
-        torch.bool: TensorProto.BOOL,
-        torch.int64: TensorProto.INT64,
-    }[dtype]
+
+def _port(name: str, dtype: torch.dtype, shape: list | None = None) -> Any:
+    """Return an input or output of a graph."""
+    return _onnx().helper.make_tensor_value_info(name, tensor_type(dtype), shape)
+
+
+def traceable(module: ScaledAutoEncoder) -> ScaledAutoEncoder:
+    """Return a copy on the CPU, in double precision and without gradients by the weights."""
+    return copy.deepcopy(module).cpu().double().eval().requires_grad_(False)
 
 
 def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
-    """Add what `ScaledAutoEncoder.project` computes for samples in double precision, and return the name of the codes.
+    """Add what `ScaledAutoEncoder.project` computes, and return the name of the codes.
 
     Parameters
     ----------
     graph : Graph
         The graph.
     model : ScaledAutoEncoder
-        A network whose weights need no gradient.
+        A network, from `traceable`.
     x : str
         Name of the samples.
     """
-    sizes, dtype = model.architecture, model.mean.dtype
-    example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_features), dtype=dtype) + model.mean
+    normal = np.random.RandomState(0).standard_normal((EXAMPLE_SAMPLES, model.architecture.n_features))
+    example = model.mean + model.scale * torch.from_numpy(normal)
     n_steps = model.projection.n_steps
-    if n_steps == 0:
-        return graph.call(lambda x: (model.network.encode(_filled(model, x)) * model.code_unit,), [x], [example])[0]
 
     def loss_of(x: Tensor) -> Any:
         standardized = (x - model.mean) / model.scale
-        if model.filling is None:
-            return model.code_loss(standardized)
-        return model.incomplete_code_loss(standardized)
-
-    loss = loss_of(example)
+        return model.code_loss(standardized) if model.filling is None else model.incomplete_code_loss(standardized)
 
     def begin(x: Tensor) -> tuple[Tensor, ...]:
-        of_samples = loss_of(x)
-        return (*of_samples.tensors, *first_state(of_samples, model.starts(_filled(model, x)), model.metric))
+        loss = loss_of(x)
+        return (*loss.tensors, *first_state(loss, model.starts(_standardized(model, x)), model.metric))
 
     def step(*values: Tensor) -> tuple[Tensor, ...]:
-        n_fixed = len(loss.tensors)
         return tuple(next_state(loss.of(*values[:n_fixed]), ProjectionState(*values[n_fixed:]), model.metric))
 
-    def end(x: Tensor, z: Tensor) -> tuple[Tensor]:
-        if model.filling is not None and not model.projection.incomplete:
-            incomplete = x.isnan().any(dim=1, keepdim=True)
-            z = torch.where(incomplete, model.network.encode(_filled(model, x)), z)
-        return (z * model.code_unit,)
+    def end(x: Tensor, *projected: Tensor) -> tuple[Tensor]:
+        filled = _standardized(model, x)
+        z = projected[0] if projected else model.network.encode(filled)
+        if projected and model.filling is not None and not model.projection.incomplete:
+            z = torch.where(x.isnan().any(dim=1, keepdim=True), model.network.encode(filled), z)
+        # Adds nothing but where a sample is not finite, whatever the operators make of that.
+        return (z * model.code_unit + (filled - filled).sum(dim=1, keepdim=True),)
 
-    examples = begin(example)
+    if n_steps == 0:
+        return graph.call(end, [x], [example])[0]
+    loss = loss_of(example)
+    n_fixed, examples = len(loss.tensors), begin(example)
     names = graph.call(begin, [x], [example])
-    n_fixed = len(loss.tensors)
     last = graph.loop(step, names[:n_fixed], names[n_fixed:], examples, n_steps)
     return graph.call(end, [x, last[0]], [example, examples[n_fixed]])[0]
 
 
-def _filled(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
-    """Standardize samples and impute missing values, without a choice that depends on them."""
-    standardized = (x - model.mean) / model.scale
-    return standardized if model.filling is None else imputed(model.filling, standardized)
-
-
-def imputed(filling: PPCAImputer, x: Tensor) -> Tensor:
-    """Impute as `PPCAImputer` does."""
-    missing, components = x.isnan(), filling.components
-    present, values = (~missing).to(x.dtype), torch.where(missing, torch.zeros_like(x), x)
-    k = len(components)
+def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
+    """Standardize and impute, without a choice that depends on values."""
+    x = (x - model.mean) / model.scale
+    if model.filling is None:
+        return x
+    missing, components, k = x.isnan(), model.filling.components, len(model.filling.components)
+    values = torch.where(missing, 0.0, x)
     pairs = (components[:, None] * components).reshape(k * k, -1)
-    products = (present @ pairs.T).reshape(-1, k, k) + filling.ridge.diag()
-    codes = solve(products, values @ components.T)
-    return torch.where(missing, codes @ components, values)
-
-
-def traceable(module: ScaledAutoEncoder, dtype: torch.dtype) -> ScaledAutoEncoder:
-    """Return a copy on the CPU, without gradients by the weights."""
-    return copy.deepcopy(module).cpu().to(dtype).eval().requires_grad_(False)
+    products = ((~missing).to(x.dtype) @ pairs.T).reshape(-1, k, k) + model.filling.ridge.diag()
+    return torch.where(missing, solve(products, values @ components.T) @ components, values)
 
 
 def decoder_model(module: ScaledAutoEncoder) -> Any:
-    """Return the decoder as a model, in the precision of the network, from "codes" to "X"."""
-    check_packages()
-    from onnx import helper
-
-    sizes, dtype = module.architecture, module.mean.dtype
-    model, graph = traceable(module, dtype), Graph("skae", dtype)
-    example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=dtype)
-    (result,) = graph.call(lambda z: (model.decode(z),), ["codes"], [example])
-    graph.nodes.append(helper.make_node("Identity", [result], ["X"]))
+    """Return the decoder as a model from "codes" to "X", which have the precision of the network."""
+    model, graph, dtype = traceable(module), Graph("skae"), module.mean.dtype
+    sizes, helper = model.architecture, _onnx().helper
+    example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=torch.float64)
+    graph.dtypes["codes"] = dtype
+    (result,) = graph.call(lambda z: (model.decode(z),), [graph.cast("codes", torch.float64)], [example])
+    graph.nodes.append(helper.make_node("Cast", [result], ["X"], to=tensor_type(dtype)))
     ends = (("codes", sizes.n_components), ("X", sizes.n_features))
-    codes, x = (helper.make_tensor_value_info(name, _tensor_type(dtype), [None, width]) for name, width in ends)
-    built = helper.make_graph(graph.nodes, "decoder", [codes], [x], graph.constants)
-    return helper.make_model(built, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-
-__all__ = ["OPSET", "Graph", "add_codes", "decoder_model", "traceable"]
+    inputs, outputs = ([_port(name, dtype, [None, width])] for name, width in ends)
+    proto = helper.make_graph(graph.nodes, "decoder", inputs, outputs, graph.constants)
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae")

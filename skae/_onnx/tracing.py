@@ -1,301 +1,259 @@
-"""Trace functions of tensors, with their derivatives, into ONNX graphs."""
+"""Trace functions of samples, with their derivatives, into graphs of torch's operations."""
 
-import itertools
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
+import numpy as np
+import scipy.special
 import torch
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 from torch import Tensor
-from torch._decomp import get_decompositions
+from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-# Operator set and version of the file format, which onnxruntime has known since 2023.
-OPSET, IR_VERSION = 18, 8
-# Number of samples of an example, unlike any other size of a network: it stands for any number.
-EXAMPLE_SAMPLES = 7
-# Coefficients of rational approximations of the error function, W. J. Cody, "Rational Chebyshev approximations for the
-# error function", Mathematics of Computation 23 (1969) 631-637: numerators and denominators, lowest power first, for
-# arguments up to 0.46875, up to 4, and above.
-SMALL = (
-    (
-        3.20937758913846947e03,
-        3.77485237685302021e02,
-        1.13864154151050156e02,
-        3.16112374387056560e00,
-        1.85777706184603153e-1,
-    ),
-    (2.84423683343917062e03, 1.28261652607737228e03, 2.44024637934444173e02, 2.36012909523441209e01, 1.0),
-)
-MEDIUM = (
-    (
-        1.23033935479799725e03,
-        2.05107837782607147e03,
-        1.71204761263407058e03,
-        8.81952221241769090e02,
-        2.98635138197400131e02,
-        6.61191906371416295e01,
-        8.88314979438837594e00,
-        5.64188496988670089e-1,
-        2.15311535474403846e-8,
-    ),
-    (
-        1.23033935480374942e03,
-        3.43936767414372164e03,
-        4.36261909014324716e03,
-        3.29079923573345963e03,
-        1.62138957456669019e03,
-        5.37181101862009858e02,
-        1.17693950891312499e02,
-        1.57449261107098347e01,
-        1.0,
-    ),
-)
-LARGE = 4.0
-ROOT_OF_PI = 1.7724538509055160273
+from skae._onnx.operations import OPERATIONS
+
+# The error function is one in double precision from here on.
+ERF_IS_ONE = 6.0
+# Bends the range of the error function such that a polynomial of this degree is exact to 3e-15.
+ERF_BEND, ERF_DEGREE = 2.0, 18
+ERF_LAST = (ERF_IS_ONE - ERF_BEND) / (ERF_IS_ONE + ERF_BEND)
 
 
-def exported(function: Callable, examples: Sequence[Tensor]) -> Any:
-    """Trace a function of tensors into an ONNX model.
+def traced(function: Callable, examples: Sequence[Tensor]) -> torch.fx.Graph:
+    """Trace a function of samples.
 
     Parameters
     ----------
     function : callable
         Maps tensors to a tuple of tensors. The first dimension of each is the number of samples.
     examples : sequence of Tensor
-        Arguments of any numbers of samples.
+        Arguments, of at least two samples.
 
     Returns
     -------
-    onnx.ModelProto
-        The model, whose inputs are in the order of the arguments.
+    torch.fx.Graph
+        Operations on any number of samples.
 
     Raises
     ------
-    ImportError
-        If onnxscript is not installed.
     NotImplementedError
-        If something in the function has no translation.
+        If what is computed depends on values, or cannot be repeated.
     """
-    check_packages()
-    examples = [example.detach().clone() for example in examples]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's exporter about itself
-        try:
-            traced = make_fx(function, cast(Any, DECOMPOSITIONS), tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-                *examples
-            )
-            _keep_precision(traced, examples[0].dtype)
-            shapes = tuple({0: torch.export.Dim("n_samples")} for _ in examples)
-            program = torch.export.export(traced, tuple(examples), dynamic_shapes=shapes, strict=False)
-            return cast(Any, torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)).model_proto
-        except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise NotImplementedError(
-                f"The network cannot be converted to ONNX: {type(error).__name__}: {reason[0] if reason else ''} A "
-                "custom module must consist of operations that torch.onnx.export translates; with projection_steps=0 "
-                "only its encoder is converted."
-            ) from error
-
-
-def _keep_precision(traced: torch.fx.GraphModule, dtype: torch.dtype) -> None:
-    """Replace numbers in operations by tensors, because torch's exporter rounds numbers to single precision."""
-    if dtype != torch.float64:
-        return
-    for node in list(traced.graph.nodes):
-        if node.target not in OF_TENSORS:
-            continue
-        arguments = []
-        for value in node.args:
-            if isinstance(value, float):
-                name = f"number_{len(list(traced.buffers()))}"
-                traced.register_buffer(name, torch.tensor(value, dtype=dtype))
-                with traced.graph.inserting_before(node):
-                    value = traced.graph.get_attr(name)
-            arguments.append(value)
-        if any(new is not old for new, old in zip(arguments, node.args, strict=True)):
-            node.target, node.args = OF_TENSORS[node.target], tuple(arguments)
-    traced.recompile()
-
-
-def check_packages() -> None:
-    """Check that everything is installed that the export needs.
-
-    Raises
-    ------
-    ImportError
-        If it is not.
-    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(duck_shape=False))
+    fakes = []
+    for example in examples:
+        sizes = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (example.dim() - 1)
+        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+        fakes.append(mode.from_tensor(example.detach().clone(), symbolic_context=context))
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError('skae.onnx needs the packages onnx and onnxscript: pip install "skae[onnx]".') from error
+        with torch.no_grad():
+            with mode, enable_python_dispatcher():
+                module = make_fx(function, _decompositions())(*fakes)
+                if any(_changes_in_place(node) for node in module.graph.nodes):
+                    module = make_fx(torch.func.functionalize(module), _decompositions())(*fakes)
+            fewer = [example[:-1] for example in examples]
+            same = all(map(_close, module(*fewer), function(*fewer)))
+    except Exception as error:  # what is traced may be a user's code
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise untranslated(f"cannot be traced: {reason}") from error
+    if not same:
+        raise untranslated(
+            "computes something else when it is called again, by simpler operations, or with another number of samples"
+        )
+    module.graph.eliminate_dead_code()
+    return module.graph
 
 
-def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """Evaluate a polynomial by Horner's scheme."""
-    value = x * coefficients[-1] + coefficients[-2]
-    for coefficient in reversed(coefficients[:-2]):
-        value = value * x + coefficient
-    return value
+def _changes_in_place(node: torch.fx.Node) -> bool:
+    """Return whether a node overwrites a value."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _close(values: Tensor, expected: Tensor) -> bool:
+    """Return whether values agree up to rounding."""
+    return torch.allclose(values.double(), expected.double(), rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+def untranslated(reason: str) -> NotImplementedError:
+    """Return the error for a function without translation."""
+    return NotImplementedError(
+        f"The network cannot be converted to ONNX: it {reason}. Build a custom module from other torch operations, "
+        "whose choice does not depend on values; with projection_steps=0, only its encoder is converted."
+    )
+
+
+@cache
+def erf_coefficients() -> NDArray:
+    """Return a polynomial for exp(x^2) erfc(x), lowest power first."""
+    t = chebyshev.chebpts1(ERF_DEGREE + 1)
+    bent = (t + 1.0) / 2.0 * (ERF_LAST + 1.0) - 1.0
+    values = scipy.special.erfcx(ERF_BEND * (1.0 + bent) / (1.0 - bent))
+    return chebyshev.cheb2poly(chebyshev.chebfit(t, values, ERF_DEGREE))
 
 
 def erf(x: Tensor) -> Tensor:
-    """Compute the error function of each value from operations that onnxruntime has in double precision, to 5e-14."""
-    size = x.abs()
-    squares = (size * size).clamp(max=0.25)
-    small = x * polynomial(squares, SMALL[0]) / polynomial(squares, SMALL[1])
-    bounded = size.clamp(max=LARGE)
-    ratio = polynomial(bounded, MEDIUM[0]) / polynomial(bounded, MEDIUM[1])
-    medium = 1.0 - torch.exp(-bounded * bounded) * ratio
-    beyond = 1.0 - torch.exp(-size * size) / (ROOT_OF_PI * size.clamp(min=LARGE)) * _tail(size.clamp(min=LARGE))
-    return torch.where(size < 0.46875, small, torch.sign(x) * torch.where(size < LARGE, medium, beyond))
-
-
-def _tail(x: Tensor) -> Tensor:
-    """Asymptotic series of the complementary error function relative to its first term, for arguments above 4."""
-    y = 1.0 / (2.0 * x * x)
-    return polynomial(y, (1.0, -1.0, 3.0, -15.0, 105.0, -945.0, 10395.0))
+    """Compute the error function, which onnxruntime does not have in double precision."""
+    size = x.abs().clamp(max=ERF_IS_ONE)
+    t = ((size - ERF_BEND) / (size + ERF_BEND) + 1.0) * (2.0 / (ERF_LAST + 1.0)) - 1.0
+    coefficients = erf_coefficients().tolist()
+    value = t * coefficients[-1] + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        value = value * t + coefficient
+    return torch.sign(x) * (1.0 - torch.exp(-size * size) * value)
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """Compute GELU from the error function."""
-    if approximate != "none":
-        return NotImplemented
-    return 0.5 * x * (1.0 + torch.erf(x * 0.5**0.5))
+    """Compute GELU."""
+    inner = (
+        torch.tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)) if approximate == "tanh" else erf(x * 0.5**0.5)
+    )
+    return 0.5 * x * (1.0 + inner)
 
 
-def gelu_backward(gradient: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
-    """Compute the gradient of GELU from the error function."""
-    if approximate != "none":
-        return NotImplemented
-    density = torch.exp(-0.5 * x * x) / (2.0 * torch.pi) ** 0.5
-    return gradient * (0.5 * (1.0 + torch.erf(x * 0.5**0.5)) + x * density)
+def sigmoid(x: Tensor) -> Tensor:
+    """Compute the logistic function, which onnxruntime approximates near one."""
+    return 1.0 / (1.0 + torch.exp(-x))
 
 
-def convolution_backward(
-    gradient: Tensor,
+def batch_norm(
     x: Tensor,
-    weight: Tensor,
-    bias_sizes: Any,
-    stride: list,
-    padding: list,
-    dilation: list,
-    transposed: bool,
-    output_padding: list,
-    groups: int,
-    mask: list,
-) -> tuple:
-    """Compute the gradient of a convolution by its input: a transposed convolution, or the other way round."""
-    if mask[1] or mask[2]:
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by running statistics."""
+    if training:
         return NotImplemented
-    convolve = torch.ops.aten.convolution.default
-    if transposed:
-        return convolve(gradient, weight, None, stride, padding, dilation, False, [0, 0], groups), None, None
-    sides = [
-        size - ((out - 1) * step - 2 * pad + wide * (kernel - 1) + 1)
-        for size, out, step, pad, wide, kernel in zip(
-            x.shape[2:], gradient.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True
-        )
-    ]
-    return convolve(gradient, weight, None, stride, padding, dilation, True, sides, groups), None, None
+    shape = [-1] + [1] * (x.dim() - 2)
+    result = (x - mean.view(shape)) / torch.sqrt(variance + eps).view(shape)
+    result = result if weight is None else result * weight.view(shape)
+    return result if bias is None else result + bias.view(shape), mean[:0], mean[:0]
+
+
+def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    """Compute Euclidean norms."""
+    return x.square().sum(dim, keepdim=keepdim).sqrt() if ord == 2 else NotImplemented
+
+
+def _normalized(x: Tensor, n_last: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values less their mean over the last dimensions and divided by their spread, the mean, and the divisor."""
+    dims = list(range(x.dim() - n_last, x.dim()))
+    mean = x.mean(dims, keepdim=True)
+    factor = 1.0 / torch.sqrt((x - mean).square().mean(dims, keepdim=True) + eps)
+    return (x - mean) * factor, mean, factor
+
+
+def layer_norm(
+    x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize over the last dimensions."""
+    result, mean, factor = _normalized(x, len(shape), eps)
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias, mean, factor
+
+
+def group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize over groups of channels."""
+    result, mean, factor = _normalized(x.reshape(-1, groups, channels // groups * size), 1, eps)
+    result, shape = result.reshape(-1, *x.shape[1:]), [channels] + [1] * (x.dim() - 2)
+    result = result if weight is None else result * weight.reshape(shape)
+    return result if bias is None else result + bias.reshape(shape), mean[:, :, 0], factor[:, :, 0]
+
+
+def solve(A: Tensor, b: Tensor) -> Tensor:
+    """Solve systems of positive definite matrices A, of shape (n, k, k), by Gaussian elimination without pivoting."""
+    identity = torch.eye(b.shape[1], dtype=b.dtype)
+    system = torch.cat([A, b[:, :, None]], dim=2)
+    for i in range(b.shape[1]):
+        row = system[:, i : i + 1] / system[:, i : i + 1, i : i + 1]
+        # Less one at the pivot: its own row becomes the divided one.
+        system = system - (system[:, :, i : i + 1] - identity[:, i : i + 1]) * row
+    return system[:, :, -1]
 
 
 def convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: list,
-    padding: list,
-    dilation: list,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
     transposed: bool,
-    output_padding: list,
+    output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """Compute a convolution of images as one product for each place in the filter; onnxruntime has none in double."""
-    if x.dtype != torch.float64 or groups != 1 or set(dilation) != {1} or x.dim() != 4:
-        return NotImplemented
+    """Compute a convolution by a matrix product; onnxruntime has none in double precision."""
+    kernel, widths = list(weight.shape[2:]), list(x.shape[2:])
+    weight = weight.reshape(groups, -1, *weight.shape[1:])
+    positions = np.arange(1, np.prod(widths) + 1).reshape(widths)  # 0 is a place without a value
     pads = [(pad, pad) for pad in padding]
-    if transposed:  # a convolution of the image with zeros between its values
-        height, width = (size * step for size, step in zip(x.shape[2:], stride, strict=True))
-        x = torch.nn.functional.pad(x[:, :, :, None, :, None], (0, stride[1] - 1, 0, 0, 0, stride[0] - 1))
-        x = x.reshape(-1, weight.shape[0], height, width)[:, :, : height - stride[0] + 1, : width - stride[1] + 1]
-        weight, stride = weight.flip(2, 3).transpose(0, 1), [1, 1]
-        ends = zip(weight.shape[2:], padding, output_padding, strict=True)
-        pads = [(size - 1 - pad, size - 1 - pad + more) for size, pad, more in ends]
-    x = torch.nn.functional.pad(x, (*pads[1], *pads[0]))
-    sides = [
-        (size - kernel) // step + 1 for size, kernel, step in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
-    ]
-    result: Any = None
-    for row, column in itertools.product(*map(range, weight.shape[2:])):
-        rows, columns = (
-            slice(first, first + (side - 1) * step + 1, step)
-            for first, side, step in zip((row, column), sides, stride, strict=True)
-        )
-        term = torch.matmul(weight[:, :, row, column], x[:, :, rows, columns].flatten(2))
-        result = term if result is None else result + term
-    result = result.reshape(-1, weight.shape[0], *sides)
-    return result if bias is None else result + bias[:, None, None]
+    if transposed:  # the convolution of images with zeros between their values
+        spread = np.zeros([(width - 1) * step + 1 for width, step in zip(widths, stride, strict=True)], dtype=int)
+        spread[tuple(slice(None, None, step) for step in stride)] = positions
+        positions, stride = spread, [1] * len(stride)
+        ends = zip(dilation, kernel, padding, output_padding, strict=True)
+        pads = [(wide * (size - 1) - pad, wide * (size - 1) - pad + more) for wide, size, pad, more in ends]
+        weight = weight.flip(*range(3, weight.dim())).transpose(1, 2)
+    positions = np.pad(positions, [(max(low, 0), max(high, 0)) for low, high in pads])
+    positions = positions[tuple(slice(max(-low, 0), min(high, 0) or None) for low, high in pads)]
+    extents = [wide * (size - 1) + 1 for wide, size in zip(dilation, kernel, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(positions, extents)
+    windows = windows[tuple(slice(None, None, step) for step in [*stride, *dilation])]
+    sides, n_places = windows.shape[: len(kernel)], int(np.prod(kernel))
+    index = torch.from_numpy(windows.reshape(-1, n_places).T.reshape(-1).copy())
+    values = torch.nn.functional.pad(x.flatten(2), (1, 0)).index_select(2, index)
+    values = values.reshape(-1, groups, weight.shape[2] * n_places, int(np.prod(sides)))
+    filters = weight.reshape(groups, weight.shape[1], -1)
+    parts = [torch.bmm(filters[i].expand(x.shape[0], -1, -1), values[:, i]) for i in range(groups)]
+    result = parts[0] if groups == 1 else torch.cat(parts, dim=1)
+    result = result if bias is None else result + bias[:, None]
+    return result.reshape(-1, result.shape[1], *sides)
 
 
-def solve(A: Tensor, b: Tensor) -> Tensor:
-    """Solve systems of positive definite matrices A, of shape (n, k, k), by Gaussian elimination."""
-    k = b.shape[1]
-    rows = [torch.cat([A[:, i], b[:, i : i + 1]], dim=1) for i in range(k)]
-    for i in range(k):
-        rows[i] = rows[i] / rows[i][:, i : i + 1]
-        rows = [row if j == i else row - row[:, i : i + 1] * rows[i] for j, row in enumerate(rows)]
-    return torch.stack([row[:, k] for row in rows], dim=1)
-
-
-def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
-    """Compute ELU, which onnxruntime does not have in double precision."""
-    return scale * torch.where(x > 0, x, alpha * torch.expm1(input_scale * x.clamp(max=0.0)))
-
-
-aten = torch.ops.aten
-# What torch's exporter does not know, and what onnxruntime does not have in double precision. For derivatives torch has
-# decompositions of its own.
-DECOMPOSITIONS = {
-    **get_decompositions(
-        [
-            aten.native_layer_norm,
-            aten.native_layer_norm_backward,
-            aten.native_group_norm,
-            aten.native_group_norm_backward,
-            aten.elu_backward,
-            aten.silu_backward,
-            aten.sigmoid_backward,
-            aten.tanh_backward,
-            aten.threshold_backward,
-            aten.leaky_relu_backward,
-            aten.softplus_backward,
-            aten.hardtanh_backward,
-            aten.huber_loss,
-            aten.huber_loss_backward,
-            aten.smooth_l1_loss_backward,
-            aten.mse_loss_backward,
-            aten._softmax_backward_data,
-            aten._log_softmax_backward_data,
+def convolution_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, bias: Any, *options: Any
+) -> tuple[Tensor, None, None]:
+    """Compute the gradient of a convolution by its input: a transposed convolution, or the other way round."""
+    stride, padding, dilation, transposed, more, groups, _ = options
+    if not transposed:
+        ends = zip(x.shape[2:], gradient.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)
+        more = [
+            size - ((out - 1) * step - 2 * pad + wide * (kernel - 1) + 1) for size, out, step, pad, wide, kernel in ends
         ]
-    ),
-    aten.elu.default: elu,
-    aten.gelu.default: gelu,
-    aten.gelu_backward.default: gelu_backward,
-    aten.convolution.default: convolution,
-    aten.convolution_backward.default: convolution_backward,
-}
-# Operations of tensors and numbers, and the same of tensors alone.
-OF_TENSORS = {
-    aten.add.Tensor: aten.add.Tensor,
-    aten.sub.Tensor: aten.sub.Tensor,
-    aten.mul.Tensor: aten.mul.Tensor,
-    aten.div.Tensor: aten.div.Tensor,
-    aten.clamp.default: aten.clamp.Tensor,
-    aten.gt.Scalar: aten.gt.Tensor,
-    aten.lt.Scalar: aten.lt.Tensor,
-    aten.ge.Scalar: aten.ge.Tensor,
-    aten.le.Scalar: aten.le.Tensor,
-}
+    return convolution(gradient, weight, None, stride, padding, dilation, not transposed, more, groups), None, None
+
+
+@cache
+def _decompositions() -> dict:
+    """Return how operations are computed by simpler ones, by those that onnxruntime has in double precision."""
+    aten = torch.ops.aten
+    own = {
+        aten.erf.default: erf,
+        aten.gelu.default: gelu,
+        aten.sigmoid.default: sigmoid,
+        aten.linalg_vector_norm.default: vector_norm,
+        aten._native_batch_norm_legit.default: batch_norm,
+        aten.native_layer_norm.default: layer_norm,
+        aten.native_group_norm.default: group_norm,
+        aten.convolution.default: convolution,
+        aten.convolution_backward.default: convolution_backward,
+    }
+    more = [aten.elu, aten.huber_loss, aten.leaky_relu, aten.softplus, aten.split_with_sizes, aten._softmax]
+    simpler = {**core_aten_decompositions(), **get_decompositions(more)}
+    # Other decompositions of torch go down to operations below those of the table.
+    for operation, function in decomposition_table.items():
+        if function.__module__ == "torch._decomp.decompositions":
+            simpler[operation] = function
+    return {one: simpler[one] for one in simpler if getattr(one, "overloadpacket", None) not in OPERATIONS} | own
