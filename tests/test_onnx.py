@@ -116,6 +116,7 @@ CASES = {
     "probabilities": {"loss": "binary_cross_entropy"},
     "rates": {"loss": "poisson", "linear_skip": False},
     "absolute": {"loss": "absolute_error"},
+    "cosine": {"loss": "cosine"},
     "callable": {"loss": nn.SmoothL1Loss(reduction="none")},
     "sparse": {"regularizer": "sparse"},
     "variational": {"regularizer": "variational"},

@@ -49,6 +49,7 @@ FITS = {
     ),
     "poisson": ({"n_components": 2, "loss": "poisson"}, counts(), counts(90, seed=1)),
     "absolute error": ({"n_components": 2, "loss": "absolute_error"}, curved_rows(240), curved_rows(90, seed=1)),
+    "cosine": ({"n_components": 4, "loss": "cosine"}, wide_rows(), wide_rows(90, seed=1)),
     "sparse": ({"n_components": 4, "regularizer": Sparse(0.1)}, wide_rows(), wide_rows(90, seed=1)),
 }
 

@@ -301,4 +301,4 @@ def test_a_large_file_is_never_in_memory(tmp_path):
         "except MemoryError:\n"
         "    print('capped')\n"
     )
-    assert run_python(code, file).splitlines() == ["2 (400000, 2)", "capped"]
+    assert run_python(code, file).splitlines() == ["1 (400000, 2)", "capped"]

@@ -261,7 +261,8 @@ class Cosine(Loss):
     Parameters
     ----------
     length_weight : float, default=0.1
-        Weight of the squared difference of the lengths, relative to the mean squared length of the samples.
+        Weight of the squared difference of the lengths, each relative to the longer one of a sample and its
+        reconstruction.
 
     See Also
     --------
@@ -284,9 +285,10 @@ class Cosine(Loss):
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Compute the loss of each sample."""
-        lengths = x.norm(dim=1)
-        differences = (x_hat.norm(dim=1) - lengths).square() / lengths.square().mean().clamp(min=1e-12)
-        return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1) + self.length_weight * differences
+        length, length_hat = x.norm(dim=1), x_hat.norm(dim=1)
+        # By the longer one, the difference of a sample of zeros is finite too.
+        difference = (length_hat - length) / torch.maximum(length, length_hat).clamp(min=torch.finfo(x.dtype).tiny)
+        return 1.0 - nn.functional.cosine_similarity(x_hat, x, dim=1) + self.length_weight * difference.square()
 
     def check(self, X: NDArray) -> None:
         """Check that the weight is not negative."""
