@@ -153,10 +153,7 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
             centered = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
             _, singular, directions = torch.linalg.svd(_rooted(sample, centered), full_matrices=False)
             variances = singular.square()
-        elif (
-            isinstance(sample.X, SparseSamples)
-            and min(shorter * ITERATED_RATIO, shorter - ITERATED_SIDE) > n_components
-        ):
+        elif is_iterated(sample, n_components):
             variances, directions = _iterated(sample, mean, largest, n_components)
         elif n_features <= n_samples:
             variances, directions = _from_features(sample, mean, largest)
@@ -169,6 +166,12 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
     return PrincipalComponents(
         mean, moments.scale, components, explained, moments.reach, code_max_abs, moments.effective_sample_size
     )
+
+
+def is_iterated(sample: Sample, n_components: int) -> bool:
+    """Return whether components are found by Lanczos iterations, whose cost grows with their number."""
+    shorter = min(sample.shape)
+    return isinstance(sample.X, SparseSamples) and min(shorter * ITERATED_RATIO, shorter - ITERATED_SIDE) > n_components
 
 
 def _rooted(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:
