@@ -1,7 +1,7 @@
 """The skorch net that runs the training loop."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -85,15 +85,15 @@ class ReconstructionNet(NeuralNet):
 
     def __init__(
         self,
-        *args,
-        dataset=SampleDataset,
-        shuffler=None,
-        augment=None,
-        averaging=None,
-        penalty=0.0,
-        objective=None,
-        hiding=(None, None),
-        **kwargs,
+        *args: Any,
+        dataset: type = SampleDataset,
+        shuffler: torch.Generator | None = None,
+        augment: DifferenceAugmentation | None = None,
+        averaging: ExponentialMovingAverage | None = None,
+        penalty: float = 0.0,
+        objective: Objective | None = None,
+        hiding: tuple[Hiding | None, Hiding | None] = (None, None),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
         self.objective = objective
@@ -113,13 +113,15 @@ class ReconstructionNet(NeuralNet):
         log = [("print_log", PrintLog())] if self.verbose else []
         return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
 
-    def get_iterator(self, dataset, training=False) -> SampleBatches:
+    def get_iterator(self, dataset: SampleDataset, training: bool = False) -> SampleBatches:
         """Return an iterable of batches, shuffled in training."""
         if training:
             return SampleBatches(dataset, self.batch_size, self.shuffler, self.augment, self.hiding[0])
         return SampleBatches(dataset, self.batch_size, hiding=self.hiding[1])
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
+    def run_single_epoch(
+        self, iterator: SampleBatches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
+    ) -> None:
         """Run one epoch, with averaged weights on held-out samples."""
         if training or iterator is None:
             if training:
@@ -134,18 +136,18 @@ class ReconstructionNet(NeuralNet):
         with self.evaluation():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
-    def infer(self, x, **fit_params):
+    def infer(self, x: Tensor, **fit_params: Any) -> Any:
         """Return the reconstructions of a batch, with regularizers also their penalties."""
         if self.objective is None:
             return super().infer(x, **fit_params)
         return self.objective(self.module_, to_tensor(x, device=self.device))
 
-    def _set_training(self, training=True) -> None:
+    def _set_training(self, training: bool = True) -> None:
         # skorch calls it before every step. To visit all modules each time would take a tenth of a small step.
         if self.module_.training != training:
             super()._set_training(training)
 
-    def validation_step(self, batch, **fit_params) -> dict:
+    def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict:
         """Reconstruct a held-out batch, and store the loss of each sample."""
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
@@ -161,14 +163,14 @@ class ReconstructionNet(NeuralNet):
         relative = weights[start : start + len(losses)] / weights.mean()
         return (losses * torch.from_numpy(relative).to(losses)).mean()
 
-    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
         """Reset the losses of the held-out samples."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
         self.sample_losses_ = PerSampleBuffer(n_samples)
 
-    def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
+    def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Tensor:
         """Compute the loss, in training with the L2 penalty if the optimizer has no weight decay."""
         x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
         loss = self.criterion_(x_hat, y_true)
@@ -184,7 +186,7 @@ class ReconstructionNet(NeuralNet):
             )
         return loss
 
-    def _step_optimizer(self, step_fn) -> None:
+    def _step_optimizer(self, step_fn: Callable) -> None:
         """Take a step. Parameters that were frozen after the first step do not change with L-BFGS either."""
         lbfgs = isinstance(self.optimizer_, torch.optim.LBFGS)
         frozen = [one for one in self.module_.parameters() if not one.requires_grad] if lbfgs else []
@@ -194,7 +196,7 @@ class ReconstructionNet(NeuralNet):
             for one, value in zip(frozen, before, strict=True):
                 one.copy_(value)
 
-    def notify(self, method_name, **cb_kwargs) -> None:
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call the callbacks, and turn the interrupt of skorch's early stopping into `StopTraining`."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
@@ -210,7 +212,7 @@ class ReconstructionNet(NeuralNet):
         self._listening: dict[str, list[Callback]] = {}
         return super().initialize_callbacks()
 
-    def _listeners(self, method_name) -> list[Callback]:
+    def _listeners(self, method_name: str) -> list[Callback]:
         """Return the callbacks that override a method; to call all of them would take a twentieth of a small step."""
         if method_name not in self._listening:
             idle = getattr(Callback, method_name)
@@ -219,7 +221,7 @@ class ReconstructionNet(NeuralNet):
         return self._listening[method_name]
 
     @contextmanager
-    def evaluation(self):
+    def evaluation(self) -> Iterator[AutoEncoder]:
         """Use averaged weights and evaluation mode inside the block."""
         self.module_.eval()
         if self.averaging is not None:
@@ -286,7 +288,7 @@ def first_layer_group(module: AutoEncoder, config: TrainingConfig) -> list:
 class _NoOptimizer:
     """Placeholder for the optimizer that skorch needs; a fitted network may have no trainable parameters."""
 
-    def __init__(self, params, lr) -> None:
+    def __init__(self, params: Any, lr: float) -> None:
         self.lr = lr
 
 
@@ -371,13 +373,13 @@ def check_callbacks(callbacks: Sequence) -> None:
             )
 
 
-def _function(callback, name):
+def _function(callback: Any, name: str) -> Any:
     """Return the function of a method."""
     method = getattr(callback, name)
     return getattr(method, "__func__", method)
 
 
-def _instance(entry):
+def _instance(entry: Any) -> Any:
     """Return the callback of an entry, which may be a pair of a name and a callback."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -350,7 +350,7 @@ def restored_training(
 
 def _generators(training: Trainer) -> Iterator[torch.Generator]:
     """Generate the random generators of a trainer."""
-    yield training.net.shuffler
+    yield cast(torch.Generator, training.net.shuffler)
     yield training.schedule.noise.generator
     if training.objective is not None:
         yield from training.objective.generators
