@@ -33,16 +33,22 @@ from skae._network.architecture import ACTIVATIONS, Architecture, automatic_size
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
-from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
-from skae._training.net import ReconstructionNet, TrainingConfig, check_callbacks, net_from_dict, net_to_dict
+from skae._training.net import (
+    BATCH_SIZE,
+    ReconstructionNet,
+    TrainingConfig,
+    check_callbacks,
+    net_from_dict,
+    net_to_dict,
+)
 from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
-from skae._training.selection import ValidationSplit, automatic_batch_size
+from skae._training.selection import ValidationSplit
 from skae._utils import (
     Documented,
     FollowedMixin,
@@ -626,29 +632,22 @@ class AutoEncoderTransformer(
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
         if stream is not None:  # loaded from a file
-            random_state, dtype, before = (
-                np.random.RandomState(),
-                stream["waiting"].dtype,
-                model_from_dict(stream["before"]),
-            )
+            random_state, dtype = np.random.RandomState(), stream["waiting"].dtype
+            before = model_from_dict(stream["before"])
             random_state.set_state(stream["seeds"])
         elif self.allow_nan:
             check_features(sample)
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(empty, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._config(start, random_state), _fraction(self), seeds)
+        fraction = self.validation_fraction if self.early_stopping else None
+        fresh = Stream(start, self._config(start, random_state), fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
 
     def _start(
-        self,
-        sample: Sample,
-        device: torch.device,
-        random_state: np.random.RandomState,
-        before: ScaledAutoEncoder | None,
-        incomplete: bool,
+        self, sample: Sample, device: torch.device, random_state: Any, before: Any, incomplete: bool
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
@@ -659,11 +658,9 @@ class AutoEncoderTransformer(
 
     def _config(self, start: NetworkInitializer, random_state: np.random.RandomState) -> TrainingConfig:
         """Return the parameters of the training."""
-        n_samples = len(start.sample)
-        lbfgs = self.optimizer == "lbfgs"
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = n_samples if lbfgs else automatic_batch_size(n_samples) if n_samples > 0 else STREAM_BATCH
+        batch_size, n_samples = self.batch_size, len(start.sample)
+        if batch_size == "auto":  # a stream begins without samples
+            batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
@@ -682,11 +679,6 @@ class AutoEncoderTransformer(
             seed=draw_seed(random_state),
             incomplete=start.incomplete,
         )
-
-
-def _fraction(estimator: Any) -> float | None:
-    """Return the fraction of the samples that is held out, or None."""
-    return estimator.validation_fraction if estimator.early_stopping else None
 
 
 def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> ValidationSplit | None:
