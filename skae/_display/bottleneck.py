@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone, is_classifier
-from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.model_selection import GridSearchCV, check_cv, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_features, check_is_fitted
 
@@ -131,14 +131,11 @@ class BottleneckDisplay:
         canvas.pyplot(f"{cls.__name__}.from_estimator")
         fitted.autoencoder_of(estimator)
         name = f"{estimator.steps[-1][0]}__n_components" if isinstance(estimator, Pipeline) else "n_components"
-        sizes = _sizes(n_components, X)
-        candidates = [clone(estimator).set_params(**{name: size}) for size in sizes]
-        if pca:
-            candidates += [_with_pca(estimator, name, size) for size in sizes]
-        scores = _cross_validated(candidates, X, y, cv, scoring, n_jobs)
-        scores, pca_scores = scores[: len(sizes)], scores[len(sizes) :] if pca else None
-        score_name = EXPLAINED if scoring is None else HELD_OUT
-        return cls(n_components=sizes, scores=scores, pca_scores=pca_scores, score_name=score_name).plot(ax=ax)
+        # PCA is cross-validated with the same splits, also if they are random.
+        splits = list(check_cv(cv, y).split(X, y))
+        options = {"scoring": scoring, "cv": splits, "n_jobs": n_jobs, "refit": False, "error_score": "raise"}
+        search = GridSearchCV(estimator, {name: _sizes(n_components, X)}, **options).fit(X, y)
+        return cls.from_cv_results(search, X if pca else None, y, n_jobs=n_jobs, ax=ax)
 
     @classmethod
     def from_cv_results(
@@ -216,9 +213,10 @@ class BottleneckDisplay:
                     f"cv_results does not contain the estimator with the parameter {name}, so PCA cannot be "
                     "cross-validated in its place. Pass the fitted search instead of cv_results, or X=None."
                 )
+            splitter = check_cv(scores.shape[1] if cv is None else cv, y, classifier=is_classifier(estimator))
+            options = {"cv": list(splitter.split(X, y)), "scoring": scorer, "n_jobs": n_jobs, "error_score": "raise"}
             baselines = [_with_pca(estimator, name, size) for size in sizes]
-            cv = scores.shape[1] if search is None and cv is None else cv
-            pca_scores = _cross_validated(baselines, X, y, cv, scorer, n_jobs)
+            pca_scores = np.array([cross_val_score(baseline, X, y, **options) for baseline in baselines])
         return cls(n_components=sizes, scores=scores, pca_scores=pca_scores, score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> "BottleneckDisplay":
@@ -270,13 +268,6 @@ def _sizes(n_components: Any, X: Any) -> NDArray:
     if not sizes:
         raise ValueError(f"n_components={n_components!r} must hold integers of at least 1, or be None.")
     return np.unique(sizes)
-
-
-def _cross_validated(estimators: list, X: Any, y: Any, cv: Any, scoring: Any, n_jobs: int | None) -> NDArray:
-    """Return scores of shape (n_estimators, n_folds), from the same splits for all estimators."""
-    splits = list(check_cv(cv, y, classifier=is_classifier(estimators[0])).split(X, y))
-    options = {"cv": splits, "scoring": scoring, "n_jobs": n_jobs, "error_score": "raise"}
-    return np.array([cross_val_score(estimator, X, y, **options) for estimator in estimators])
 
 
 def _with_pca(estimator: Any, param_name: str, size: int) -> Any:

@@ -1,5 +1,6 @@
 """Plot of the effects of features on codes, and of codes on features."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,8 +169,9 @@ class LatentLoadingsDisplay:
         selected = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
         if feature_names is None:
             feature_names = getattr(autoencoder, "feature_names_in_", None)
-        if feature_names is None and hasattr(before, "get_feature_names_out"):
-            feature_names = before.get_feature_names_out()
+        if feature_names is None:
+            with contextlib.suppress(AttributeError):  # raised if a step does not name its features
+                feature_names = before.get_feature_names_out()
         if feature_names is not None and len(feature_names) != n_features:
             raise ValueError(
                 f"feature_names has {len(feature_names)} names, but there are {n_features} features. Pass one for each "
