@@ -1,4 +1,4 @@
-"""Helpers for plots: the import of matplotlib, grids of axes, colors, and samples as images."""
+"""Helpers for plots: the import of matplotlib, grids of axes, colors, checks of parameters, and samples as images."""
 
 import math
 from numbers import Integral
