@@ -1,9 +1,9 @@
 """
-How the bottleneck's size trades memory for detail
-==================================================
+Reconstruction error as a function of the number of components
+==============================================================
 
-Each number in the bottleneck buys detail. On the rows that it was trained on, more is always better; on rows that it
-has not seen, the gain shrinks, and what is left to gain beyond PCA shrinks too.
+More components reduce the reconstruction error. The error of the training samples always decreases. The error of
+held-out samples decreases less, and so does the difference between the autoencoder and PCA.
 """
 
 import argparse
@@ -27,13 +27,14 @@ X_train, X_test = train_test_split(load_digits().data, random_state=0)
 
 
 def error(model, X):
-    """Mean squared error of a pixel, whose values go from 0 to 16."""
+    """Return the mean squared error per pixel, whose values are from 0 to 16."""
     return np.mean((X - model.inverse_transform(model.transform(X))) ** 2)
 
 
 # %%
-# Training error against held-out error
-# -------------------------------------
+# Training error and held-out error
+# ---------------------------------
+# PCA and the autoencoder are fitted for several numbers of components.
 
 errors = {name: [] for name in ("PCA, training", "PCA, held out", "skae, training", "skae, held out")}
 for k in SIZES:
@@ -45,10 +46,10 @@ for k in SIZES:
     print(f"{k} numbers: " + "; ".join(f"{name} {values[-1]:.2f}" for name, values in errors.items()))
 
 # %%
-# What a digit costs
-# ------------------
-# A pixel takes one byte. A code of four numbers in single precision takes sixteen, a quarter of the 64 bytes of an
-# image, and the decoder has to be kept once for all images.
+# Size of the codes
+# -----------------
+# A pixel takes one byte. A code with four components in single precision takes 16 bytes, a quarter of the 64 bytes of
+# an image. The decoder is stored once for all images.
 
 saved = 1 - 4 * SIZES[1] / 64
 print(f"{SIZES[1]} numbers in single precision save {saved:.0%} of an image's bytes; the decoder is kept once.")

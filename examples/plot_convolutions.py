@@ -1,10 +1,10 @@
 """
-Images with convolutions
-========================
+Convolutional autoencoder for images
+====================================
 
-A dense network has to learn each shape anew at each place; a convolution sees it everywhere. Digits on a larger
-canvas, each at a place of its own, show what that is worth. Samples stay flat, as scikit-learn wants them:
-``input_shape`` says how they fold.
+A dense network learns a pattern separately for each position in the image. A convolutional network applies the same
+filters at all positions. This example compares them on digits that are placed at random positions on a larger canvas.
+As usual in scikit-learn, each sample is a row of a two-dimensional array; ``input_shape`` is the shape of the image.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAX_EPOCHS = 2 if options.quick else 60
 
 
 def placed(images, seed):
-    """Put each image of 8 x 8 pixels somewhere on a canvas."""
+    """Place each image of 8 x 8 pixels at a random position on a canvas."""
     random = np.random.RandomState(seed)
     canvas = np.zeros((len(images), SIDE, SIDE), dtype=np.float32)
     for target, image, (row, column) in zip(canvas, images, random.randint(0, SIDE - 7, (len(images), 2)), strict=True):
@@ -38,15 +38,16 @@ def placed(images, seed):
 # %%
 # The data
 # --------
-# Every training digit at two places.
+# Each training digit is used at two positions.
 
 train, test = train_test_split(load_digits().data / 16, random_state=0)
 X_train = np.concatenate([placed(train, seed) for seed in range(1 if options.quick else 2)])
 X_test = placed(test, 99)
 
 # %%
-# Dense against convolutional
-# ---------------------------
+# Comparison of dense and convolutional networks
+# ----------------------------------------------
+# Both have the same number of components as PCA, and are compared on held-out digits.
 
 parameters = {"max_epochs": MAX_EPOCHS, "loss": "binary_cross_entropy", "random_state": 0}
 models = {

@@ -1,11 +1,11 @@
 """
-How many components does a digit need?
-======================================
+Number of components for handwritten digits
+===========================================
 
-A handwritten digit has 64 pixels. How much of it can be reconstructed from a few components of PCA, and from as many
-codes of an autoencoder? A grid search finds the smallest bottleneck that explains 80 % of the variance. Both methods
-are then compared on a quarter of the digits, which neither the search nor the fits have seen: by the variance that they
-explain, and by the accuracy of two classifiers on the codes.
+A handwritten digit has 64 pixels. How well can it be reconstructed from a few components of PCA, and from as many
+codes of an autoencoder? A grid search selects the smallest number of components that explains 80 % of the variance.
+PCA and the autoencoder are then compared on a test set, which is used neither for the search nor for the fits: by the
+explained variance ratio, and by the accuracy of two classifiers that are trained on the codes.
 """
 
 import argparse
@@ -41,10 +41,10 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# The search
-# ----------
-# Without a scorer a grid search uses the estimator's ``score``: the fraction of the variance explained. It increases
-# with the size of the bottleneck, so the smallest one that explains enough is selected.
+# Grid search
+# -----------
+# Without ``scoring``, the grid search uses the ``score`` method of the estimator, which is the explained variance
+# ratio. It increases with the number of components, so the smallest number that explains enough variance is selected.
 
 
 def smallest_enough(results):
@@ -66,7 +66,7 @@ print(f"Smallest bottleneck that explains {ENOUGH:.0%} of the variance in cross-
 # %%
 # Comparison with PCA
 # -------------------
-# Both are fitted to the same samples and have the same number of components.
+# Both methods are fitted to the same samples with the same number of components.
 
 
 def explained_variance(transformer):
@@ -97,7 +97,8 @@ for k in BOTTLENECKS:
 # %%
 # Reconstructed digits
 # --------------------
-# The first held-out digit of each class, and its reconstructions from the bottleneck that the search selected.
+# The figure shows the first test digit of each class and its reconstructions with the number of components that was
+# selected by the search.
 
 first = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
 originals = X_test[first]

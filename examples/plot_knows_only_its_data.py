@@ -1,10 +1,10 @@
 """
-It knows only the kind of data that it was trained on
-=====================================================
+Outlier detection with the reconstruction error
+===============================================
 
-A network that has seen nothing but digits bends everything into digits. That is a weakness, and a use: the error of the
-reconstruction says whether a picture is one of the kind. Here it is shown patches of photographs; with a folder that
-holds ``mnist.npz`` and ``fashion_mnist.npz``, each with ``X_train`` and ``X_test``, it is shown clothes.
+An autoencoder that was trained on digits reconstructs other images badly. Its reconstruction error can therefore be
+used to detect outliers. In this example, they are patches of photographs. With ``--data``, a folder that contains
+``mnist.npz`` and ``fashion_mnist.npz`` with arrays ``X_train`` and ``X_test``, they are images of clothes.
 
     python examples/plot_knows_only_its_data.py [--data DIR]
 """
@@ -29,8 +29,9 @@ parser.add_argument("--data", help="folder of .npz files")
 options = parser.parse_args()
 
 # %%
-# Digits, and what are no digits
-# ------------------------------
+# The data
+# --------
+# The inliers are digits, some of which are held out. The outliers are images of other objects.
 
 if options.data:
     digits, clothes = (np.load(Path(options.data) / f"{name}.npz") for name in ("mnist", "fashion_mnist"))
@@ -45,8 +46,10 @@ else:
 side = int(np.sqrt(known.shape[1]))
 
 # %%
-# One number says which is which
-# ------------------------------
+# Comparison with PCA
+# -------------------
+# The scores of both methods are minus the mean squared reconstruction error. The ROC AUC measures how well they
+# separate held-out digits from outliers.
 
 autoencoder = AutoEncoderTransformer(k, max_epochs=3 if options.quick else 40, random_state=0)
 detector = AutoEncoderOutlierDetector(autoencoder, random_state=0).fit(known)
@@ -60,8 +63,9 @@ print(f"Taken for outliers: {np.mean(detector.predict(unseen) == -1):.1%} of the
 print(f"{np.mean(detector.predict(others) == -1):.1%} of the others")
 
 # %%
-# What becomes of them
-# --------------------
+# Reconstructions
+# ---------------
+# The figure shows held-out digits, outliers, and their reconstructions by the autoencoder.
 
 fitted = detector.estimator_
 rows = {"digits": unseen[:8], "as kept": None, "others": others[:8], "as kept ": None}

@@ -1,10 +1,10 @@
 """
-A linear autoencoder is PCA
-===========================
+A linear autoencoder is equivalent to PCA
+=========================================
 
-Take the nonlinearity out of an autoencoder and train it by gradient descent, from random weights: it finds the plane
-that PCA finds, though not PCA's axes in it. skae does not have to find it: its linear path *is* PCA, so
-``activation="identity"`` leaves nothing to train.
+A linear autoencoder that is trained by gradient descent from random weights finds the subspace of the principal
+components, but not the components themselves. In skae, the linear part of the network is initialized by PCA, so that
+``activation="identity"`` gives PCA without training.
 """
 
 import argparse
@@ -27,9 +27,10 @@ X_train, X_test = train_test_split(load_digits().data, random_state=0)
 pca = PCA(2).fit(X_train)
 
 # %%
-# Trained from anywhere
-# ---------------------
-# No PCA beside the network, no hidden layers, no nonlinearity: two matrices, one down to two numbers and one up again.
+# Training from random weights
+# ----------------------------
+# Without hidden layers, nonlinearity and linear skip connection, the network consists of two matrices: one maps the
+# features to two codes, the other maps the codes to the features.
 
 trained = AutoEncoderTransformer(
     2,
@@ -43,7 +44,7 @@ trained = AutoEncoderTransformer(
 
 
 def explained(model):
-    """Share of the held-out variance that the reconstruction explains."""
+    """Return the explained variance ratio of the held-out samples."""
     X_hat = model.inverse_transform(model.transform(X_test))
     return 1 - np.sum((X_test - X_hat) ** 2) / np.sum((X_test - pca.mean_) ** 2)
 
@@ -54,17 +55,18 @@ print(f"Variance explained: PCA {explained(pca):.4f}, linear autoencoder {explai
 print(f"Largest angle between the two planes: {angles.max():.2f} degrees")
 
 # %%
-# Given at once
-# -------------
+# Initialization by PCA
+# ---------------------
+# With ``activation="identity"``, the codes are those of PCA up to rounding errors.
 
 given = AutoEncoderTransformer(2, activation="identity").fit(X_train)
 difference = np.abs(given.transform(X_test) - pca.transform(X_test)).max()
 print(f"With PCA as its linear path: {explained(given):.4f}, codes differ from PCA's by {difference:.1e} at most")
 
 # %%
-# The codes
-# ---------
-# The same plane, other axes: what gradient descent finds is turned and stretched.
+# Codes
+# -----
+# Gradient descent finds the same subspace, but with other axes.
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
 titles = ["PCA", "linear autoencoder,\nPCA beside it", "linear autoencoder,\ntrained from random weights"]

@@ -1,9 +1,10 @@
 """
-Without a bottleneck it copies, with few rows it memorises
-==========================================================
+Overfitting with many components or few samples
+===============================================
 
-An autoencoder is worth something because it *cannot* keep everything. Give it as many numbers as there are pixels
-and it copies, anything at all; give it few rows and no restraint and it learns those by heart.
+An autoencoder learns the structure of the data only if it cannot copy its input. With as many components as features
+it reconstructs any sample, also those that are unlike the training samples. With few training samples and no
+regularization it overfits.
 """
 
 import argparse
@@ -21,21 +22,21 @@ parser.add_argument("--quick", action="store_true", help="few epochs, only to se
 options = parser.parse_args()
 
 X_train, X_test = train_test_split(load_digits().data / 16, random_state=0)
-scrambled = np.random.default_rng(0).permuted(X_test, axis=1)  # the pixels of digits, but no digits
+scrambled = np.random.default_rng(0).permuted(X_test, axis=1)  # images with the pixels of digits in random order
 EPOCHS = 10 if options.quick else 200
 plain = {"linear_skip": False, "early_stopping": False, "max_epochs": EPOCHS}
 
 
 def error(model, X):
-    """Mean squared error of a pixel, in parts of the pixels' variance."""
+    """Return the mean squared error per pixel, divided by the variance of the pixels."""
     return np.mean((X - model.inverse_transform(model.transform(X))) ** 2) / X.var()
 
 
 # %%
-# Wide or narrow
-# --------------
-# Sixty-four numbers for sixty-four pixels, or eight. The wide one reconstructs pictures that are no digits as well as
-# those that are: it knows nothing about digits.
+# Number of components
+# --------------------
+# With 64 components for 64 pixels, scrambled digits are reconstructed as well as digits. With 8 components, they are
+# not.
 
 wide = AutoEncoderTransformer(64, random_state=0).fit(X_train)
 narrow = AutoEncoderTransformer(8, random_state=0, max_epochs=EPOCHS).fit(X_train)
@@ -43,10 +44,11 @@ for name, model in {"64 numbers": wide, "8 numbers": narrow}.items():
     print(f"{name}: error {error(model, X_test):.3f} on digits, {error(model, scrambled):.3f} on scrambled ones")
 
 # %%
-# Few rows
-# --------
-# A plain network on forty digits: perfect on those, poor on others. With PCA as the floor, held-out rows and the best
-# epoch kept, the same network stays useful.
+# Number of samples
+# -----------------
+# A plain network that is trained on forty digits reconstructs these well, but other digits badly. With the default
+# parameters, the network is initialized by PCA and the epoch with the lowest held-out error is selected. This avoids
+# the overfitting.
 
 few = X_train[:40]
 by_heart = AutoEncoderTransformer(8, random_state=0, batch_size=8, **plain).fit(few)
@@ -55,9 +57,9 @@ for name, model in {"plain": by_heart, "with defaults": careful}.items():
     print(f"Forty digits, {name}: error {error(model, few):.3f} on them, {error(model, X_test):.3f} on others")
 
 # %%
-# Asked for the impossible
-# ------------------------
-# More numbers than pixels are refused, unless a regularizer stops the copying.
+# More components than features
+# -----------------------------
+# This is an error, unless a regularizer prevents that the input is copied.
 
 try:
     AutoEncoderTransformer(100).fit(X_train)

@@ -1,10 +1,10 @@
 """
-Numbers and words in one table
-==============================
+Numerical and categorical features
+==================================
 
-A diamond has a weight, sizes and proportions, which are numbers, and a cut, a colour and a clarity, which are words. A
-``ColumnTransformer`` makes 26 columns of them, an autoencoder or PCA a few numbers of these, and a regressor finds the
-price. The table comes with the package ``plotnine``; the networks see 1,500 of its 53,940 rows.
+The diamonds dataset has numerical features, such as the weight, and the categorical features cut, color and clarity. A
+``ColumnTransformer`` encodes them as 26 columns. PCA or an autoencoder reduces these to a few components, from which a
+regressor predicts the price. The dataset is part of the package ``plotnine``; 1,500 of its 53,940 samples are used.
 
     pip install plotnine && python examples/plot_mixed_table.py
 """
@@ -29,10 +29,10 @@ parser.add_argument("--quick", action="store_true", help="few epochs, only to se
 options = parser.parse_args()
 
 # %%
-# One pipeline from words to prices
-# ---------------------------------
-# The encoder's result may as well be sparse: both PCA and the autoencoder take it. Here it is dense, because the
-# reconstruction is compared with it.
+# The pipeline
+# ------------
+# PCA and the autoencoder also accept a sparse result of the ``OneHotEncoder``. It is dense here, because it is compared
+# with the reconstruction.
 
 some = diamonds.sample(1500, random_state=0)
 X, price = some.drop(columns="price"), np.log(some["price"])
@@ -44,14 +44,14 @@ columns = ColumnTransformer(
 
 
 def reductions(k):
-    """The two ways to k numbers."""
+    """Return PCA and an autoencoder with k components."""
     epochs = 2 if options.quick else 30
     autoencoder = AutoEncoderTransformer(k, hidden_layer_sizes=64, max_epochs=epochs, random_state=0)
     return {"PCA": PCA(k), "skae": autoencoder}
 
 
 def variance_explained(pipeline, rows):
-    """Share of the variance of unseen rows of the table, words included, that k numbers keep."""
+    """Return the explained variance ratio of held-out samples, with all encoded features."""
     encoder, reduction = pipeline[0], pipeline[1]
     encoded = encoder.transform(rows)
     error = encoded - reduction.inverse_transform(reduction.transform(encoded))
@@ -59,10 +59,10 @@ def variance_explained(pipeline, rows):
 
 
 # %%
-# What is kept, and what it is worth
-# ----------------------------------
-# The reconstruction and the price are two questions. Of so few rows the network keeps more of the table than PCA where
-# there are several numbers to keep; whether that is what a regressor needs has to be measured.
+# Explained variance and prediction of the price
+# ----------------------------------------------
+# If there are several components, the autoencoder explains more of the held-out variance than PCA. Whether this
+# improves the prediction of the price depends on the data, so both are cross-validated.
 
 SIZES = (2, 4, 8)
 folds = KFold(3, shuffle=True, random_state=0)

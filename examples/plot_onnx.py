@@ -1,10 +1,10 @@
 """
-A pipeline served without scikit-learn
-======================================
+Deployment of a pipeline with ONNX
+==================================
 
-A pipeline that scales digits, keeps eight numbers of each and tells which digit it is goes into one ONNX file. A fresh
-process then serves it with onnxruntime and numpy alone: neither scikit-learn nor torch nor skae is loaded there. Both
-give the same labels, and for single samples the file is the faster one.
+A pipeline that scales digits, reduces them to eight components and classifies them is converted to an ONNX file. A
+separate process then predicts with onnxruntime and numpy only, without scikit-learn, torch and skae. The labels are
+compared with those of the pipeline, and the time per call is measured.
 
     pip install "skae[onnx]" onnxruntime && python examples/plot_onnx.py
 """
@@ -37,8 +37,8 @@ options = parser.parse_args()
 # %%
 # The pipeline
 # ------------
-# Samples are float32, as most clients send them. 10,000 rows are to be served: held-out digits, again and again, all
-# but the first thousand with noise on top, so that some are like no training row.
+# Samples are float32, which is common in applications. Labels are predicted for 10,000 samples, which are drawn from
+# the test digits. Noise is added to all but the first thousand, so that some differ from all training samples.
 
 digits = load_digits()
 X_train, X_test, y_train, _ = train_test_split(digits.data.astype(np.float32), digits.target, random_state=0)
@@ -52,18 +52,18 @@ rows = X_test[random.integers(len(X_test), size=10_000)]
 rows[1000:] += random.normal(scale=2.0, size=rows[1000:].shape)
 
 # %%
-# One file
-# --------
-# :func:`skae.onnx.register` teaches skl2onnx about the autoencoder. Without the option, probabilities would come as a
-# list of dictionaries.
+# Conversion to ONNX
+# ------------------
+# :func:`skae.onnx.register` registers the converter of the autoencoder with skl2onnx. Without the option
+# ``zipmap=False``, probabilities would be returned as a list of dictionaries.
 
 skae.onnx.register()
 model = to_onnx(pipeline, X_train[:1], options={"zipmap": False})
 
 # %%
-# The server
-# ----------
-# What it has is the file, numpy and onnxruntime. It stays on one thread, as the live pipeline does with so few rows.
+# Prediction in a separate process
+# --------------------------------
+# The process loads the file with onnxruntime. It uses a single thread, as does the pipeline for so few samples.
 
 SERVER = """
 import json, sys
@@ -107,14 +107,14 @@ print(f"Size of the file: {n_bytes / 1e6:.2f} MB. Of skae, torch and scikit-lear
 print(f"Labels that differ among {len(rows)} rows: {n_different}")
 
 # %%
-# How long a call takes
-# ---------------------
-# The median over many calls, side by side with the live pipeline. Most of what a live call of one row takes is Python:
-# validation in each step.
+# Time per call
+# -------------
+# The median time of many calls is compared with that of the pipeline. For a single sample, the pipeline spends most of
+# its time on the validation of the input in each step.
 
 
 def median_seconds(n_samples):
-    """How long the live pipeline takes for some rows."""
+    """Return the median time in seconds that the pipeline takes for this number of samples."""
     seconds = []
     for _ in range(N_CALLS):
         start = perf_counter()

@@ -1,10 +1,10 @@
 """
-Five pictures of an autoencoder
-===============================
+Displays of autoencoders
+========================
 
-How training went, what comes back of a row, where rows lie in the bottleneck, what each code means, and how many codes
-are worth it: each is one line. The five classes follow scikit-learn's conventions: made by ``from_estimator``, drawn
-into axes of your own by ``ax``, with the data kept as attributes.
+This example shows the five displays of skae: losses, reconstructions, codes, loadings, and scores as a function of the
+number of components. They follow the conventions of scikit-learn: they are created by ``from_estimator``, draw on the
+axes passed as ``ax``, and store their data as attributes.
 """
 
 import argparse
@@ -35,47 +35,48 @@ small, large = (AutoEncoderTransformer(k, max_epochs=MAX_EPOCHS, random_state=0)
 
 
 def save(display, name=""):
-    """Put a picture where it was asked for, or beside that."""
+    """Save the figure of a display, with a suffix of the file name."""
     path = Path(options.out)
     display.figure_.savefig(path.with_stem(path.stem + name), dpi=150)
 
 
 # %%
-# How training went
-# -----------------
-# Everything is a share of what the mean of the rows loses. Training rows are disturbed while they are learnt from, so
-# they lose more than those held out. The dashed line is PCA, where it starts.
+# Losses
+# ------
+# Losses are divided by the loss of a reconstruction by the mean. The training loss is above the held-out loss because
+# noise is added to the training samples. The dashed line is the loss of PCA, with which the network is initialized.
 
 save(LossCurveDisplay.from_estimator(large), "_loss")
 
 # %%
-# What comes back
+# Reconstructions
 # ---------------
-# Digits that were not trained on, as eight numbers each.
+# Held-out digits are reconstructed from eight codes.
 
 save(ReconstructionDisplay.from_estimator(large, X_test, image_shape=(8, 8), cmap="gray_r"), "_reconstructions")
 
 # %%
-# Where the digits lie
-# --------------------
-# Two numbers a digit, and what the decoder makes of the places where there are digits.
+# Codes
+# -----
+# The left plot shows two codes of each held-out digit. The right plot shows images decoded from a grid of codes, where
+# there are samples.
 
 save(LatentDisplay.from_estimator(small, X_test, y_test, image_shape=(8, 8), n_images=14, cmap="gray_r"))
 
 # %%
-# What the codes mean
-# -------------------
-# Above, what a pixel does to each of the eight codes; below, what a code does to the pixels: red for more, blue for
-# less, on average over digits. That the two resemble each other is no matter of course: of PCA they are the same up to
-# the spread of the pixels.
+# Loadings
+# --------
+# The upper row shows the effect of each pixel on a code, the lower row the effect of a code on each pixel, averaged
+# over samples. Red is an increase and blue a decrease. For PCA, both are the same up to the standard deviations of the
+# pixels. For other autoencoders, they may differ.
 
 save(LatentLoadingsDisplay.from_estimator(large, X_train, image_shape=(8, 8)), "_loadings")
 
 # %%
-# How many codes are worth it
-# ---------------------------
-# Each bottleneck is cross-validated, and PCA with it. A search that has been made already has its scores:
-# ``BottleneckDisplay.from_cv_results(search, X)`` draws them.
+# Number of components
+# --------------------
+# Autoencoders and PCA are cross-validated for several numbers of components. For a hyperparameter search that has
+# already been fitted, use ``BottleneckDisplay.from_cv_results(search, X)``.
 
 tried = AutoEncoderTransformer(max_epochs=MAX_EPOCHS // 3, random_state=0)
 display = BottleneckDisplay.from_estimator(tried, X_train, n_components=SIZES, cv=2)

@@ -1,10 +1,10 @@
 """
-Denoising, sparse, contractive, variational
-===========================================
+Denoising, sparse, contractive and variational autoencoders
+===========================================================
 
-Four ways to ask more of an autoencoder than to reconstruct, side by side on held-out digits: restoring noisy ones,
-few codes that are not zero, codes that stay where they are when pixels change, and codes that look like normal ones,
-so that new digits can be drawn.
+This example compares regularizers on held-out digits. A denoising autoencoder reconstructs digits from noisy ones, a
+sparse one has codes of which few are different from zero, a contractive one has codes that change little if the pixels
+change, and the codes of a variational one have approximately a normal distribution, so that new digits can be sampled.
 """
 
 import argparse
@@ -27,8 +27,9 @@ noisy = X_test + 0.25 * random.standard_normal(X_test.shape)
 nudged = X_test + 0.1 * X_train.std(axis=0) * random.standard_normal(X_test.shape)
 
 # %%
-# One network, five trainings
-# ---------------------------
+# Training
+# --------
+# The same network is trained without and with each regularizer.
 
 models = {
     name: AutoEncoderTransformer(
@@ -38,19 +39,21 @@ models = {
 }
 
 # %%
-# What each is good at
-# --------------------
+# Comparison
+# ----------
+# The measures are the explained variance ratio, the error of digits reconstructed from noisy ones, the fraction of
+# codes near zero, and the change of the codes if the pixels change.
 
 
 def near_zero(model):
-    """Share of the codes below a tenth of the largest of their row, each in parts of its root mean square."""
+    """Return the fraction of codes, divided by their root mean square, below a tenth of the largest of the sample."""
     codes = model.transform(X_test)
     sizes = np.abs(codes) / np.sqrt(np.mean(codes**2, axis=0))
     return np.mean(sizes < 0.1 * sizes.max(axis=1, keepdims=True))
 
 
 def movement(model):
-    """How far codes move when each pixel is changed by a tenth of its spread, in parts of their own spread."""
+    """Return the change of the codes in standard deviations if pixels change by a tenth of theirs."""
     codes = model.transform(X_test)
     return np.sqrt(np.mean(((model.transform(nudged) - codes) / codes.std(axis=0)) ** 2))
 
@@ -65,7 +68,8 @@ for name, model in models.items():
 # %%
 # New digits
 # ----------
-# Standard normal codes, decoded by the variational autoencoder. Those of the plain one fill no such cloud.
+# New digits are decoded from codes that are drawn from the standard normal distribution. The histograms compare the
+# distributions of the codes of all autoencoders.
 
 drawn = sample(models["variational"], 10, random_state=0)
 denoised = models["denoising"].inverse_transform(models["denoising"].transform(noisy[:10]))

@@ -1,13 +1,12 @@
 """
-Samples from a stream, and a break in the middle
-================================================
+Incremental learning from files
+===============================
 
-A table that is too large to be held lies in a folder of parquet files. ``pyarrow`` hands it out a thousand rows at a
-time, ``partial_fit`` learns from each such chunk and forgets it. Halfway the estimator is pickled. Whether it goes on
-at once or from the file, in another program on another day, is the same to the last bit.
+A dataset that does not fit into memory is stored in a folder of parquet files. ``pyarrow`` reads a thousand samples at
+a time, and ``partial_fit`` is called with each chunk. The estimator is pickled after half of the chunks. Training that
+continues from the pickle gives the same result to the last bit as training without an interruption.
 
-The table is 53,940 diamonds of the package ``plotnine``, so that a run takes less than a minute; nothing here depends
-on their number.
+The dataset is that of 53,940 diamonds from the package ``plotnine``, so that the example runs in less than a minute.
 
     pip install plotnine pyarrow && python examples/plot_stream.py
 """
@@ -36,10 +35,10 @@ parser.add_argument("--quick", action="store_true", help="few rows, only to see 
 options = parser.parse_args()
 
 # %%
-# A folder of files
-# -----------------
-# The rows are shuffled before they are written: a stream in which one kind of row comes after the other is a harder
-# matter. ``split=train`` and ``split=test`` become folders, which a filter chooses without reading the other one.
+# Parquet files
+# -------------
+# The samples are shuffled before they are written, because chunks must have similar distributions. ``split=train`` and
+# ``split=test`` become folders, so that a filter reads only one of them.
 
 N_ROWS, CHUNK, N_PASSES, K = (4_000, 500, 1, 4) if options.quick else (len(diamonds), 1_000, 2, 4)
 shuffled = diamonds.sample(N_ROWS, random_state=0).assign(split="train")
@@ -58,10 +57,9 @@ files = sorted(Path(folder.name).rglob("*.parquet"))
 print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
 
 # %%
-# An iterator of chunks
-# ---------------------
-# Of the whole table only the first chunk is looked at in advance: it says which words there are, and how far the
-# numbers are spread.
+# Iterator of chunks
+# ------------------
+# The encoder of the features is fitted to the first chunk. It determines the categories and the standard deviations.
 
 table = pyarrow.dataset.dataset(folder.name, format="parquet", partitioning="hive")
 WORDS = ["cut", "color", "clarity"]
@@ -69,7 +67,7 @@ NUMBERS = [name for name in diamonds if name not in WORDS]
 
 
 def frames(split):
-    """Yield the rows of a split as they lie in the files, a few at a time."""
+    """Yield the samples of a split in the order of the files, as data frames."""
     chosen = pyarrow.dataset.field("split") == split
     for batch in table.to_batches(columns=[*NUMBERS, *WORDS], filter=chosen, batch_size=CHUNK):
         yield batch.to_pandas()
@@ -80,13 +78,13 @@ encoder = make_column_transformer((StandardScaler(), NUMBERS), (WORD_ENCODER, WO
 
 
 def arrays(split):
-    """Yield the same rows as numbers, 27 of each diamond."""
+    """Yield the encoded samples, with 27 features."""
     for frame in frames(split):
         yield encoder.transform(frame).astype(np.float32)
 
 
 def chunks():
-    """Yield what is learnt from: the training rows, several times over."""
+    """Yield the training samples several times."""
     for _ in range(N_PASSES):
         yield from arrays("train")
 
@@ -95,15 +93,15 @@ N_CHUNKS = N_PASSES * sum(1 for _ in frames("train"))
 X_test = np.concatenate(list(arrays("test")))
 
 # %%
-# Learning as they come
-# ---------------------
-# The bar shows what share of the variance of the test rows four numbers explain. ``IncrementalPCA`` sees the same
-# chunks. In the middle the estimator is pickled. What it holds does not grow with the stream, but for the two hundred
-# bytes that it notes about each chunk.
+# Training with partial_fit
+# -------------------------
+# The progress bar shows the explained variance ratio of the test samples. ``IncrementalPCA`` is fitted to the same
+# chunks. The size of the estimator does not grow with the number of samples, except for about two hundred bytes per
+# chunk.
 
 
 def explained(pca):
-    """Share of the variance of the test rows, measured as the autoencoder's ``score`` does."""
+    """Return the explained variance ratio of the test samples, as the ``score`` of the autoencoder."""
     error = X_test - pca.inverse_transform(pca.transform(X_test))
     return 1 - np.square(error).sum() / np.square(X_test - pca.mean_).sum()
 
@@ -127,10 +125,10 @@ print(f"{seen[-1]} rows: skae explains {scores[-1]:.3f} of the variance of the t
 print(f"What the estimator keeps: {sizes[-1] / 1e6:.1f} MB; the rows seen: {seen[-1] * X_test[0].nbytes / 1e6:.1f} MB")
 
 # %%
-# Going on from the pickle
+# Training from the pickle
 # ------------------------
-# Chunks that it has seen are left out. Everything else is in the file: the running directions, the rows that are met
-# again, the optimizer's moments, the state of the generators.
+# The chunks that the estimator has already seen are skipped. The pickle contains everything else: the principal
+# components, the stored samples, the state of the optimizer and the states of the random generators.
 
 resumed = pickle.loads(pickled)
 for chunk in tqdm(islice(chunks(), N_CHUNKS // 2, None), total=N_CHUNKS, initial=N_CHUNKS // 2, unit="chunk"):

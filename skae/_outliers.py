@@ -1,9 +1,11 @@
-"""The outlier detector: samples that an autoencoder cannot reconstruct."""
+"""Outlier detection by reconstruction errors."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.model_selection._search import BaseSearchCV
@@ -22,58 +24,59 @@ from skae._network.state import OF_DETECTOR, check_detector, checked, stamped
 from skae._pca.missing import ImputedRows, mean_of_present
 from skae._utils import Documented, FollowedMixin
 
-# One sample in so many is not seen by the autoencoder that the threshold is found with.
+# The threshold is found with one sample in this many, which the autoencoder has not seen.
 UNSEEN_PART = 5
-# Errors up to this many units of the last place are rounding. Measured on exact linear relations, single and double
-# precision, offsets to 1e4, scales from 1e-6 to 1e6, 8 to 4000 features: the largest was 10.
+# Errors of up to this many units in the last place are rounding errors. Measured with exact linear relations in single
+# and double precision, with offsets up to 1e4, scales from 1e-6 to 1e6, and 8 to 4000 features: the largest was 10.
 ROUNDING = 30.0
 
 
 class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEstimator):
-    """Tell samples that are like the training samples from those that are not, by their reconstruction error.
+    """Detect outliers by the reconstruction error of an autoencoder.
 
-    An autoencoder knows only the kind of data that it was trained on: it reconstructs that, and other data badly.
+    An autoencoder reconstructs samples that are similar to its training samples well, and other samples badly.
 
     Parameters
     ----------
     estimator : AutoEncoderTransformer, other estimator with score_samples, or None, default=None
-        The autoencoder, of which a clone is fitted, or a pipeline that ends in one, or a search such as `GridSearchCV`
-        around either. None is an autoencoder with defaults and ``n_components`` codes.
+        The autoencoder, a pipeline that ends with one, or a search such as `GridSearchCV` over either. A clone of it is
+        fitted. None is an autoencoder with default parameters and ``n_components`` codes.
     n_components : "auto" or int, default="auto"
-        Size of the bottleneck where ``estimator`` is None. "auto" is a quarter of the features, from 1 to 16.
+        Number of codes if ``estimator`` is None. "auto" is a quarter of the number of features, from 1 to 16.
     contamination : "auto" or float, default="auto"
-        Fraction of outliers among the training samples, at most a half, which sets the threshold. "auto" sets it by
-        samples that an autoencoder of their complement has not seen, a fifth of all: an outlier has an error above
-        their upper quartile by more than three times the distance of the quartiles. That takes a second fit.
+        Fraction of outliers in the training samples, at most 0.5, which determines the threshold. With "auto", a second
+        autoencoder is fitted without a fifth of the samples, and the threshold is determined from their errors: an
+        outlier has an error that exceeds their upper quartile by more than three times their interquartile range.
     random_state : int, RandomState instance or None, default=None
-        Chooses the fifth of the samples, and is handed to the autoencoder where ``estimator`` is None.
+        Determines the fifth of the samples, and is the ``random_state`` of the autoencoder if ``estimator`` is None.
+        Pass an int for reproducible results.
 
     Attributes
     ----------
     estimator_ : AutoEncoderTransformer or other estimator
         The fitted clone of ``estimator``.
     offset_ : float
-        Threshold: samples whose `score_samples` is below are outliers.
+        Threshold: samples whose `score_samples` is less are outliers.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had names that are all strings.
+        Names of features seen during `fit`. Defined only if X has feature names that are all strings.
 
     See Also
     --------
-    AutoEncoderTransformer : The autoencoder itself.
-    sklearn.ensemble.IsolationForest : Outliers by random cuts.
+    AutoEncoderTransformer : The autoencoder.
+    sklearn.ensemble.IsolationForest : Outlier detection with random trees.
 
     Notes
     -----
-    Errors are pooled over the features in units of the data: standardize features of different units first, for
-    example in a pipeline that is the ``estimator``.
+    The error of a sample is averaged over the features. Standardize features with different units, for example in a
+    pipeline that is passed as ``estimator``.
 
-    An error that is no larger than what the arithmetic rounds off, some units of the last place of the values, is no
-    evidence, and counts as zero: samples of an exact linear relation are ordinary, whatever their last bits.
+    Errors that are as small as rounding errors, which are some units in the last place of the values, are set to zero:
+    samples that satisfy an exact linear relation are inliers.
 
-    With ``array_api_dispatch=True`` torch tensors and other arrays of the array API give scores and labels of their
-    kind, on their device.
+    With ``array_api_dispatch=True``, scores and labels of torch tensors and other arrays that follow the array API
+    standard are arrays of the same library on the same device.
 
     Examples
     --------
@@ -94,22 +97,29 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, *, n_components="auto", contamination="auto", random_state=None):
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        n_components: Any = "auto",
+        contamination: Any = "auto",
+        random_state: Any = None,
+    ) -> None:
         self.estimator = estimator
         self.n_components = n_components
         self.contamination = contamination
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
-        """Fit the autoencoder and find the threshold.
+    def fit(self, X: Any, y: Any = None) -> "AutoEncoderOutlierDetector":
+        """Fit the autoencoder and determine the threshold.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Training samples, at least two.
         y : Ignored
-            Not used, present for scikit-learn's sake.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
@@ -119,28 +129,31 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         Raises
         ------
         ValueError
-            If a parameter or X is not as described.
+            If a parameter or X is invalid.
         TypeError
             If ``estimator`` has no ``score_samples``.
         """
-        _check_scores(self.estimator)
-        X = self._validated(X, reset=True, ensure_min_samples=2)
         estimator = self.estimator
+        if estimator is not None and not hasattr(estimator, "score_samples"):
+            raise TypeError(
+                f"estimator={estimator!r} has no score_samples, by which outliers are told. Pass an "
+                "AutoEncoderTransformer, a pipeline whose last step is one, or a search with refit=True around either."
+            )
+        X = self._validated(X, reset=True)
         if estimator is None:
-            n_components = self.n_components
-            if n_components == "auto":
-                n_components = int(np.clip(X.shape[1] // 4, 1, min(16, X.shape[0])))
+            automatic = self.n_components == "auto"
+            n_components = int(np.clip(X.shape[1] // 4, 1, min(16, X.shape[0]))) if automatic else self.n_components
             estimator = AutoEncoderTransformer(n_components, random_state=self.random_state)
         fitted = clone(estimator).fit(X)
         self.offset_ = self._threshold(estimator, fitted, X)
         self.estimator_ = fitted
         return self
 
-    def score_samples(self, X):
-        """Return minus the mean squared reconstruction error of each sample: the lower, the more of an outlier.
+    def score_samples(self, X: Any) -> Any:
+        """Return minus the mean squared reconstruction error of each sample.
 
-        An error that rounding could have made counts as zero. Of an ``estimator`` that does not end in an autoencoder
-        these are its own scores.
+        Errors that may be rounding errors are set to zero. If ``estimator`` does not end with an autoencoder, these are
+        the scores of ``estimator``.
 
         Parameters
         ----------
@@ -150,14 +163,14 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X, or of what reaches the autoencoder in a pipeline.
+            The scores, in squared units of X or of the input of the autoencoder in a pipeline. Outliers have low
+            scores.
         """
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        return _resolved_scores(self.estimator_, X)
+        return _scores(self.estimator_, self._validated(X, reset=False))
 
-    def decision_function(self, X):
-        """Return `score_samples` less the threshold: negative for outliers.
+    def decision_function(self, X: Any) -> Any:
+        """Return `score_samples` minus the threshold.
 
         Parameters
         ----------
@@ -167,12 +180,12 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X.
+            The shifted scores, in the units of `score_samples`. Negative scores are those of outliers.
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X):
-        """Say which samples are outliers.
+    def predict(self, X: Any) -> Any:
+        """Predict whether samples are outliers.
 
         Parameters
         ----------
@@ -182,98 +195,80 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         Returns
         -------
         ndarray of shape (n_samples,)
-            -1 for outliers, 1 for others.
+            -1 for outliers and 1 for inliers.
         """
         decision = self.decision_function(X)
         return asarray_like(np.where(to_numpy(decision) < 0, -1, 1), decision)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         of_estimator = get_tags(AutoEncoderTransformer() if self.estimator is None else _searched(self.estimator))
-        tags.array_api_support = of_estimator.array_api_support
-        for name in ("allow_nan", "positive_only", "sparse"):
-            setattr(tags.input_tags, name, getattr(of_estimator.input_tags, name))
+        tags.array_api_support, tags.input_tags = of_estimator.array_api_support, of_estimator.input_tags
         return tags
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return stamped(super().__getstate__())
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict) -> None:
         state = checked(self, state, OF_DETECTOR)
         if "estimator_" in state:
             check_detector(state)
         super().__setstate__(state)
 
-    def _validated(self, X, reset, ensure_min_samples=1):
-        """Validate X as the estimator would; leave it to the first step of a pipeline."""
-        if isinstance(_searched(self.estimator), Pipeline):  # its first step may be for data frames or texts
-            if reset:  # later on that step checks the features itself
+    def _validated(self, X: Any, reset: bool) -> Any:
+        """Validate X as the estimator does; the first step of a pipeline may accept data frames or texts."""
+        min_samples = 2 if reset else 1
+        if isinstance(_searched(self.estimator), Pipeline):
+            if reset:  # later, the first step checks the features
                 validate_data(self, X, skip_check_array=True)
-            if _num_samples(X) < ensure_min_samples:
+            if _num_samples(X) < min_samples:
                 raise ValueError(
-                    f"X has {_num_samples(X)} sample(s), but {type(self).__name__} needs at least {ensure_min_samples}."
+                    f"X has {_num_samples(X)} sample(s), but {type(self).__name__} needs at least {min_samples}."
                 )
             return X
         X = X.detach() if isinstance(X, torch.Tensor) else X
-        input_tags = self.__sklearn_tags__().input_tags
-        return validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr" if input_tags.sparse else False,
-            dtype=float_dtypes(X),
-            ensure_all_finite="allow-nan" if input_tags.allow_nan else True,
-            ensure_min_samples=ensure_min_samples,
-        )
+        tags = self.__sklearn_tags__().input_tags
+        finite = "allow-nan" if tags.allow_nan else True
+        checks: dict = {"accept_sparse": "csr" if tags.sparse else False, "ensure_all_finite": finite}
+        return validate_data(self, X, reset=reset, dtype=float_dtypes(X), ensure_min_samples=min_samples, **checks)
 
     @np.errstate(under="ignore")
-    def _threshold(self, estimator, fitted, X):
-        """Below which score a sample is an outlier."""
+    def _threshold(self, estimator: Any, fitted: Any, X: Any) -> float:
+        """Determine the score below which samples are outliers."""
         if self.contamination != "auto":
-            return float(np.percentile(to_numpy(_resolved_scores(fitted, X)), 100.0 * self.contamination))
-        # A network reconstructs the samples that it was trained on better than others like them.
+            return float(np.percentile(to_numpy(_scores(fitted, X)), 100.0 * self.contamination))
+        # A network reconstructs its training samples better than other samples of the same distribution.
         random_state, n_samples = check_random_state(self.random_state), _num_samples(X)
-        groups = _copies(fitted, X)
+        last, inputs = _scorer_and_inputs(fitted, X)
+        groups = _copies(inputs)
         if groups is None:
-            order = random_state.permutation(n_samples)
-            unseen, seen = np.split(order, [n_samples // UNSEEN_PART])
-        else:  # an unseen copy of a sample that was seen would say nothing
+            unseen, seen = np.split(random_state.permutation(n_samples), [n_samples // UNSEEN_PART])
+        else:  # copies of a sample are either all seen or all unseen
             splitter = GroupShuffleSplit(1, test_size=1 / UNSEEN_PART, random_state=random_state)
             seen, unseen = next(splitter.split(groups, groups=groups))
-        if len(seen) <= getattr(last_estimator(fitted), "n_components_", 0) or len(unseen) < 2:
+        if len(seen) <= getattr(last, "n_components_", 0) or len(unseen) < 2:
             seen = unseen = np.arange(n_samples)
         other = clone(estimator).fit(_safe_indexing(X, seen))
-        lower, upper = np.percentile(to_numpy(_resolved_scores(other, _safe_indexing(X, unseen))), [25, 75])
+        lower, upper = np.percentile(to_numpy(_scores(other, _safe_indexing(X, unseen))), [25, 75])
         return float(lower - 3.0 * (upper - lower))
 
 
-def _check_scores(estimator):
-    """Refuse an estimator that cannot say how well it reconstructs a sample, before anything is fitted."""
-    if estimator is not None and not hasattr(estimator, "score_samples"):
-        raise TypeError(
-            f"estimator={estimator!r} has no score_samples, by which outliers are told. Pass an "
-            "AutoEncoderTransformer, a pipeline whose last step is one, or a search with refit=True around either."
-        )
-
-
-def _searched(estimator):
-    """Return what a search tries candidates of, and any other estimator as it is."""
+def _searched(estimator: Any) -> Any:
+    """Return the estimator of a search, and any other estimator unchanged."""
     return _searched(estimator.estimator) if isinstance(estimator, BaseSearchCV) else estimator
 
 
-def last_estimator(fitted):
-    """Return the fitted estimator that scores: of a search that of the best candidate, of a pipeline the last step."""
+def _scorer_and_inputs(fitted: Any, X: Any) -> tuple[Any, Any]:
+    """Return the fitted estimator that scores, in a search or pipeline, and X transformed by the steps before it."""
     if isinstance(fitted, BaseSearchCV):
-        return last_estimator(fitted.best_estimator_)
-    return last_estimator(fitted[-1]) if isinstance(fitted, Pipeline) else fitted
-
-
-def _copies(fitted, X):
-    """Return labels of identical samples and near copies, as the autoencoder sees them; None if there are none."""
-    if isinstance(fitted, BaseSearchCV):
-        return _copies(fitted.best_estimator_, X)
+        return _scorer_and_inputs(fitted.best_estimator_, X)
     if isinstance(fitted, Pipeline):
-        return _copies(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+        return _scorer_and_inputs(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+    return fitted, X
+
+
+def _copies(X: Any) -> NDArray | None:
+    """Return labels that are the same for identical samples and near copies, or None if there are no copies."""
     checks: dict = {"accept_sparse": "csr", "ensure_all_finite": "allow-nan", "dtype": FLOAT_DTYPES}
     sample = Sample(as_samples(check_array(to_numpy(X), **checks)))
     if values_missing(sample):
@@ -281,12 +276,9 @@ def _copies(fitted, X):
     return duplicate_groups(sample)
 
 
-def _resolved_scores(fitted, X):
-    """Return what `score_samples` of a fitted estimator does, zero where an autoencoder's error may be rounding."""
-    if isinstance(fitted, BaseSearchCV):
-        return _resolved_scores(fitted.best_estimator_, X)
-    if isinstance(fitted, Pipeline):
-        return _resolved_scores(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+def _scores(fitted: Any, X: Any) -> Any:
+    """Return the scores of a fitted estimator, with the rounding errors of an autoencoder set to zero."""
+    fitted, X = _scorer_and_inputs(fitted, X)
     if getattr(type(fitted), "score_samples", None) is not AutoEncoderTransformer.score_samples:
         return fitted.score_samples(X)
     X = validated_samples(fitted, X, "score_samples")
@@ -295,11 +287,11 @@ def _resolved_scores(fitted, X):
     return asarray_like(np.where(errors > factor * (offsets + constant), -errors, 0.0), X)
 
 
-def resolution(module, double):
-    """Give the largest mean squared error that may be rounding, of a sample whose mean squared offset is s.
+def resolution(module: Any, double: bool) -> tuple[float, float]:
+    """Compute the largest mean squared error of a sample that may be a rounding error.
 
-    The samples and the mean are rounded in the precision of the samples or in that of the network, whichever is lower;
-    what the directions are off counts by the size of the training samples.
+    Samples and mean are rounded to the lower of the precisions of the samples and of the network. The rounding error of
+    the components is proportional to the size of the training samples.
 
     Parameters
     ----------
@@ -311,7 +303,7 @@ def resolution(module, double):
     Returns
     -------
     factor, constant : float
-        The error is ``factor * (s + constant)``.
+        The largest error of a sample with mean squared offset s from the mean is ``factor * (s + constant)``.
     """
     precision = torch.float64 if double else torch.float32
     eps = max(torch.finfo(precision).eps, torch.finfo(module.mean.dtype).eps)

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from skae import (
     AutoEncoderTransformer,
@@ -643,6 +643,11 @@ def test_names_come_from_frames_steps_or_the_caller(frame):
     assert texts(display.axes_[0, 0].get_yticklabels()) == list("abcde")
     with pytest.raises(ValueError, match="feature_names has 2 names, but there are 5 features"):
         LatentLoadingsDisplay.from_estimator(plain, frame.to_numpy(), feature_names=["a", "b"])
+
+
+def test_steps_without_feature_names_number_the_features(curved):
+    pipeline = make_pipeline(FunctionTransformer(), AutoEncoderTransformer(2, max_epochs=0)).fit(curved)
+    assert LatentLoadingsDisplay.from_estimator(pipeline, curved).feature_names is None
 
 
 def test_loadings_as_images(trained):

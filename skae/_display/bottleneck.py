@@ -1,19 +1,18 @@
 """Plot of scores as a function of the number of components, compared to PCA."""
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone, is_classifier
-from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.model_selection import GridSearchCV, check_cv, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_features, check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._display.canvas import COLORS, one_axes, pyplot
-from skae._display.fitted import autoencoder_of, pca_baseline
+from skae._display import canvas, fitted
 
 # Largest number of components that is evaluated by default.
 MAX_COMPONENTS = 32
@@ -21,9 +20,11 @@ MAX_COMPONENTS = 32
 # tick if there are at most MAX_TICKS. Chosen by reasoning.
 MIN_LOG_RATIO = 8
 MAX_TICKS = 12
-EXPLAINED = "held-out explained variance ratio"
+# Names of the scores: that of `AutoEncoderTransformer.score`, and that of other scorers.
+EXPLAINED, HELD_OUT = "held-out explained variance ratio", "held-out score"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BottleneckDisplay:
     """Held-out scores of autoencoders with several numbers of components, compared to PCA.
 
@@ -68,18 +69,10 @@ class BottleneckDisplay:
     ((2, 2), (2, 2))
     """
 
-    def __init__(
-        self,
-        *,
-        n_components: ArrayLike,
-        scores: ArrayLike,
-        pca_scores: ArrayLike | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.n_components = n_components
-        self.scores = scores
-        self.pca_scores = pca_scores
-        self.score_name = score_name
+    n_components: ArrayLike
+    scores: ArrayLike
+    pca_scores: ArrayLike | None = None
+    score_name: str = "score"
 
     @classmethod
     def from_estimator(
@@ -135,20 +128,14 @@ class BottleneckDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_estimator")
-        autoencoder_of(estimator)
-        step = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
-        sizes = _sizes(n_components, X)
-        options = {"cv": list(check_cv(cv, y).split(X, y)), "scoring": scoring, "n_jobs": n_jobs}
-        sized = [clone(estimator).set_params(**{f"{step}n_components": size}) for size in sizes]
-        scores = _cross_validated(sized, X, y, options)
-        baselines = [_with_pca(estimator, f"{step}n_components", size) for size in sizes] if pca else []
-        return cls(
-            n_components=sizes,
-            scores=scores,
-            pca_scores=_cross_validated(baselines, X, y, options) if pca else None,
-            score_name=EXPLAINED if scoring is None else "held-out score",
-        ).plot(ax=ax)
+        canvas.pyplot(f"{cls.__name__}.from_estimator")
+        fitted.autoencoder_of(estimator)
+        name = f"{estimator.steps[-1][0]}__n_components" if isinstance(estimator, Pipeline) else "n_components"
+        # PCA is cross-validated with the same splits, also if they are random.
+        splits = list(check_cv(cv, y).split(X, y))
+        options = {"scoring": scoring, "cv": splits, "n_jobs": n_jobs, "refit": False, "error_score": "raise"}
+        search = GridSearchCV(estimator, {name: _sizes(n_components, X)}, **options).fit(X, y)
+        return cls.from_cv_results(search, X if pca else None, y, n_jobs=n_jobs, ax=ax)
 
     @classmethod
     def from_cv_results(
@@ -205,20 +192,31 @@ class BottleneckDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_cv_results")
+        canvas.pyplot(f"{cls.__name__}.from_cv_results")
+        score_name, scorer = HELD_OUT, None
+        estimator: Any = AutoEncoderTransformer()
         search = cv_results if hasattr(cv_results, "fit") else None
         if search is not None:
             check_is_fitted(search, "cv_results_")
-            cv_results = search.cv_results_
+            cv_results, estimator = search.cv_results_, search.estimator
+            cv = search.cv if cv is None else cv
+            scorer = search.scorer_.get(metric) if isinstance(search.scorer_, Mapping) else search.scorer_
+            last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+            if search.scoring is None and isinstance(last, AutoEncoderTransformer):
+                score_name = EXPLAINED
         name = _size_parameter(cv_results) if param_name is None else param_name
         sizes, scores = _best_by_size(cv_results, name, metric)
         pca_scores = None
         if X is not None:
-            estimator = _searched(search, name)
-            splitter = check_cv(_folds(search, scores) if cv is None else cv, y, classifier=is_classifier(estimator))
-            options = {"cv": list(splitter.split(X, y)), "scoring": _scorer(search, metric), "n_jobs": n_jobs}
-            pca_scores = _cross_validated([_with_pca(estimator, name, size) for size in sizes], X, y, options)
-        score_name = EXPLAINED if search is not None and _scores_by_explained_variance(search) else "held-out score"
+            if search is None and name != "n_components":
+                raise ValueError(
+                    f"cv_results does not contain the estimator with the parameter {name}, so PCA cannot be "
+                    "cross-validated in its place. Pass the fitted search instead of cv_results, or X=None."
+                )
+            splitter = check_cv(scores.shape[1] if cv is None else cv, y, classifier=is_classifier(estimator))
+            options = {"cv": list(splitter.split(X, y)), "scoring": scorer, "n_jobs": n_jobs, "error_score": "raise"}
+            baselines = [_with_pca(estimator, name, size) for size in sizes]
+            pca_scores = np.array([cross_val_score(baseline, X, y, **options) for baseline in baselines])
         return cls(n_components=sizes, scores=scores, pca_scores=pca_scores, score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> "BottleneckDisplay":
@@ -239,13 +237,13 @@ class BottleneckDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax = one_axes(f"{type(self).__name__}.plot", ax)
+        ax = canvas.axes_grid(self, ax)[0, 0]
         self.ax_, self.figure_ = ax, ax.figure
         sizes = np.asarray(self.n_components)
         self.pca_errorbar_ = None
         if self.pca_scores is not None:
-            self.pca_errorbar_ = self._plot_curve(sizes, self.pca_scores, "PCA", marker="s", linestyle="--")
-        self.errorbar_ = self._plot_curve(sizes, self.scores, "autoencoder", marker="o", linestyle="-")
+            self.pca_errorbar_ = self._plot_curve(sizes, self.pca_scores, "PCA", "s--")
+        self.errorbar_ = self._plot_curve(sizes, self.scores, "autoencoder", "o-")
         if sizes.max() >= MIN_LOG_RATIO * sizes.min():
             ax.set_xscale("log", base=2)
         if len(sizes) <= MAX_TICKS:
@@ -255,10 +253,10 @@ class BottleneckDisplay:
         ax.legend()
         return self
 
-    def _plot_curve(self, sizes: NDArray, scores: Any, name: str, **style: Any) -> Any:
+    def _plot_curve(self, sizes: NDArray, scores: Any, name: str, fmt: str) -> Any:
         """Draw the mean and standard deviation of the scores over the folds."""
         mean, std = np.mean(scores, axis=1), np.std(scores, axis=1)
-        return self.ax_.errorbar(sizes, mean, std, color=COLORS[name], capsize=3, label=name, **style)
+        return self.ax_.errorbar(sizes, mean, std, fmt=fmt, color=canvas.COLORS[name], capsize=3, label=name)
 
 
 def _sizes(n_components: Any, X: Any) -> NDArray:
@@ -266,21 +264,16 @@ def _sizes(n_components: Any, X: Any) -> NDArray:
     if n_components is None:
         largest = min(max(_num_features(X) // 2, 1), MAX_COMPONENTS)
         return 2 ** np.arange(largest.bit_length())
-    sizes = list(n_components) if np.iterable(n_components) else [n_components]
-    if not sizes or not all(isinstance(size, Integral) and size > 0 for size in sizes):  # type: ignore[operator]
+    sizes = canvas.integers(n_components, 1)
+    if not sizes:
         raise ValueError(f"n_components={n_components!r} must hold integers of at least 1, or be None.")
     return np.unique(sizes)
-
-
-def _cross_validated(estimators: list, X: Any, y: Any, options: dict[str, Any]) -> NDArray:
-    """Return cross-validated scores of shape (n_estimators, n_folds)."""
-    return np.array([cross_val_score(estimator, X, y, error_score="raise", **options) for estimator in estimators])
 
 
 def _with_pca(estimator: Any, param_name: str, size: int) -> Any:
     """Return a clone of the estimator in which PCA replaces the autoencoder."""
     step = param_name.removesuffix("n_components").removesuffix("__")
-    pca = pca_baseline(autoencoder_of(estimator.get_params()[step] if step else estimator), int(size))
+    pca = fitted.pca_baseline(fitted.autoencoder_of(estimator.get_params()[step] if step else estimator), int(size))
     return clone(estimator).set_params(**{step: pca}) if step else pca
 
 
@@ -311,38 +304,8 @@ def _best_by_size(results: Any, param_name: str, metric: str) -> tuple[NDArray, 
             f"cv_results has no candidate with a finite mean_test_{metric}: all fits have failed. Repeat the search "
             "with error_score='raise' to see the errors."
         )
-    n_folds = sum(key.startswith("split") and key.endswith(f"_test_{metric}") for key in results)
-    folds = np.stack([np.asarray(results[f"split{fold}_test_{metric}"]) for fold in range(n_folds)], axis=1)
-    sizes = np.array([int(values[index]) for index in usable])
-    best = [max(usable[sizes == size], key=lambda index: means[index]) for size in np.unique(sizes)]
-    return np.unique(sizes), folds[best].astype(float)
-
-
-def _searched(search: Any, param_name: str) -> Any:
-    """Return the estimator of a search; without the search, return an autoencoder if it is known to be one."""
-    if search is not None:
-        return search.estimator
-    if param_name != "n_components":
-        raise ValueError(
-            f"cv_results does not contain the estimator with the parameter {param_name}, so PCA cannot be "
-            "cross-validated in its place. Pass the fitted search instead of cv_results, or X=None."
-        )
-    return AutoEncoderTransformer()
-
-
-def _folds(search: Any, scores: NDArray) -> Any:
-    """Return the ``cv`` of a search; without the search, return the number of folds."""
-    return scores.shape[1] if search is None else search.cv
-
-
-def _scorer(search: Any, metric: str) -> Any:
-    """Return the scorer of a search by the name of the metric."""
-    if search is None:
-        return None
-    return search.scorer_[metric] if isinstance(search.scorer_, Mapping) else search.scorer_
-
-
-def _scores_by_explained_variance(search: Any) -> bool:
-    """Return whether the scores of a search are those of the ``score`` method of an autoencoder."""
-    last = search.estimator.steps[-1][1] if isinstance(search.estimator, Pipeline) else search.estimator
-    return search.scoring is None and isinstance(last, AutoEncoderTransformer)
+    order = usable[np.argsort(-means[usable], kind="stable")]
+    sizes, first = np.unique(np.asarray(values[order], dtype=int), return_index=True)
+    keys = [key for key in results if key.startswith("split") and key.endswith(f"_test_{metric}")]
+    folds = np.stack([np.asarray(results[key], dtype=float) for key in keys], axis=1)
+    return sizes, folds[order[first]]

@@ -1,7 +1,7 @@
-"""Helpers for plots: the import of matplotlib, grids of axes, colors, and samples as images."""
+"""Helpers for plots: the import of matplotlib, grids of axes, colors, checks of parameters, and samples as images."""
 
 import math
-from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ COLORS = {"original": "#000000", "autoencoder": "#D55E00", "PCA": "#0072B2", "be
 CATEGORY_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-CATEGORY_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")
+CATEGORY_STYLES = [{"color": color, "marker": marker} for marker in "o^sDvPX<>*" for color in CATEGORY_COLORS]
 
 
 def pyplot(caller: str) -> Any:
@@ -37,29 +37,23 @@ def pyplot(caller: str) -> Any:
     return plt
 
 
-def one_axes(caller: str, ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
-    """Return the given axes, or create a figure with axes if ``ax`` is None."""
-    plt = pyplot(caller)
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
-
-
 def axes_grid(
-    caller: str, ax: Any, shape: tuple[int, int], size: tuple[float, float], layout: str = "compressed"
+    display: Any, ax: Any, shape: tuple[int, int] = (1, 1), size: tuple[float, float] = (6.4, 4.4), images: bool = False
 ) -> NDArray:
     """Return axes in rows and columns.
 
     Parameters
     ----------
-    caller : str
-        Name of the calling function, for the error message.
+    display : object
+        The display that draws on the axes, for the error messages.
     ax : matplotlib Axes, array of Axes or None
         Axes that are divided into a grid, or as many axes as the grid has. None creates a figure.
-    shape : tuple of int
+    shape : tuple of int, default=(1, 1)
         Number of rows and columns.
-    size : tuple of float
+    size : tuple of float, default=(6.4, 4.4)
         Width and height of the figure in inches.
-    layout : str, default="compressed"
-        Layout of the figure.
+    images : bool, default=False
+        Whether the axes contain images, which a new figure places without gaps between them.
 
     Returns
     -------
@@ -71,33 +65,52 @@ def axes_grid(
     ValueError
         If ``ax`` has another number of axes, or is a single axes that is not part of a grid and cannot be divided.
     """
+    caller, n_axes = f"{type(display).__name__}.plot", math.prod(shape)
     plt = pyplot(caller)
     if ax is None:
+        layout = "compressed" if images else "constrained"
         return plt.subplots(*shape, figsize=size, squeeze=False, layout=layout)[1]
-    if isinstance(ax, plt.Axes):
-        return _divided(ax, shape)
+    if isinstance(ax, plt.Axes) and n_axes > 1:
+        spec = ax.get_subplotspec()
+        if spec is None:
+            raise ValueError(
+                f"ax is not part of a grid, so it cannot be divided into {shape[0]} rows of {shape[1]} axes. Pass axes "
+                f"created by plt.subplots, or an array of {n_axes} axes."
+            )
+        ax.set_axis_off()
+        cells = spec.subgridspec(*shape)
+        ax = [ax.figure.add_subplot(cells[index]) for index in range(n_axes)]
     axes = np.asarray(ax, dtype=object)
-    if axes.size != math.prod(shape):
+    if axes.size != n_axes:
         raise ValueError(
-            f"ax has {axes.size} axes, but {caller} needs {math.prod(shape)}: {shape[0]} rows of {shape[1]}. Pass "
+            f"ax has {axes.size} axes, but {caller} needs {n_axes}: {shape[0]} rows of {shape[1]}. Pass "
             f"plt.subplots({shape[0]}, {shape[1]})[1], a single axes that can be divided, or None."
         )
     return axes.reshape(shape)
 
 
-def _divided(ax: Any, shape: tuple[int, int]) -> NDArray:
-    """Divide axes into a grid of axes."""
-    if shape == (1, 1):
-        return np.array([[ax]], dtype=object)
-    spec = ax.get_subplotspec()
-    if spec is None:
+def check_count(name: str, value: Any) -> None:
+    """Raise a ValueError if the parameter with this name is not an integer of at least 1."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
+
+
+def integers(values: Any, low: int, high: float = math.inf) -> list[int]:
+    """Return one or several integers as a list, which is empty if any value is not an integer from low to high."""
+    listed: list[Any] = list(values) if np.iterable(values) else [values]
+    valid = all(isinstance(value, Integral) and low <= int(value) <= high for value in listed)
+    return [int(value) for value in listed] if valid else []
+
+
+def selected_codes(components: Any, n_components: int, two: bool = False) -> list[int]:
+    """Validate indices of codes, which must be two different ones if ``two`` is True, and return them as a list."""
+    codes = integers(components, 0, n_components - 1)
+    if not codes or (two and not len(codes) == len(set(codes)) == 2):
         raise ValueError(
-            f"ax is not part of a grid, so it cannot be divided into {shape[0]} rows of {shape[1]} axes. Pass axes "
-            f"created by plt.subplots, or an array of {math.prod(shape)} axes."
+            f"components={components!r} must be {'two different ' if two else ''}integers from 0 to "
+            f"{n_components - 1}: the autoencoder has n_components={n_components}."
         )
-    ax.set_axis_off()
-    grid = spec.subgridspec(*shape)
-    return np.array([[ax.figure.add_subplot(grid[i, j]) for j in range(shape[1])] for i in range(shape[0])])
+    return codes
 
 
 def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) -> tuple[int, ...] | None:
@@ -122,29 +135,20 @@ def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) ->
     ValueError
         If ``image_shape`` is not the shape of an image with ``n_features`` values.
     """
-    if isinstance(image_shape, str) and image_shape == "auto":
-        sides = () if input_shape is None else _without_one_channel(input_shape)
-        return sides if _is_image(sides) and math.prod(sides) == n_features else None
-    if image_shape is None:
+    is_auto = isinstance(image_shape, str) and image_shape == "auto"
+    shape = input_shape if is_auto else image_shape
+    if shape is None:
         return None
-    sides = _without_one_channel(image_shape) if np.ndim(image_shape) == 1 else ()
-    if not _is_image(sides) or math.prod(sides) != n_features:
-        raise ValueError(
-            f"image_shape={image_shape!r} must be 'auto', None, (height, width) or (channels, height, width) with 1 or "
-            f"3 channels and a product of {n_features}, the number of features."
-        )
-    return sides
-
-
-def _without_one_channel(shape: Any) -> tuple[int, ...]:
-    """Return a shape as integers, without the channels if there is only one."""
-    sides = tuple(int(side) for side in shape)
-    return sides[1:] if len(sides) == 3 and sides[0] == 1 else sides
-
-
-def _is_image(sides: Sequence[int]) -> bool:
-    """Return whether a shape is (height, width) or (3, height, width)."""
-    return len(sides) in (2, 3) and min(sides) > 0 and (len(sides) == 2 or sides[0] == 3)
+    sides = tuple(int(side) for side in shape) if np.ndim(shape) == 1 else ()
+    is_image = len(sides) > 1 and sides[:-2] in ((), (1,), (3,)) and min(sides) > 0
+    if is_image and math.prod(sides) == n_features:
+        return sides[-2:] if sides[:-2] == (1,) else sides
+    if is_auto:
+        return None
+    raise ValueError(
+        f"image_shape={image_shape!r} must be 'auto', None, (height, width) or (channels, height, width) with 1 or "
+        f"3 channels and a product of {n_features}, the number of features."
+    )
 
 
 def as_images(samples: ArrayLike, sides: tuple[int, ...]) -> NDArray:
@@ -153,25 +157,35 @@ def as_images(samples: ArrayLike, sides: tuple[int, ...]) -> NDArray:
     return np.moveaxis(images, -3, -1) if len(sides) == 3 else images
 
 
-def show_image(ax: Any, image: NDArray, limits: tuple[float, float], cmap: Any) -> Any:
-    """Draw an image without ticks, with its values scaled from the limits to 0 and 1."""
-    if image.ndim == 3:
-        image = as_colors(image, limits)
-    artist = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    without_ticks(ax)
-    return artist
+def show_image(ax: Any, image: NDArray, limits: tuple[float, float], cmap: Any, **options: Any) -> Any:
+    """Draw an image without ticks, with its values scaled from the limits to 0 and 1; NaN is transparent.
 
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        Axes to draw on.
+    image : ndarray of shape (height, width) or (height, width, 3)
+        The values.
+    limits : tuple of float
+        Values at the ends of the colormap or of the channels. Values beyond are clipped.
+    cmap : str or matplotlib Colormap
+        Colormap of images with one channel.
+    **options : dict
+        Passed to ``ax.imshow``.
 
-def as_colors(image: NDArray, limits: tuple[float, float]) -> NDArray:
-    """Scale values from the limits to 0 and 1, and clip them."""
+    Returns
+    -------
+    matplotlib AxesImage
+        The image.
+    """
     low, high = limits
-    return np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
-
-
-def without_ticks(ax: Any) -> None:
-    """Remove the ticks and draw a light gray frame."""
+    if image.ndim == 3:
+        shown = ~np.isnan(image[..., :1])
+        image = np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
+        image = image if shown.all() else np.concatenate([np.nan_to_num(image), shown], axis=2)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_color("0.8")
+    return ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest", **options)
 
 
 def label_row(ax: Any, text: str) -> None:

@@ -1,13 +1,12 @@
 """Access to the autoencoder of a fitted estimator, the steps before it, and the reconstructions by PCA."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -34,50 +33,8 @@ def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:
     return last
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Fitted autoencoder and the steps before it in a pipeline.
-
-    Attributes
-    ----------
-    autoencoder : AutoEncoderTransformer
-        The autoencoder.
-    before : Pipeline or None
-        The steps before the autoencoder. None if there are none.
-    """
-
-    autoencoder: AutoEncoderTransformer
-    before: Pipeline | None
-
-    def inputs(self, X: Any) -> Any:
-        """Return the input of the autoencoder, which is X transformed by the steps before it."""
-        return X if self.before is None else self.before.transform(X)
-
-    def is_invertible(self, X: Any) -> bool:
-        """Return whether the steps before the autoencoder can be inverted, and X is numeric so that it can be drawn."""
-        if self.before is None:
-            return True
-        dtype = X.dtype if scipy.sparse.issparse(X) else np.asarray(X).dtype
-        return hasattr(self.before, "inverse_transform") and dtype.kind in "biuf"
-
-    def inverted(self, samples: NDArray) -> NDArray:
-        """Apply the inverse of the steps before the autoencoder."""
-        return samples if self.before is None else dense(self.before.inverse_transform(samples))
-
-    def codes(self, X: Any) -> NDArray:
-        """Return the codes of X as an array, for any output container of the estimator."""
-        return np.asarray(self.autoencoder.transform(self.inputs(X)))
-
-    def feature_names(self) -> NDArray | None:
-        """Return the names of the input features of the autoencoder, or None if they are not known."""
-        names = getattr(self.autoencoder, "feature_names_in_", None)
-        if names is None and self.before is not None and hasattr(self.before, "get_feature_names_out"):
-            names = self.before.get_feature_names_out()
-        return names
-
-
-def fitted_parts(estimator: Any) -> Fitted:
-    """Split a fitted estimator into the autoencoder and the steps before it.
+def parts(estimator: Any) -> tuple[Pipeline, AutoEncoderTransformer]:
+    """Split a fitted estimator into the steps before the autoencoder, which may do nothing, and the autoencoder.
 
     Raises
     ------
@@ -88,8 +45,8 @@ def fitted_parts(estimator: Any) -> Fitted:
     """
     autoencoder = autoencoder_of(estimator)
     check_is_fitted(autoencoder)
-    several = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
-    return Fitted(autoencoder, estimator[:-1] if several else None)
+    several = isinstance(estimator, Pipeline) and len(estimator) > 1
+    return estimator[:-1] if several else make_pipeline("passthrough"), autoencoder
 
 
 def dense(samples: Any) -> NDArray:
@@ -103,17 +60,40 @@ def first_samples(X: Any, n_samples: int) -> Any:
     return _safe_indexing(X, np.arange(min(n_samples, _num_samples(X))))
 
 
+def drawn_samples(before: Pipeline, X: Any, inputs: Any, n_samples: int) -> tuple[NDArray, bool]:
+    """Select the first samples in the units in which images are drawn.
+
+    Parameters
+    ----------
+    before : Pipeline
+        Steps before the autoencoder.
+    X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        The samples.
+    inputs : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        The samples transformed by the steps.
+    n_samples : int
+        Number of samples to select.
+
+    Returns
+    -------
+    samples : ndarray of shape (n_samples, n_features)
+        The samples in the units of X if ``invertible``, otherwise in those of the input of the autoencoder.
+    invertible : bool
+        Whether X is numeric and the steps have an inverse transform.
+    """
+    first = first_samples(X, n_samples)
+    dtype = first.dtype if scipy.sparse.issparse(first) else np.asarray(first).dtype
+    invertible = hasattr(before, "inverse_transform") and dtype.kind in "biuf"
+    return dense(first if invertible else first_samples(inputs, n_samples)), invertible
+
+
 def reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
     """Return the reconstruction of X as an array, for any output container of the estimator."""
     return np.asarray(autoencoder.inverse_transform(np.asarray(autoencoder.transform(X))))
 
 
-def pca_baseline(autoencoder: AutoEncoderTransformer, n_components: int | None = None) -> AutoEncoderTransformer:
-    """Create an estimator that computes PCA and accepts the same input as the autoencoder.
-
-    It has the ``n_components`` of the autoencoder unless another number is given.
-    """
-    n_components = autoencoder.n_components if n_components is None else n_components
+def pca_baseline(autoencoder: AutoEncoderTransformer, n_components: Any) -> AutoEncoderTransformer:
+    """Create an estimator that computes PCA and accepts the same input as the autoencoder."""
     return AutoEncoderTransformer(n_components, activation="identity", max_epochs=0, allow_nan=autoencoder.allow_nan)
 
 
@@ -122,26 +102,35 @@ def has_pca(autoencoder: AutoEncoderTransformer) -> bool:
     return autoencoder.net_.module_.architecture.linear_skip
 
 
-def pca_reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:
-    """Return the reconstruction of X by the PCA from which the network was initialized."""
-    module, X = autoencoder.net_.module_, to_numpy(validated_samples(autoencoder, X, "transform"))
-    return apply_in_batches(lambda x: _pca_pass(module, x), X, X.shape[1], module.mean, X.dtype)
+def initial_pca(autoencoder: AutoEncoderTransformer, X: Any, n_samples: int) -> tuple[NDArray, float]:
+    """Apply the PCA from which the network was initialized.
 
+    Parameters
+    ----------
+    autoencoder : AutoEncoderTransformer
+        Fitted autoencoder.
+    X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        Input of the autoencoder.
+    n_samples : int
+        Number of samples to reconstruct.
 
-def pca_score(autoencoder: AutoEncoderTransformer, X: Any) -> float:
-    """Compute the ``score`` of the PCA from which the network was initialized."""
+    Returns
+    -------
+    X_hat : ndarray of shape (n_samples, n_features)
+        Reconstructions of the first samples.
+    score : float
+        Explained variance ratio of all samples, as returned by `AutoEncoderTransformer.score`.
+    """
     module, X = autoencoder.net_.module_, to_numpy(validated_samples(autoencoder, X, "transform"))
+
+    def reconstruct(x: torch.Tensor) -> torch.Tensor:
+        codes = module.standardized(x) @ module.network.pca_encoding.T
+        return torch.addcmul(module.mean, codes @ module.network.pca_decoding, module.scale)
 
     def squares(x: torch.Tensor) -> torch.Tensor:
-        differences = torch.stack([_pca_pass(module, x) - x, x - module.training_mean])
+        differences = torch.stack([reconstruct(x) - x, x - module.training_mean])
         return differences.masked_fill_(x.isnan(), 0.0).cpu().double().square().sum(dim=2).T
 
+    X_hat = apply_in_batches(reconstruct, X[:n_samples], X.shape[1], module.mean, X.dtype)
     errors, offsets = apply_in_batches(squares, X, 2, module.mean, np.float64).sum(axis=0)
-    return float(1.0 - errors / offsets) if offsets > 0 else float(errors == 0)
-
-
-@torch.no_grad()
-def _pca_pass(module: Any, x: torch.Tensor) -> torch.Tensor:
-    """Project samples onto the principal components and reconstruct them."""
-    codes = module.standardized(x) @ module.network.pca_encoding.T
-    return torch.addcmul(module.mean, codes @ module.network.pca_decoding, module.scale)
+    return X_hat, float(1.0 - errors / offsets) if offsets > 0 else float(errors == 0)

@@ -1,25 +1,15 @@
 """Plot of the codes of samples, and of images decoded from a grid of codes."""
 
+import itertools
 from collections.abc import Sequence
-from numbers import Integral
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skae._display.canvas import (
-    CATEGORY_COLORS,
-    CATEGORY_MARKERS,
-    COLORS,
-    as_colors,
-    as_images,
-    axes_grid,
-    pyplot,
-    resolved_image_shape,
-    without_ticks,
-)
-from skae._display.fitted import Fitted, dense, first_samples, fitted_parts
+from skae._display import canvas, fitted
 
 # Integer labels with up to this many distinct values are classes. Chosen by reasoning.
 MAX_CLASSES = 20
@@ -27,6 +17,7 @@ MAX_CLASSES = 20
 N_SAMPLES_FOR_LIMITS = 1000
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LatentDisplay:
     """Two codes of each sample, colored by label, and images decoded from a grid of codes.
 
@@ -79,20 +70,11 @@ class LatentDisplay:
     (10, (2,))
     """
 
-    def __init__(
-        self,
-        *,
-        codes: ArrayLike,
-        y: Any = None,
-        components: Sequence[int] = (0, 1),
-        images: Any = None,
-        limits: tuple[float, float] | None = None,
-    ) -> None:
-        self.codes = codes
-        self.y = y
-        self.components = components
-        self.images = images
-        self.limits = limits
+    codes: ArrayLike
+    y: Any = None
+    components: Sequence[int] = (0, 1)
+    images: Any = None
+    limits: tuple[float, float] | None = None
 
     @classmethod
     def from_estimator(
@@ -145,27 +127,25 @@ class LatentDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_estimator")
-        fitted = fitted_parts(estimator)
-        components = _two_codes(components, fitted.autoencoder.n_components_)
-        if not isinstance(n_images, Integral) or n_images < 1:
-            raise ValueError(f"n_images={n_images!r} must be an integer of at least 1.")
-        if y is not None:
-            check_consistent_length(X, y)
-        codes = fitted.codes(X)
-        example = _decoded(fitted, X, codes[:1])
-        sides = resolved_image_shape(image_shape, fitted.autoencoder.input_shape, example.shape[1])
+        canvas.pyplot(f"{cls.__name__}.from_estimator")
+        before, autoencoder = fitted.parts(estimator)
+        components = canvas.selected_codes(components, autoencoder.n_components_, two=True)
+        canvas.check_count("n_images", n_images)
+        check_consistent_length(X, y)
+        inputs = before.transform(X)
+        codes = np.asarray(autoencoder.transform(inputs))
+        samples, invertible = fitted.drawn_samples(before, X, inputs, N_SAMPLES_FOR_LIMITS)
+        sides = canvas.resolved_image_shape(image_shape, autoencoder.input_shape, samples.shape[1])
         images = limits = None
         if sides is not None:
-            samples = dense(first_samples(X if fitted.is_invertible(X) else fitted.inputs(X), N_SAMPLES_FOR_LIMITS))
             limits = float(np.nanmin(samples)), float(np.nanmax(samples))
             grid, filled = _grid_of_codes(codes, components, n_images)
-            decoded = np.full((n_images**2, example.shape[1]), np.nan)
-            decoded[filled] = _decoded(fitted, X, grid[filled])
-            images = as_images(decoded.reshape(n_images, n_images, -1), sides)
-        return cls(codes=codes[:, components], y=y, components=components, images=images, limits=limits).plot(
-            ax=ax, cmap=cmap
-        )
+            decoded = np.asarray(autoencoder.inverse_transform(grid[filled]))
+            flat = np.full((n_images**2, samples.shape[1]), np.nan)
+            flat[filled] = fitted.dense(before.inverse_transform(decoded)) if invertible else decoded
+            images = canvas.as_images(flat.reshape(n_images, n_images, -1), sides)
+        display = cls(codes=codes[:, components], y=y, components=components, images=images, limits=limits)
+        return display.plot(ax=ax, cmap=cmap)
 
     def plot(self, ax: Any = None, *, cmap: Any = "gray") -> "LatentDisplay":
         """Draw the plot.
@@ -189,20 +169,14 @@ class LatentDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        caller = f"{type(self).__name__}.plot"
         n_axes = 1 if self.images is None else 2
-        self.axes_ = axes_grid(caller, ax, (1, n_axes), (4.6 * n_axes + 1.0, 4.6))[0]
+        size = 4.6 * n_axes + 1.0, 4.6
+        self.axes_ = canvas.axes_grid(self, ax, (1, n_axes), size, images=True)[0]
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
         self.colorbar_ = self.grid_ = None
         codes = np.asarray(self.codes)
-        kind, labels = _kind_of_labels(self.y)
-        if kind == "values":
-            self._plot_values(codes, labels)
-        elif kind == "classes":
-            self._plot_classes(codes, labels)
-        else:
-            self.scatters_ = [self.ax_.scatter(*codes.T, s=_area(codes), color=COLORS["autoencoder"], linewidths=0)]
+        self._plot_codes(codes)
         low, high = _limits(codes)
         self.ax_.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         if self.images is not None:
@@ -212,58 +186,38 @@ class LatentDisplay:
             axis.set(xlabel=f"code {first}", ylabel=f"code {second}")
         return self
 
-    def _plot_values(self, codes: NDArray, values: NDArray) -> None:
-        """Draw the codes with the color of their values, and a colorbar."""
-        scatter = self.ax_.scatter(*codes.T, s=_area(codes), c=values, cmap="viridis", linewidths=0)
-        self.scatters_ = [scatter]
-        self.colorbar_ = self.figure_.colorbar(scatter, ax=self.ax_, label=str(getattr(self.y, "name", None) or "y"))
+    def _plot_codes(self, codes: NDArray) -> None:
+        """Draw the codes in one color, in the colors and markers of classes, or in the colors of values."""
+        labels: Any = None if self.y is None else column_or_1d(np.asarray(self.y))
+        # The area of a point decreases with the number of points.
+        area = float(np.clip(10_000.0 / max(len(codes), 1), 4.0, 30.0))
 
-    def _plot_classes(self, codes: NDArray, labels: NDArray) -> None:
-        """Draw the codes with the color and marker of their class, and a legend."""
-        self.scatters_ = []
-        for index, label in enumerate(np.unique(labels)):
-            marker, color = divmod(index, len(CATEGORY_COLORS))
-            style = {"color": CATEGORY_COLORS[color], "marker": CATEGORY_MARKERS[marker % len(CATEGORY_MARKERS)]}
-            members = codes[labels == label]
-            self.scatters_.append(self.ax_.scatter(*members.T, s=_area(codes), label=str(label), linewidths=0, **style))
-        n_columns = 1 + (len(self.scatters_) - 1) // 20
-        position = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "handletextpad": 0.2}
-        self.ax_.legend(markerscale=2.0, ncols=n_columns, **position)
+        def scatter(points: NDArray, **style: Any) -> Any:
+            return self.ax_.scatter(*points.T, s=area, linewidths=0, **style)
+
+        if labels is None:
+            self.scatters_ = [scatter(codes, color=canvas.COLORS["autoencoder"])]
+        elif _are_classes(labels):
+            labels = labels if np.issubdtype(labels.dtype, np.number) else labels.astype(str)
+            styles = zip(np.unique(labels), itertools.cycle(canvas.CATEGORY_STYLES), strict=False)
+            self.scatters_ = [scatter(codes[labels == label], label=str(label), **style) for label, style in styles]
+            position = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "handletextpad": 0.2}
+            self.ax_.legend(markerscale=2.0, ncols=1 + (len(self.scatters_) - 1) // 20, **position)
+        else:
+            self.scatters_ = [scatter(codes, c=labels, cmap="viridis")]
+            name = str(getattr(self.y, "name", None) or "y")
+            self.colorbar_ = self.figure_.colorbar(self.scatters_[0], ax=self.ax_, label=name)
 
     def _plot_images(self, low: NDArray, high: NDArray, cmap: Any) -> None:
         """Draw each image at the position of its codes."""
-        images = self.images[::-1]  # the largest second code is at the top
-        n_down, n_across, height, width = images.shape[:4]
-        mosaic = np.moveaxis(images, 2, 1).reshape(n_down * height, n_across * width, *images.shape[4:])
+        # The largest second code is at the top.
+        mosaic = np.concatenate(np.concatenate(self.images[::-1], axis=1), axis=1)
         limits = (np.nanmin(mosaic), np.nanmax(mosaic)) if self.limits is None else self.limits
-        if mosaic.ndim == 3:
-            shown = ~np.isnan(mosaic[..., :1])
-            mosaic = np.concatenate([np.nan_to_num(as_colors(mosaic, limits)), shown], axis=2)
-        ax, extent = self.axes_[1], (low[0], high[0], low[1], high[1])
-        style = {"cmap": cmap, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest", "aspect": "auto"}
-        self.grid_ = ax.imshow(mosaic, extent=extent, **style)
-        without_ticks(ax)
-        ax.set_title("decoded", fontsize="medium")
+        extent = low[0], high[0], low[1], high[1]
+        self.grid_ = canvas.show_image(self.axes_[1], mosaic, limits, cmap, extent=extent, aspect="auto")
+        self.axes_[1].set_title("decoded", fontsize="medium")
         for axis in self.axes_:
-            axis.set_box_aspect(n_down * height / (n_across * width))
-
-
-def _decoded(fitted: Fitted, X: Any, codes: NDArray) -> NDArray:
-    """Decode codes to samples, in the units of X if the steps before the autoencoder can be inverted."""
-    samples = np.asarray(fitted.autoencoder.inverse_transform(codes))
-    return fitted.inverted(samples) if fitted.is_invertible(X) else samples
-
-
-def _two_codes(components: Any, n_components: int) -> list[int]:
-    """Validate the indices of two codes, and return them as a list."""
-    chosen = list(components) if np.iterable(components) else [components]
-    valid = [isinstance(code, Integral) and 0 <= code < n_components for code in chosen]  # type: ignore[operator]
-    if len(chosen) != 2 or not all(valid) or chosen[0] == chosen[1]:
-        raise ValueError(
-            f"components={components!r} must be two different integers from 0 to {n_components - 1}: the "
-            f"autoencoder has n_components={n_components}."
-        )
-    return [int(code) for code in chosen]
+            axis.set_box_aspect(mosaic.shape[0] / mosaic.shape[1])
 
 
 def _limits(codes: NDArray) -> tuple[NDArray, NDArray]:
@@ -284,19 +238,9 @@ def _grid_of_codes(codes: NDArray, components: list[int], n_images: int) -> tupl
     return grid.astype(codes.dtype), np.isin(np.arange(n_images**2), row * n_images + column)
 
 
-def _kind_of_labels(y: Any) -> tuple[str | None, Any]:
-    """Return "classes" or "values", and the labels as an array; return None twice if there are no labels."""
-    if y is None:
-        return None, None
-    labels = column_or_1d(np.asarray(y))
+def _are_classes(labels: NDArray) -> bool:
+    """Return whether labels are classes, which are strings, booleans, or few different integers."""
     if not np.issubdtype(labels.dtype, np.number):
-        return "classes", labels.astype(str)
+        return True
     is_integer = np.isfinite(labels).all() and np.array_equal(labels, np.round(labels))
-    if is_integer and len(np.unique(labels)) <= MAX_CLASSES:
-        return "classes", labels
-    return "values", labels
-
-
-def _area(codes: NDArray) -> float:
-    """Return the area of a point, which decreases with the number of points."""
-    return float(np.clip(10_000.0 / max(len(codes), 1), 4.0, 30.0))
+    return bool(is_integer) and len(np.unique(labels)) <= MAX_CLASSES

@@ -1,7 +1,8 @@
 """Plot of the effects of features on codes, and of codes on features."""
 
+import contextlib
 from collections.abc import Sequence
-from numbers import Integral
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,12 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from skae._data.validation import validated_samples
-from skae._display.canvas import as_images, axes_grid, label_row, pyplot, resolved_image_shape, without_ticks
-from skae._display.fitted import fitted_parts
+from skae._display import canvas, fitted
 from skae._network.projection import average_jacobian, decoder_jacobians, encoder_jacobians
 from skae._utils import aligned_tensor
 
-AVERAGES = ("mean", "rms")
-STEPS = ("spread", "unit")
+# Labels of the colorbars.
+MEANINGS = {"encoder": "change of code", "decoder": "change of feature"}
 # A diverging colormap for signed effects, and a sequential one for magnitudes.
 COLORMAPS = {"mean": "RdBu_r", "rms": "viridis"}
 # Features and codes are named at the axis if there are at most this many. Chosen by reasoning.
@@ -26,6 +26,7 @@ MAX_NAMES = 40
 IMAGE_SIDE, CELL_HEIGHT, CELL_WIDTH, MAX_WIDTH = 1.2, 0.22, 0.45, 16.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LatentLoadingsDisplay:
     """Effects of features on codes (encoder), and of codes on the reconstruction (decoder).
 
@@ -91,22 +92,12 @@ class LatentLoadingsDisplay:
     ((10, 3), 'bmi')
     """
 
-    def __init__(
-        self,
-        *,
-        encoder: NDArray,
-        decoder: NDArray,
-        average: str = "mean",
-        components: Sequence[int] | None = None,
-        feature_names: Any = None,
-        image_shape: Any = None,
-    ) -> None:
-        self.encoder = encoder
-        self.decoder = decoder
-        self.average = average
-        self.components = components
-        self.feature_names = feature_names
-        self.image_shape = image_shape
+    encoder: NDArray
+    decoder: NDArray
+    average: str = "mean"
+    components: Sequence[int] | None = None
+    feature_names: Any = None
+    image_shape: Any = None
 
     @classmethod
     def from_estimator(
@@ -166,31 +157,36 @@ class LatentLoadingsDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_estimator")
-        fitted = fitted_parts(estimator)
-        autoencoder = fitted.autoencoder
-        n_features, n_codes = autoencoder.n_features_in_, autoencoder.n_components_
-        if average not in AVERAGES:
+        canvas.pyplot(f"{cls.__name__}.from_estimator")
+        before, autoencoder = fitted.parts(estimator)
+        n_features = autoencoder.n_features_in_
+        if average not in COLORMAPS:
             raise ValueError(f"average={average!r} must be 'mean' or 'rms'.")
-        if step not in STEPS:
+        if step not in ("spread", "unit"):
             raise ValueError(f"step={step!r} must be 'spread' or 'unit'.")
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
-        selected = _codes_to_draw(components, n_codes)
-        names = fitted.feature_names() if feature_names is None else feature_names
-        if names is not None and len(names) != n_features:
+        canvas.check_count("n_samples", n_samples)
+        n_codes = autoencoder.n_components_
+        selected = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
+        if feature_names is None:
+            feature_names = getattr(autoencoder, "feature_names_in_", None)
+        if feature_names is None:
+            with contextlib.suppress(AttributeError):  # raised if a step does not name its features
+                feature_names = before.get_feature_names_out()
+        if feature_names is not None and len(feature_names) != n_features:
             raise ValueError(
-                f"feature_names has {len(names)} names, but there are {n_features} features. Pass one for each feature."
+                f"feature_names has {len(feature_names)} names, but there are {n_features} features. Pass one for each "
+                "feature."
             )
         indices = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
-        loadings = _loadings(autoencoder, fitted.inputs(_safe_indexing(X, indices)), average == "mean", step)
+        samples = before.transform(_safe_indexing(X, indices))
+        encoder, decoder = _loadings(autoencoder, samples, average == "mean", step)[:, :, selected]
         return cls(
-            encoder=loadings[0][:, selected],
-            decoder=loadings[1][:, selected],
+            encoder=encoder,
+            decoder=decoder,
             average=average,
             components=selected,
-            feature_names=names,
-            image_shape=resolved_image_shape(image_shape, autoencoder.input_shape, n_features),
+            feature_names=feature_names,
+            image_shape=canvas.resolved_image_shape(image_shape, autoencoder.input_shape, n_features),
         ).plot(ax=ax, cmap=cmap)
 
     def plot(self, ax: Any = None, *, cmap: Any = None) -> "LatentLoadingsDisplay":
@@ -215,81 +211,62 @@ class LatentLoadingsDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        caller = f"{type(self).__name__}.plot"
         n_features, n_codes = self.encoder.shape
-        cmap = COLORMAPS[self.average] if cmap is None else cmap
         if self.image_shape is None:
             n_rows = min(n_features, MAX_NAMES)
             size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, MAX_WIDTH), CELL_HEIGHT * n_rows + 1.2
-            self.axes_ = axes_grid(caller, ax, (1, 2), size, layout="constrained")
-            self._plot_heat_maps(cmap)
+            self.axes_ = canvas.axes_grid(self, ax, (1, 2), size)
         else:
             size = min(IMAGE_SIDE * n_codes + 1.8, MAX_WIDTH), 2 * IMAGE_SIDE + 0.6
-            self.axes_ = axes_grid(caller, ax, (2, n_codes), size)
-            self._plot_images(cmap)
-        self.figure_ = self.axes_.flat[0].figure
+            self.axes_ = canvas.axes_grid(self, ax, (2, n_codes), size, images=True)
+        self.figure_ = self.axes_[0, 0].figure
+        self.artists_: dict[str, list] = {}
+        self.colorbars_: list = []
+        draw = self._draw_heat_map if self.image_shape is None else self._draw_images
+        for name, axes in zip(MEANINGS, self.axes_.reshape(2, -1), strict=True):
+            draw(name, axes, COLORMAPS[self.average] if cmap is None else cmap)
         return self
+
+    def _draw_heat_map(self, name: str, axes: NDArray, cmap: Any) -> None:
+        """Draw the effects of all codes and features in a single axes."""
+        (ax,), values = axes, getattr(self, name)
+        low, high = self._limits(values)
+        image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", vmin=low, vmax=high)
+        self.artists_[name] = [image]
+        self.colorbars_.append(ax.figure.colorbar(image, ax=ax, aspect=30, label=MEANINGS[name]))
+        ax.set_title(name, fontsize="medium")
+        n_features, n_codes = values.shape
+        if n_codes <= MAX_NAMES:
+            ax.set_xticks(range(n_codes), self._code_names(), rotation=90)
+        if name == "decoder":
+            ax.tick_params(labelleft=False)
+        elif n_features <= MAX_NAMES:
+            names = range(n_features) if self.feature_names is None else self.feature_names
+            ax.set_yticks(range(n_features), [str(feature) for feature in names])
+        if name == "encoder" and self.feature_names is None:
+            ax.set_ylabel("feature")
+
+    def _draw_images(self, name: str, axes: NDArray, cmap: Any) -> None:
+        """Draw the effects of each code as an image."""
+        images = canvas.as_images(getattr(self, name).T, self.image_shape)
+        images = images.mean(axis=-1) if images.ndim == 4 else images
+        limits = self._limits(images)
+        artists = [canvas.show_image(ax, image, limits, cmap) for ax, image in zip(axes, images, strict=True)]
+        self.artists_[name] = artists
+        canvas.label_row(axes[0], name)
+        self.colorbars_.append(self.figure_.colorbar(artists[0], ax=list(axes), label=MEANINGS[name]))
+        if name == "encoder":
+            for ax, title in zip(axes, self._code_names(), strict=True):
+                ax.set_title(title, fontsize="medium")
 
     def _code_names(self) -> list[str]:
         """Return the names of the codes."""
         return [f"code {code}" for code in (self.components or range(self.encoder.shape[1]))]
 
-    def _limits(self, values: NDArray) -> dict[str, float]:
+    def _limits(self, values: NDArray) -> tuple[float, float]:
         """Return the limits of the colormap: symmetric around zero for the mean, from zero for the root mean square."""
         largest = float(np.abs(values).max()) or 1.0
-        return {"vmin": -largest if self.average == "mean" else 0.0, "vmax": largest}
-
-    def _plot_heat_maps(self, cmap: Any) -> None:
-        """Draw heat maps of features and codes, the encoder on the left."""
-        self.artists_, self.colorbars_ = {}, []
-        for name, ax in zip(("encoder", "decoder"), self.axes_[0], strict=True):
-            values = getattr(self, name)
-            image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", **self._limits(values))
-            self.artists_[name] = [image]
-            self.colorbars_.append(ax.figure.colorbar(image, ax=ax, aspect=30, label=_meaning(name)))
-            ax.set_title(name, fontsize="medium")
-            if values.shape[1] <= MAX_NAMES:
-                ax.set_xticks(range(values.shape[1]), self._code_names(), rotation=90)
-            if name == "decoder":
-                ax.tick_params(labelleft=False)
-            elif len(values) <= MAX_NAMES:
-                names = range(len(values)) if self.feature_names is None else self.feature_names
-                ax.set_yticks(range(len(values)), [str(feature) for feature in names])
-            if name == "encoder" and self.feature_names is None:
-                ax.set_ylabel("feature")
-
-    def _plot_images(self, cmap: Any) -> None:
-        """Draw an image for each code, the encoder above the decoder."""
-        self.artists_, self.colorbars_ = {}, []
-        for name, axes in zip(("encoder", "decoder"), self.axes_, strict=True):
-            images = as_images(getattr(self, name).T, self.image_shape)
-            images = images.mean(axis=-1) if images.ndim == 4 else images
-            style = {"cmap": cmap, "interpolation": "nearest", **self._limits(images)}
-            self.artists_[name] = [ax.imshow(image, **style) for ax, image in zip(axes, images, strict=True)]
-            for ax in axes:
-                without_ticks(ax)
-            label_row(axes[0], name)
-            self.colorbars_.append(axes[0].figure.colorbar(self.artists_[name][0], ax=list(axes), label=_meaning(name)))
-        for ax, title in zip(self.axes_[0], self._code_names(), strict=True):
-            ax.set_title(title, fontsize="medium")
-
-
-def _meaning(name: str) -> str:
-    """Return the label of the colorbar of encoder or decoder."""
-    return "change of code" if name == "encoder" else "change of feature"
-
-
-def _codes_to_draw(components: Any, n_components: int) -> list[int]:
-    """Validate the indices of codes, and return them as a list."""
-    if components is None:
-        return list(range(n_components))
-    selected = list(components) if np.iterable(components) else [components]
-    if not selected or not all(isinstance(code, Integral) and 0 <= code < n_components for code in selected):  # type: ignore[operator]
-        raise ValueError(
-            f"components={components!r} must be integers from 0 to {n_components - 1}: the autoencoder has "
-            f"n_components={n_components}."
-        )
-    return [int(code) for code in selected]
+        return -largest if self.average == "mean" else 0.0, largest
 
 
 def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:

@@ -1,17 +1,18 @@
 """Plot of the losses by epoch, the loss of PCA and the best epoch."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skae._display.canvas import COLORS, one_axes, pyplot
-from skae._display.fitted import fitted_parts, has_pca
+from skae._display import canvas, fitted
 
 # The axis is logarithmic if the ratio of the largest to the smallest loss is above this value. Chosen by reasoning.
 MIN_LOG_RATIO = 5.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LossCurveDisplay:
     """Training and validation losses of a fitted autoencoder by epoch.
 
@@ -62,20 +63,11 @@ class LossCurveDisplay:
     'epoch'
     """
 
-    def __init__(
-        self,
-        *,
-        train_losses: ArrayLike,
-        valid_losses: ArrayLike | None = None,
-        valid_epochs: ArrayLike | None = None,
-        best_epoch: int = 0,
-        start_name: str | None = None,
-    ) -> None:
-        self.train_losses = train_losses
-        self.valid_losses = valid_losses
-        self.valid_epochs = valid_epochs
-        self.best_epoch = best_epoch
-        self.start_name = start_name
+    train_losses: ArrayLike
+    valid_losses: ArrayLike | None = None
+    valid_epochs: ArrayLike | None = None
+    best_epoch: int = 0
+    start_name: str | None = None
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "LossCurveDisplay":
@@ -102,8 +94,8 @@ class LossCurveDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_estimator")
-        autoencoder = fitted_parts(estimator).autoencoder
+        canvas.pyplot(f"{cls.__name__}.from_estimator")
+        _, autoencoder = fitted.parts(estimator)
         if not autoencoder.loss_curve_:
             raise ValueError(
                 f"{type(autoencoder).__name__} has an empty loss_curve_: it was not trained, so there is no curve to "
@@ -119,7 +111,7 @@ class LossCurveDisplay:
             valid_losses=None if scores is None else 1.0 - np.asarray(scores),
             valid_epochs=autoencoder.validation_epochs_,
             best_epoch=autoencoder.best_epoch_,
-            start_name=start_name if has_pca(autoencoder) and scores is not None else None,
+            start_name=start_name if fitted.has_pca(autoencoder) and scores is not None else None,
         ).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> "LossCurveDisplay":
@@ -140,7 +132,7 @@ class LossCurveDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax = one_axes(f"{type(self).__name__}.plot", ax)
+        ax, colors = canvas.axes_grid(self, ax)[0, 0], canvas.COLORS
         self.ax_, self.figure_ = ax, ax.figure
         losses = np.asarray(self.train_losses)
         epochs = np.arange(1, len(losses) + 1)
@@ -149,13 +141,13 @@ class LossCurveDisplay:
         if self.valid_losses is not None:
             valid = np.asarray(self.valid_losses)
             at = np.arange(len(valid)) if self.valid_epochs is None else np.asarray(self.valid_epochs)
-            (self.valid_line_,) = ax.plot(at, valid, "o-", color=COLORS["autoencoder"], label="held-out samples")
+            (self.valid_line_,) = ax.plot(at, valid, "o-", color=colors["autoencoder"], label="held-out samples")
             if self.start_name is not None:
-                style = {"color": COLORS["PCA"], "linestyle": "--", "label": f"{self.start_name}, held-out samples"}
-                self.start_line_ = ax.axhline(valid[0], **style)
+                label = f"{self.start_name}, held-out samples"
+                self.start_line_ = ax.axhline(valid[0], color=colors["PCA"], linestyle="--", label=label)
             losses = np.append(losses, valid)
         label = f"best epoch: {self.best_epoch}" if self.best_epoch else "best epoch: 0 (initialization)"
-        self.best_line_ = ax.axvline(self.best_epoch, color=COLORS["best"], linestyle=":", label=label)
+        self.best_line_ = ax.axvline(self.best_epoch, color=colors["best"], linestyle=":", label=label)
         if losses.min() > 0 and losses.max() > MIN_LOG_RATIO * losses.min():
             ax.set_yscale("log")
         ax.set(xlabel="epoch", ylabel="loss relative to the mean")

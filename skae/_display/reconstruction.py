@@ -1,23 +1,13 @@
 """Plot of samples and their reconstructions by an autoencoder and by PCA."""
 
 import math
-from numbers import Integral
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skae._display.canvas import COLORS, as_images, axes_grid, label_row, pyplot, resolved_image_shape, show_image
-from skae._display.fitted import (
-    dense,
-    first_samples,
-    fitted_parts,
-    has_pca,
-    pca_baseline,
-    pca_reconstructed,
-    pca_score,
-    reconstructed,
-)
+from skae._display import canvas, fitted
 
 # Number of line plots beside each other.
 PROFILE_COLUMNS = 4
@@ -26,6 +16,7 @@ IMAGE_SIDE = 1.0
 PROFILE_SIZE = (2.6, 1.8)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ReconstructionDisplay:
     """Samples and their reconstructions by an autoencoder and by PCA with the same number of components.
 
@@ -67,16 +58,9 @@ class ReconstructionDisplay:
     (3, 5)
     """
 
-    def __init__(
-        self,
-        *,
-        rows: dict[str, NDArray],
-        image_shape: Any = None,
-        scores: dict[str, float] | None = None,
-    ) -> None:
-        self.rows = rows
-        self.image_shape = image_shape
-        self.scores = scores
+    rows: dict[str, NDArray]
+    image_shape: Any = None
+    scores: dict[str, float] | None = None
 
     @classmethod
     def from_estimator(
@@ -126,28 +110,24 @@ class ReconstructionDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(f"{cls.__name__}.from_estimator")
-        fitted = fitted_parts(estimator)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
-        autoencoder, inputs, first = fitted.autoencoder, fitted.inputs(X), first_samples(X, n_samples)
-        first_inputs = first_samples(inputs, n_samples)
-        rows = {"autoencoder": reconstructed(autoencoder, first_inputs)}
+        canvas.pyplot(f"{cls.__name__}.from_estimator")
+        before, autoencoder = fitted.parts(estimator)
+        canvas.check_count("n_samples", n_samples)
+        inputs = before.transform(X)
+        first = fitted.first_samples(inputs, n_samples)
+        rows = {"original": fitted.dense(first), "autoencoder": fitted.reconstructed(autoencoder, first)}
         scores = {"autoencoder": autoencoder.score(inputs)}
         if X_train is not None:
-            pca = pca_baseline(autoencoder).fit(fitted.inputs(X_train))
-            rows["PCA"], scores["PCA"] = reconstructed(pca, first_inputs), pca.score(inputs)
-        elif has_pca(autoencoder):
-            rows["PCA"], scores["PCA"] = pca_reconstructed(autoencoder, first_inputs), pca_score(autoencoder, inputs)
-        invertible = fitted.is_invertible(first)
-        original = dense(first if invertible else first_inputs)
-        sides = resolved_image_shape(image_shape, autoencoder.input_shape, original.shape[1])
-        if sides is None:
-            # Features with different units can be drawn on the same axis only as scaled by the steps before.
-            rows = {"original": dense(first_inputs), **rows}
-        else:
-            images = {name: fitted.inverted(values) if invertible else values for name, values in rows.items()}
-            rows = {"original": original, **images}
+            pca = fitted.pca_baseline(autoencoder, autoencoder.n_components).fit(before.transform(X_train))
+            rows["PCA"], scores["PCA"] = fitted.reconstructed(pca, first), pca.score(inputs)
+        elif fitted.has_pca(autoencoder):
+            rows["PCA"], scores["PCA"] = fitted.initial_pca(autoencoder, inputs, n_samples)
+        original, invertible = fitted.drawn_samples(before, X, inputs, n_samples)
+        sides = canvas.resolved_image_shape(image_shape, autoencoder.input_shape, original.shape[1])
+        # Features with different units can be drawn on the same axis only as scaled by the steps before.
+        if sides is not None and invertible:
+            rows = {name: fitted.dense(before.inverse_transform(values)) for name, values in rows.items()}
+            rows["original"] = original
         return cls(rows=rows, image_shape=sides, scores=scores).plot(ax=ax, cmap=cmap)
 
     def plot(self, ax: Any = None, *, cmap: Any = "gray") -> "ReconstructionDisplay":
@@ -189,14 +169,13 @@ class ReconstructionDisplay:
         originals = next(iter(self.rows.values()))
         shape = len(self.rows), len(originals)
         size = IMAGE_SIDE * shape[1] + 1.4, IMAGE_SIDE * shape[0] + 0.2
-        self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size)
+        self.axes_ = canvas.axes_grid(self, ax, shape, size, images=True)
         limits = np.nanmin(originals), np.nanmax(originals)
         self.artists_ = {}
         for (name, values), axes in zip(self.rows.items(), self.axes_, strict=True):
-            images = as_images(values, self.image_shape)
-            pairs = zip(axes, images, strict=True)
-            self.artists_[name] = [show_image(axis, image, limits, cmap) for axis, image in pairs]
-            label_row(axes[0], self._label(name, "\n"))
+            pairs = zip(axes, canvas.as_images(values, self.image_shape), strict=True)
+            self.artists_[name] = [canvas.show_image(axis, image, limits, cmap) for axis, image in pairs]
+            canvas.label_row(axes[0], self._label(name, "\n"))
 
     def _plot_profiles(self, ax: Any) -> None:
         """Draw the samples as lines, with one axes for each sample and one line for each name."""
@@ -204,25 +183,20 @@ class ReconstructionDisplay:
         n_columns = min(n_samples, PROFILE_COLUMNS)
         shape = math.ceil(n_samples / n_columns), n_columns
         size = PROFILE_SIZE[0] * shape[1], PROFILE_SIZE[1] * shape[0] + 0.6
-        self.axes_ = axes_grid(f"{type(self).__name__}.plot", ax, shape, size, layout="constrained")
-        self.artists_ = {name: [] for name in self.rows}
-        for index, axis in enumerate(self.axes_.flat):
-            axis.set_visible(index < n_samples)
-            for name, values in self.rows.items():
-                if index < n_samples:
-                    style: dict[str, Any] = {"color": COLORS[name], "linewidth": 2.5 if name == "original" else 1.2}
-                    style["alpha"] = 0.3 if name == "original" else 1.0
-                    self.artists_[name] += axis.plot(values[index], label=self._label(name, ", "), **style)
+        self.axes_ = canvas.axes_grid(self, ax, shape, size)
+        self.artists_ = {}
+        for name, values in self.rows.items():
+            width, alpha = (2.5, 0.3) if name == "original" else (1.2, 1.0)
+            style = {"color": canvas.COLORS[name], "linewidth": width, "alpha": alpha, "label": self._label(name, ", ")}
+            pairs = zip(self.axes_.flat, values, strict=False)
+            self.artists_[name] = [axis.plot(row, **style)[0] for axis, row in pairs]
+        for axis in self.axes_.flat[n_samples:]:
+            axis.set_visible(False)
         for axis in self.axes_[:, 0]:
             axis.set_ylabel("value")
         for axis in self.axes_[-1]:
             axis.set_xlabel("feature")
-        self._add_legend(ax)
-
-    def _add_legend(self, ax: Any) -> None:
-        """Draw a common legend: above the axes of a new figure, otherwise in the first axes."""
-        handles = [lines[0] for lines in self.artists_.values()]
-        first = self.axes_.flat[0]
+        handles, first = [lines[0] for lines in self.artists_.values()], self.axes_[0, 0]
         if ax is None:
             first.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         else:
