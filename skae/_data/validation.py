@@ -27,7 +27,7 @@ CHECKED_VALUES = 1_000_000
 def values_missing(sample: Sample) -> bool:
     """Return whether any value is NaN."""
     if isinstance(sample.X, SparseSamples):
-        return bool(np.isnan(sample.X.matrix.data).any())
+        return bool(np.isnan(sample.X.X.data).any())
     return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHECKED_VALUES))
 
 

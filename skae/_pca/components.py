@@ -25,9 +25,6 @@ class PrincipalComponents:
         Largest absolute deviation from the mean of each feature.
     code_max_abs : ndarray of shape (n_components,)
         Largest absolute deviation from the mean along each direction.
-    effective_sample_size : float
-        Number of samples with equal weights over which the variance would be spread as evenly as over these samples.
-        The samples of a group count as one.
     present_fraction : float, default=1.0
         Fraction of the values that are not missing.
     """
@@ -38,7 +35,6 @@ class PrincipalComponents:
     explained_variance: NDArray
     feature_max_abs: NDArray
     code_max_abs: NDArray
-    effective_sample_size: float
     present_fraction: float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalComponents":
