@@ -163,7 +163,7 @@ class AutoEncoderTransformer(
         Which samples are set aside, in place of a random fraction: a splitter of scikit-learn, such as
         ``GroupKFold(10)`` or ``PredefinedSplit``, each split of which is a training of its own; or validation samples
         beside X, which never train. It is called with the ``y`` and ``groups`` of `fit`.
-    tol : float, default=8e-3
+    tol : float, default=0.015
         Gain of the held-out samples, as a fraction of the variance, below which the search ends.
     warm_start : bool, default=False
         Whether `fit` continues from the fitted network, moved to the mean and the scale of X. Training starts from PCA
@@ -308,7 +308,7 @@ class AutoEncoderTransformer(
         early_stopping=True,
         validation_fraction=0.1,
         validation_split=None,
-        tol=8e-3,
+        tol=0.015,
         warm_start=False,
         callbacks=None,
         device="cpu",

@@ -206,7 +206,7 @@ class TestEveryTraining:
         AutoEncoderTransformer(2, **TINY, callbacks=[callback]).fit(curved_rows(100))
         assert len(nets) > 1
 
-    def test_other_callbacks_hear_of_the_first_search_and_its_rehearsal_alone(self):
+    def test_other_callbacks_hear_of_the_first_search_and_its_trial_alone(self):
         heard, epochs = [], []
 
         class Hears(Callback):

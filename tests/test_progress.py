@@ -20,7 +20,7 @@ from sklearn.utils.fixes import parse_version
 import skae
 from skae import AutoEncoderTransformer
 
-# PCA explains most of the variance, so that the last steps are rehearsed.
+# PCA explains most of the variance, so that the tuning is tried first.
 SEARCHED = {**TINY, "n_components": 3, "hidden_layer_sizes": 64, "max_epochs": 4, "batch_size": 32}
 with_callbacks = pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.9.dev0"), reason="scikit-learn has callbacks since 1.9"
@@ -67,12 +67,12 @@ class TestCallbacks:
     def test_tasks(self, rows):
         told = Told()
         fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
-        n_rehearsal = fitted.n_iter_ - 4
+        n_trial = fitted.n_iter_ - 4
         n_tuning = told.tasks.count("-epoch") - fitted.n_iter_
-        parts = {"search": 4, "rehearsal": n_rehearsal, "tuning": n_tuning}
+        parts = {"search": 4, "trial": n_trial, "tuning": n_tuning}
         epochs = [[f"+{name}", *["+epoch", "-epoch"] * count, f"-{name}"] for name, count in parts.items()]
         assert told.tasks == ["+fit", *sum(epochs, []), "-fit"]
-        assert n_rehearsal > 0
+        assert n_trial > 0
         assert n_tuning > 0
         assert told.set_up == 0
 
@@ -109,7 +109,7 @@ class TestCallbacks:
         assert fitted.n_iter_ == fitted.best_epoch_ == 2
         assert told.tasks[-2:] == ["-search", "-fit"]
 
-    @pytest.mark.parametrize(("stop_after", "part"), [(5, "rehearsal"), (8, "tuning")])
+    @pytest.mark.parametrize(("stop_after", "part"), [(5, "trial"), (8, "tuning")])
     def test_stop_in_later_parts(self, rows, stop_after, part):
         told = Told(stop_after)
         fitted = AutoEncoderTransformer(**SEARCHED).set_callbacks(told).fit(rows)
@@ -117,7 +117,7 @@ class TestCallbacks:
         assert told.tasks[-2:] == [f"-{part}", "-fit"]
         assert fitted.best_epoch_ == fitted.n_iter_
 
-    def test_stop_in_a_rehearsal_without_gain(self, rows):
+    def test_stop_in_a_trial_without_gain(self, rows):
         """Nothing else is tried then."""
         told = Told(stop_after=5)
         fitted = AutoEncoderTransformer(**SEARCHED, lr=0.1).set_callbacks(told).fit(rows)
@@ -213,17 +213,17 @@ class TestBar:
         fitted = AutoEncoderTransformer(**{**SEARCHED, "verbose": 1}).fit(rows)
         out, err = capfd.readouterr()
         assert out == ""
-        search, rehearsal, tuning = (line.split("\r")[-1] for line in err.strip().split("\n"))
+        search, trial, tuning = (line.split("\r")[-1] for line in err.strip().split("\n"))
         assert search.startswith("search: 100%")
         assert "4/4 [" in search
         assert "epoch/s" in search or "s/epoch" in search
         assert f"train_loss={fitted.loss_curve_[3]:.4f}" in search
         assert "valid_loss=" in search
         assert "best_epoch=0" in search  # nothing is compared before a run is over
-        assert rehearsal.startswith("rehearsal: 100%")
-        assert f"train_loss={fitted.loss_curve_[-1]:.4f}" in rehearsal
-        assert "valid_loss=" in rehearsal
-        assert "best_epoch=4" in rehearsal
+        assert trial.startswith("trial: 100%")
+        assert f"train_loss={fitted.loss_curve_[-1]:.4f}" in trial
+        assert "valid_loss=" in trial
+        assert "best_epoch=4" in trial
         assert tuning.startswith("tuning: 100%")
         assert "valid_loss" not in tuning
 

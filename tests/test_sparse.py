@@ -97,7 +97,7 @@ def test_iterated_directions_of_nothing(monkeypatch):
 
 
 def test_memory_is_that_of_a_few_batches():
-    """80 MB of values, 1,000 MB if they were dense."""
+    """40 MB of values, 500 MB if they were dense."""
     code = (
         "import sys, numpy, scipy.sparse\n"
         "from skae import AutoEncoderTransformer\n"
@@ -105,7 +105,7 @@ def test_memory_is_that_of_a_few_batches():
         "    return int(open('/proc/self/status').read().split(key + ':')[1].split()[0]) / 1024\n"
         "estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, max_epochs=1, random_state=0)\n"
         "estimator.fit(numpy.eye(50))\n"
-        "n_samples, n_features, n_values = 50_000, 2500, 5_000_000\n"
+        "n_samples, n_features, n_values = 25_000, 2500, 2_500_000\n"
         "random = numpy.random.RandomState(0)\n"
         "where = random.randint(0, n_features, n_values), numpy.arange(0, n_values + 1, n_values // n_samples)\n"
         "X = scipy.sparse.csr_array((random.uniform(size=n_values), *where), (n_samples, n_features))\n"

@@ -284,7 +284,7 @@ class TestSchedule:
         assert (gains[:-1] > 0.02).all()
         assert gains[-1] < 0.02
 
-    def test_the_last_steps_are_rehearsed(self, monkeypatch):
+    def test_the_tuning_is_tried_first(self, monkeypatch):
         """They begin where regularization is half way between its strengths, at half the learning rate."""
         monkeypatch.setattr(fit, "LARGE_GAIN", np.inf)
         estimator, steps, _ = steps_of(curved_rows(200), tol=10.0, max_epochs=100)
@@ -293,7 +293,7 @@ class TestSchedule:
         assert stop - start == 12  # half of the hundred steps that are taken on all samples
         assert_falls(steps[4 * start : 4 * stop], WEAK, 0.01, position=0.5)
 
-    def test_a_large_gain_needs_no_rehearsal(self, monkeypatch):
+    def test_a_large_gain_needs_no_trial(self, monkeypatch):
         monkeypatch.setattr(fit, "LARGE_GAIN", 1e-3)
         estimator, _, _ = steps_of(curved_rows(200), tol=10.0, max_epochs=100)
         assert estimator.validation_epochs_ == [0, 10, 20]
@@ -364,7 +364,7 @@ class Trainings(Callback):
 
 
 class TestLastSteps:
-    """What held-out samples have found good is trained a little on all samples, if a rehearsal keeps the gain."""
+    """What held-out samples have found good is trained a little on all samples, if a trial keeps the gain."""
 
     @pytest.fixture
     def trainings(self, monkeypatch):
@@ -380,7 +380,7 @@ class TestLastSteps:
         np.testing.assert_allclose(estimator.mean_, X.mean(axis=0), atol=1e-12)
         assert estimator.score(X) > PCA(2).fit(X).explained_variance_ratio_.sum() + 0.01
 
-    def test_not_where_the_rehearsal_loses_the_gain(self, trainings, monkeypatch):
+    def test_not_where_the_trial_loses_the_gain(self, trainings, monkeypatch):
         monkeypatch.setattr(fit, "LARGE_GAIN", np.inf)
         monkeypatch.setattr(fit, "GAIN_LEFT", 2.0)
         X = curved_rows(200)
@@ -417,7 +417,7 @@ class TestCallbacks:
         assert events[-1] == "train_end"
         assert events.count("train_begin") == events.count("train_end") == 1
         assert events.count("epoch_begin") == estimator.n_iter_
-        assert estimator.n_iter_ in ((6, 8) if early_stopping else (4,))  # one or two rehearsals of two epochs
+        assert estimator.n_iter_ in ((6, 8) if early_stopping else (4,))  # one or two trials of two epochs
         assert ("held_out_batch" in events) == early_stopping
         records = [event for event in events if isinstance(event, dict)]
         assert [record["train_loss"] for record in records] == estimator.loss_curve_
@@ -469,7 +469,7 @@ class TestCallbacks:
         scheduler = LRScheduler(policy="StepLR", step_size=1, gamma=0.5)
         estimator = AutoEncoderTransformer(**SEARCHED, lr=0.01, callbacks=[scheduler]).fit(X)
         rates = estimator.net_.history[:, "event_lr"]
-        assert estimator.n_iter_ > 12  # the rehearsal too
+        assert estimator.n_iter_ > 12  # the trial too
         np.testing.assert_allclose(rates, 0.01 * 0.5 ** np.arange(estimator.n_iter_), rtol=1e-6)
         assert bits({**SEARCHED, "lr": 0.01}, X) != bits({**SEARCHED, "lr": 0.01, "callbacks": [scheduler]}, X)
 

@@ -34,9 +34,9 @@ LARGEST_CODE = 1e-3
 # ITERATED_SIDE + n_components and n_components is below the fraction ITERATED_RATIO of it.
 ITERATED_SIDE = 2000
 ITERATED_RATIO = 0.1
-# Dense X without weights is decomposed by the randomized solver of scikit-learn if its PCA(svd_solver="auto") chooses
-# that solver: not for up to NARROW features and at least TALL times as many samples, nor if no side is above SMALL_SIDE,
-# nor if n_components is at least the fraction RANDOMIZED_RATIO of the smaller side.
+# Dense X without weights is decomposed by the randomized solver of scikit-learn if PCA(svd_solver="auto") chooses it:
+# not for up to NARROW features of at least TALL times as many samples, nor if no side is above SMALL_SIDE, nor if
+# n_components is at least the fraction RANDOMIZED_RATIO of the smaller side.
 NARROW, TALL = 1000, 10
 SMALL_SIDE = 500
 RANDOMIZED_RATIO = 0.8
@@ -114,19 +114,15 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
     mean, scale, reach = _feature_moments(sample)
     n_samples, n_features = sample.shape
     largest = float(scale.max()) or 1.0  # squares of scaled values neither overflow nor underflow
-    shorter = min(n_samples, n_features)
     # The last bits depend on the number of threads, which can be limited in torch but not in NumPy.
-    with threads_for(n_samples * n_features * shorter // WORK_PER_BATCH):
+    with threads_for(n_samples * n_features * min(sample.shape) // WORK_PER_BATCH):
         if n_samples * n_features <= EXACT_SIZE:
             centered = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
             _, singular, directions = torch.linalg.svd(times_root_weights(sample, centered), full_matrices=False)
             variances = singular.square()
         elif _suits_randomized(sample, n_components):
             variances, directions = _randomized(sample, mean, largest, n_components)
-        elif (
-            isinstance(sample.X, SparseSamples)
-            and min(shorter * ITERATED_RATIO, shorter - ITERATED_SIDE) > n_components
-        ):
+        elif is_iterated(sample, n_components):
             variances, directions = _iterated(sample, mean, largest, n_components)
         elif n_features <= n_samples:
             variances, directions = _from_features(sample, mean, largest)
@@ -141,6 +137,12 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
 def flipped(directions: NDArray) -> NDArray:
     """Give directions the signs of those of `sklearn.decomposition.PCA`."""
     return np.ascontiguousarray(svd_flip(None, directions, u_based_decision=False)[1])
+
+
+def is_iterated(sample: Sample, n_components: int) -> bool:
+    """Return whether components are found by Lanczos iterations, whose cost grows with their number."""
+    shorter = min(sample.shape)
+    return isinstance(sample.X, SparseSamples) and min(shorter * ITERATED_RATIO, shorter - ITERATED_SIDE) > n_components
 
 
 def times_root_weights(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:

@@ -1,5 +1,7 @@
 """Callbacks of skorch that average weights and check the loss."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from skorch.callbacks import Callback
@@ -9,28 +11,28 @@ from skae._network.layers import trainable_state
 
 
 class StopTraining(Exception):
-    """Ends training early and on purpose, unlike a keyboard interrupt, which ends the program's work."""
+    """Raised to end training early, unlike a keyboard interrupt, which ends the fit with an error."""
 
 
 class ExponentialMovingAverage(Callback):
-    """Exponential average of the weights over the steps; it is evaluated instead of the last step.
+    """Exponential moving average of the weights over the steps, which is evaluated in place of the weights.
 
     Parameters
     ----------
     decay : float
-        Weight of the past. The first steps forget faster, lest a short training hang on its start.
+        Weight of the average so far. It is smaller in the first steps.
     """
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
-    def on_train_begin(self, net, **kwargs) -> None:
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         self.parameters_ = trainable_state(net.module_)
         self.average_ = [parameter.detach().clone() for parameter in self.parameters_]
         self.n_steps_ = 0
 
     @torch.no_grad()
-    def on_batch_end(self, net, training: bool = False, **kwargs) -> None:
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         if training:
             self.n_steps_ += 1
             decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
@@ -47,9 +49,9 @@ class ExponentialMovingAverage(Callback):
 
 
 class FiniteLoss(Callback):
-    """Refuses to go on with a loss that is no number."""
+    """Raises an error if a loss is infinite or NaN."""
 
-    def on_epoch_end(self, net, **kwargs) -> None:
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         for key in ("train_loss", "valid_loss"):
             loss = net.history[-1].get(key, 0.0)
             if not np.isfinite(loss):

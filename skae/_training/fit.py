@@ -1,4 +1,4 @@
-"""Fit a network: train while held-out samples gain, then a little on all samples."""
+"""Fit a network: train while the loss of held-out samples decreases, then tune on all samples."""
 
 import copy
 import math
@@ -20,10 +20,10 @@ from skae._network.layers import fill_buffers
 from skae._network.scaling import ScaledAutoEncoder, build
 from skae._objectives.losses import Loss, SquaredError
 from skae._pca.components import PrincipalComponents
-from skae._pca.exact import EXACT_SIZE, feature_mean, principal_components, squared_distances
+from skae._pca.exact import EXACT_SIZE, feature_mean, is_iterated, principal_components, squared_distances
 from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
 from skae._pca.robust import clip_wild_samples, directional_components
-from skae._training.basis import WIDE, PrincipalBasis, basis_size
+from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
 from skae._training.progress import EpochReport
 from skae._training.schedule import STRONG, WEAK, Regularization
@@ -31,57 +31,58 @@ from skae._training.selection import EpochSelector, ValidationSplit
 from skae._training.trainer import Trainer, sample_losses
 from skae._utils import seeded_generator, threads_for, torch_dtype
 
-# Where fewer samples than this carry what PCA loses, the mean over held-out samples is not normal yet: PCA is kept.
+# PCA is kept if the effective sample size of its loss is smaller, because the mean loss of held-out samples is then not
+# close to normally distributed.
 MIN_EFFECTIVE_SAMPLE_SIZE = 30
-# Few or uneven samples are held out in several sets in turn, while there are less than this many effective samples.
+# Several folds are used if the effective sample size is smaller.
 LARGE_EFFECTIVE_SAMPLE_SIZE = 300
-# The same of values that are hidden and filled in, where half of all or more are missing: by 17 and by 41 of them,
-# measured, epochs were kept that filled in worse than PCA.
+# The same two limits for the number of hidden values that are compared, if at least half of all values are missing. By
+# 17 and by 41 values, networks were kept whose imputation was worse than that of PCA.
 MIN_HIDDEN_VALUES = 100
 MANY_HIDDEN_VALUES = 300
-# With more samples than this one set is enough, and a tenth more samples would teach too little for a second training.
+# Number of samples from which a single fold is enough.
 LARGE_SAMPLE_SIZE = 20_000
-# Part of the loss of PCA below which training starts from components about zero: from PCA it usually ends better, also
-# where the other start is a little better (digits, k = 4, cosine).
+# Fraction of the loss of PCA below which training starts from components about zero. From PCA it usually ends at a
+# lower loss, even if the other start is a little better (digits, k = 4, cosine).
 CLEARLY_BETTER = 0.75
-# Steps of the first training, for up to so many samples; many samples have more to teach.
+# Number of steps of the first run with up to FEW_SAMPLES samples; it increases by a power of the number of samples.
 FIRST_STEPS, FEW_SAMPLES, GROWTH = 300, 2000, 0.75
-# Largest number of steps of the search, for up to so many samples, and how much larger it may become.
+# Largest number of steps of the search with up to MEDIUM_SAMPLES samples, and largest factor for more samples.
 MOST_STEPS, MEDIUM_SAMPLES, MOST_GROWTH = 1200, 5000, 4.0
-# Steps on all samples at the end, as a fraction of those of the search, and at least.
+# Number of steps of the tuning on all samples, as a fraction of that of the search, and its minimum.
 TUNING_FRACTION, LEAST_TUNING = 0.2, 100
-# Learning rate of the last steps, as a fraction of the first.
+# Learning rate of the tuning, relative to that of the search.
 TUNING_RATE = 0.5
-# Fraction of the gain on PCA that has to be left after a rehearsal of the last steps. On all samples they learn from a
-# tenth more: olivetti at k = 8 loses a tenth in the rehearsal, and gains .044 of the variance on test samples.
+# Fraction of the gain on PCA that has to be left after a trial of the tuning on the training samples alone. The tuning
+# itself has a tenth more samples: on olivetti at k = 8 the trial loses a tenth of the gain, and the tuning increases
+# the score of test samples by .044.
 GAIN_LEFT = 0.8
-# Loss, as a fraction of that of the mean, below which another run could not gain much, and gain on PCA above which the
-# last steps need no rehearsal. Without both, eight cells of seven data sets are .0005 better on average and take a
-# fourth more work.
+# Loss, as a fraction of the variance, below which there is no further run, and gain on PCA above which there is no
+# trial of the tuning. Without both, the mean score of eight fits is .0005 higher, for a fourth more work.
 LITTLE_LEFT = 0.05
 LARGE_GAIN = 0.1
-# A step of L-BFGS looks at all samples twenty times.
+# Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
-# Weights of the prior on the codes of samples with missing values; None is the code of the encoder.
+# Candidates for the weight of the prior on the codes of samples with missing values; None is the code of the encoder.
 PRIOR_WEIGHTS = (None, 1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training leaves behind besides the weights.
+    """Record of a training.
 
     Attributes
     ----------
     best_epoch : int
-        The epoch that was kept; 0 is the start.
+        The epoch that was kept; 0 is PCA or the network before.
     train_losses : list of float
         Mean loss of each epoch's batches, as a fraction of the variance.
     valid_scores : list of float or None
-        Fraction of the held-out samples' variance explained, at the start and whenever they were compared.
+        Score of the held-out samples at the start and at each comparison.
     valid_epochs : list of int
-        Numbers of epochs before these comparisons.
+        Number of epochs before each comparison.
     history : list of dict
-        What skorch noted about each epoch.
+        skorch's history of each epoch.
     """
 
     best_epoch: int = 0
@@ -93,24 +94,24 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class NetworkInitializer:
-    """Makes the network that training begins with: for the same seed the same weights, whatever the samples.
+    """Initialization of the network. The random weights depend on the seed alone.
 
     Attributes
     ----------
     sample : Sample of shape (n_samples, n_features)
-        The samples to train on.
+        The training samples.
     architecture : Architecture
-        What to build.
+        Architecture of the network.
     device : torch.device
-        Where to put it.
+        Device of the network.
     seed : int
-        Draws the weights.
+        Seed of the random weights.
     before : ScaledAutoEncoder or None
-        A trained network to begin with instead, whatever the samples.
+        Fitted network from which training continues.
     incomplete : bool
-        Whether X has NaN for missing values.
+        Whether X has missing values.
     training_mean : ndarray of shape (n_features,) or None
-        Mean of each feature of the training samples, where the location that the network uses is another.
+        Mean of each feature of the training samples if the network is centered at another location.
     """
 
     sample: Sample
@@ -122,15 +123,15 @@ class NetworkInitializer:
     training_mean: NDArray | None = None
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
-        """Mean, spread and principal directions of some of the samples."""
+        """Compute the principal components of some of the samples."""
         n_components = min(self.architecture.n_components, *sample.shape)
         find = principal_components_of_incomplete if self.incomplete else principal_components
         return find(sample, n_components).padded(self.architecture.n_components)
 
     def components_at(self, sample: Sample, n_components: int, pca: PrincipalComponents) -> PrincipalComponents:
-        """Principal components of some of the samples, with location and spread of all of them."""
+        """Compute principal components of some of the samples, with mean and standard deviations of all samples."""
         if is_large(self.sample.X) and n_components <= len(pca.components):
-            return pca  # a tenth of many samples changes little
+            return pca  # those without a tenth of many samples hardly differ
         find = principal_components_of_incomplete if self.incomplete else principal_components
         of_part = find(sample, min(n_components, *sample.shape)).padded(n_components)
         return replace(of_part, mean=pca.mean, feature_std=pca.feature_std, feature_max_abs=pca.feature_max_abs).padded(
@@ -140,17 +141,17 @@ class NetworkInitializer:
     def by_distance(self) -> "NetworkInitializer":
         """Sort the samples by their distance from the mean.
 
-        Samples of many values stay where they are.
+        Large data keep their order.
         """
         sample = self.sample
-        if is_large(sample.X):  # read as they lie
+        if is_large(sample.X):  # read in the order in which they are stored
             return self
         mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
         values = self._filled(sample)
         return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
 
     def for_loss(self, loss: Loss) -> "NetworkInitializer":
-        """Move wild samples towards the others, for losses that these do not dominate."""
+        """Move outliers towards the other samples for losses that are robust to them."""
         if loss.start != "robust" or not self.architecture.linear_skip:
             return self
         sample = clip_wild_samples(self.sample)
@@ -174,9 +175,9 @@ class NetworkInitializer:
         return sample.of(ImputedRows(sample.X, mean_of_present(sample)[0])) if self.incomplete else sample
 
     def continued(self, pca: PrincipalComponents) -> "NetworkInitializer":
-        """Move the trained network to the mean and the scale of the samples.
+        """Move the fitted network to the mean and the scale of the samples.
 
-        Where PCA reconstructs the samples better than that, nothing is continued.
+        If PCA has the lower loss, the network is dropped.
         """
         if self.before is None:
             return self
@@ -190,14 +191,14 @@ class NetworkInitializer:
         return replace(self, before=before)
 
     def unexplained_fraction(self, pca: PrincipalComponents) -> float:
-        """Fraction of the variance of all samples that the start leaves unexplained."""
+        """Compute the fraction of the variance of all samples that the initial network does not explain."""
         if self.before is None:
             return pca.unexplained_variance_ratio(self.sample.total)
         errors, offsets = squares(self.on(pca), self.sample)
         return float(min(errors / offsets, 1.0)) if offsets > 0 else 0.0
 
     def on(self, pca: PrincipalComponents) -> ScaledAutoEncoder:
-        """Build the network at these directions, unless there is one to go on with."""
+        """Initialize a network from principal components, or copy the network from which training continues."""
         if self.before is not None:
             model = copy.deepcopy(self.before).to(self.device)
             freeze_like(model, self.architecture.module)
@@ -210,26 +211,26 @@ class NetworkInitializer:
 def fit_network(
     start: NetworkInitializer, config: TrainingConfig, validation: ValidationSplit | None
 ) -> tuple[ReconstructionNet, TrainingResult]:
-    """Train a network by the whole procedure: while held-out samples gain, then a little on all samples.
+    """Train a network while the loss of held-out samples decreases, then tune it on all samples.
 
     Parameters
     ----------
     start : NetworkInitializer
-        The data, and where training begins.
+        Training samples and initialization.
     config : TrainingConfig
-        How to train.
+        Parameters of the training.
     validation : ValidationSplit or None
-        Which samples are held out; None trains on all of them.
+        Validation split; None trains on all samples.
 
     Returns
     -------
     ReconstructionNet, TrainingResult
-        A net for predictions, and how it came about.
+        A net for predictions, and the record of the training.
 
     Raises
     ------
     ValueError
-        If a loss is not finite.
+        If a loss is infinite or NaN.
     """
     with threads_for(config.batch_size * start.architecture.n_weights):
         start = start.for_loss(config.loss)
@@ -240,7 +241,7 @@ def fit_network(
                 of_sample = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
                 of_sample[start.sample.numbers] = start.sample.groups
                 as_they_lie = replace(as_they_lie, groups=of_sample[as_they_lie.numbers])
-        # In an order of their own samples give the same to the last bit; many are read faster as they lie.
+        # In sorted order, permuted samples give identical results; large data are read faster in their own order.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
         pca = start.principal_components(start.sample if few else as_they_lie)
         if config.loss.start == "direction" and not start.incomplete and start.architecture.linear_skip:
@@ -266,7 +267,7 @@ def fit_network(
 def _finished(
     model: ScaledAutoEncoder, result: TrainingResult, start: NetworkInitializer, config: TrainingConfig
 ) -> tuple[ReconstructionNet, TrainingResult]:
-    """Give the codes their units, and wrap the network for predictions."""
+    """Set the units of the codes, and return a net for predictions."""
     if start.training_mean is not None:
         fill_buffers(model, {"training_mean": start.training_mean})
     if config.whiten:
@@ -289,7 +290,7 @@ def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
 
 
 def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents) -> bool:
-    """Whether training could change anything: not so where PCA is perfect, or the best by proof."""
+    """Return whether training can lower the loss: not if that of PCA is zero or PCA is the optimum."""
     if config.max_epochs == 0:
         return False
     if not start.architecture.linear_skip:
@@ -301,7 +302,7 @@ def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: 
 
 
 def _n_folds_used(effective_sample_size: float, n_samples: int, n_compared: float) -> int:
-    """Return the number of folds: more where few samples carry the loss or few hidden values are compared."""
+    """Return the number of folds: several for a small effective sample size or few hidden values."""
     wanted = math.ceil(max(LARGE_EFFECTIVE_SAMPLE_SIZE / effective_sample_size, MANY_HIDDEN_VALUES / n_compared))
     return max(1, min(wanted, LARGE_SAMPLE_SIZE // n_samples))
 
@@ -309,12 +310,12 @@ def _n_folds_used(effective_sample_size: float, n_samples: int, n_compared: floa
 def _search(
     start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents, validation: ValidationSplit
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Train while held-out samples gain, then a little on all samples; keep PCA where these do not gain."""
+    """Train while the loss of held-out samples decreases and tune on all samples, or keep PCA."""
     model, sample, linear_skip = start.on(pca), start.sample, start.architecture.linear_skip
     effective, of_variance = (
         _effective_sample_size(one, sample) for one in sample_losses(config.loss, model, sample).T
     )
-    n_compared = math.inf  # hidden values that are compared in a fold, where these alone are compared
+    n_compared = math.inf  # number of hidden values per fold if only these are compared
     if start.incomplete and pca.present_fraction <= 0.5:
         n_compared = validation.fraction * len(sample) * n_hidden(pca.present_fraction, sample.shape[1])
     n_folds_used = _n_folds_used(max(effective, of_variance), len(sample), n_compared) if linear_skip else 1
@@ -332,26 +333,26 @@ def _search(
     search.run()
     if search.best is None:
         return model, search.result()
-    found = search.trained_on_all() if validation.sample is None else search.best.model()
+    found = search.trained_on_all() if validation.sample is None else search.best.on_all_features(search.best.trained())
     return _better_on_all_samples(found, model, start, search.result(), config)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that held-out samples have compared.
+    """Network that was compared by the held-out samples.
 
     Attributes
     ----------
     trainer : Trainer
-        What trained it.
+        Its trainer.
     weights : list of Tensor
         Its weights.
     prior_weight : float or None
         Weight of the prior on the codes of samples with missing values.
     basis : PrincipalBasis or None
-        In which it was trained.
+        Basis in which it was trained; None for all features.
     full : ScaledAutoEncoder
-        A network on all features, to expand it into.
+        Network on all features into which it is expanded.
     """
 
     trainer: Trainer
@@ -360,28 +361,31 @@ class Candidate:
     basis: PrincipalBasis | None
     full: ScaledAutoEncoder
 
-    def model(self) -> ScaledAutoEncoder:
-        """Return the network on all features."""
-        model = self.trainer.finish(self.weights, self.prior_weight)
+    def trained(self) -> ScaledAutoEncoder:
+        """Return the network, which may be one in the basis."""
+        return self.trainer.finish(self.weights, self.prior_weight)
+
+    def on_all_features(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
+        """Expand a network in the basis."""
         return model if self.basis is None else self.basis.expand(model, copy.deepcopy(self.full))
 
 
 @dataclass
 class Fold:
-    """A training with the samples that it holds out.
+    """Trainer with its held-out samples.
 
     Attributes
     ----------
     trainer : Trainer
-        The training.
+        The trainer.
     full : ScaledAutoEncoder
-        The network on all features where it starts.
+        Initial network on all features.
     samples : tuple of Sample
-        The samples that train and those that are held out.
+        Training samples and held-out samples.
     basis : PrincipalBasis or None
-        In which the network is trained.
+        Basis in which the network is trained; None for all features.
     factor, offset : float and ndarray of shape (n_held_out,) or float
-        Turn losses in the basis into losses on all features.
+        Factor and offset from losses in the basis to losses on all features.
     """
 
     trainer: Trainer
@@ -392,32 +396,32 @@ class Fold:
     offset: NDArray | float = 0.0
 
     def losses(self, prior_weight: float | None) -> NDArray:
-        """Loss of each held-out sample."""
+        """Compute the loss of each held-out sample."""
         return self.factor * self.trainer.losses(prior_weight) + self.offset
 
 
 class Search:
-    """Trainings that go on while their held-out samples gain.
+    """Training in runs, as long as the loss of the held-out samples decreases.
 
-    A first training with strong regularization is followed by longer and longer ones with weak regularization, each
-    with a learning rate that falls to zero. The last steps are taken on all samples, the way that held-out samples
-    have found to be good.
+    A first run with strong regularization is followed by runs with weak regularization, which double the number of
+    epochs. In each, the learning rate decreases to zero. The final tuning on all samples uses the regularization that
+    was selected by the held-out samples.
 
     Parameters
     ----------
     start : NetworkInitializer
-        The data, and where training begins.
+        Training samples and initialization.
     config : TrainingConfig
-        How to train.
+        Parameters of the training.
     pca : PrincipalComponents
-        Of all samples.
+        Principal components of all samples.
     parts : list of pairs of Sample
-        For each training, the samples that train and those that are held out.
+        Training samples and held-out samples of each fold.
 
     Attributes
     ----------
     best : Candidate or None
-        The best network of the first training; None keeps PCA.
+        Best network of the first fold; None keeps PCA.
     """
 
     def __init__(
@@ -438,29 +442,29 @@ class Search:
         self.prior_weights = PRIOR_WEIGHTS if start.incomplete else (0.0,)
         self.best: Candidate | None = None
         self.tuning: Regularization | None = WEAK
-        self.before: tuple[list[float], list[dict]] = [], []  # of the training in the basis
         n_samples = len(self.folds[0].trainer.samples)
         growth = max(n_samples / FEW_SAMPLES, 1.0) ** GROWTH
         self.first_steps = FIRST_STEPS * growth
         self.most_steps = max(MOST_STEPS * min(max(n_samples / MEDIUM_SAMPLES, 1.0), MOST_GROWTH), self.first_steps)
 
     def _fold(self, index: int, samples: Sample, valid: Sample) -> Fold:
-        """Prepare a training; only the first one is heard and seen."""
+        """Prepare the trainer of a fold. Only the first one has callbacks and output."""
         start, config = self.start, self.config
         _check_normalization(start.architecture, len(samples))
         callbacks = config.callbacks if index == 0 else of_every_training(config.callbacks)
         config = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
-        size = basis_size(start.architecture.n_components)
-        in_basis = self._may_use_basis(config) and WIDE * size < samples.shape[1] and size < len(samples)
-        in_basis &= not exceeds_memory(len(samples), size)  # the coordinates are held in memory
-        # Location and scale are those of all samples, so that they stay what they are in the end.
-        n_components = size if in_basis else min(start.architecture.n_components, *samples.shape)
+        smaller, size = basis_sizes(start.architecture.n_components)
+        in_basis = self._may_use_basis(config) and WIDE * smaller < samples.shape[1] and smaller < len(samples)
+        # The coordinates are held in memory; many components of a large sparse table take longer than they save.
+        in_basis &= not exceeds_memory(len(samples), size) and not is_iterated(samples, size)
+        # Mean and scale are those of all samples, so that they do not change at the end.
+        n_components = min(size if in_basis else start.architecture.n_components, *samples.shape)
         pca = start.components_at(samples, n_components, self.pca)
         full = start.on(pca.truncated(start.architecture.n_components))
         if not in_basis:
             trainer = Trainer(full, config, samples, valid, callbacks, self.perturbs)
             return Fold(trainer, full, (samples, valid))
-        basis = PrincipalBasis(pca)
+        basis = PrincipalBasis.of(pca, start.architecture.n_components, samples.total)
         (inside, _), (valid_inside, outside) = (basis.coordinates(one) for one in (samples, valid))
         small = basis.network(full, basis.pca_of(inside, start.architecture.n_components), start.seed)
         trainer = Trainer(small, config, inside, valid_inside, callbacks, self.perturbs)
@@ -469,14 +473,14 @@ class Search:
         return Fold(trainer, full, (samples, valid), basis, factor, outside / whole)
 
     def _may_use_basis(self, config: TrainingConfig) -> bool:
-        """Whether training in the basis gives what training on all features gives, sooner."""
+        """Return whether the network can be trained in the basis of principal components."""
         start = self.start
         of_network = start.architecture.kind == "dense" and start.architecture.linear_skip and start.before is None
         of_training = type(config.loss) is SquaredError and not config.regularizers and not config.callbacks
         return of_network and of_training and not start.incomplete and config.optimizer != "lbfgs"
 
     def run(self) -> None:
-        """Train while held-out samples gain, then find out how to take the last steps."""
+        """Train while the loss of the held-out samples decreases, then select the regularization of the tuning."""
         config, first = self.config, self.folds[0].trainer
         steps_per_epoch = first.n_batches * (LBFGS_STEPS if config.optimizer == "lbfgs" else 1)
         most = max(round(self.most_steps / steps_per_epoch), 1)
@@ -489,12 +493,12 @@ class Search:
             if self.selector.mean_losses[-1] < LITTLE_LEFT * self.reference:
                 gain = 0.0
             while n_epochs < most and gain > config.tol and not self._stopped:
-                more = min(n_epochs, most - n_epochs)  # the budget doubles
+                more = min(n_epochs, most - n_epochs)  # doubles the number of epochs
                 gain = self._run(more, WEAK)
                 n_epochs += more
         self.n_search_epochs = n_epochs
         if self.best is not None and not self._stopped and config.optimizer != "lbfgs":
-            self._rehearse()
+            self._try_tuning()
         for fold in self.folds:
             fold.trainer.end()
 
@@ -505,7 +509,7 @@ class Search:
     def _run(
         self, n_epochs: int, regularization: Regularization, rate_factor: float = 1.0, position: float = 0.0
     ) -> float:
-        """Train all folds, compare, and return the gain of the held-out samples; go back where there is none."""
+        """Train all folds, and return the decrease of the held-out loss. Undo the run if there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
         for index, fold in enumerate(self.folds):
             hooks: Any = (
@@ -514,8 +518,8 @@ class Search:
             fold.trainer.run(n_epochs, regularization, rate_factor, position, **hooks)
         losses, prior_weight = self._compare()
         previous = min(self.selector.mean_losses[1:], default=math.inf)
-        better = self.selector.update(losses, len(self._curve(self.folds[0].trainer)[0]))
         first = self.folds[0]
+        better = self.selector.update(losses, len(first.trainer.train_losses))
         if better:
             self.best = Candidate(first.trainer, first.trainer.weights(), prior_weight, first.basis, first.full)
         gain = previous - self.selector.mean_losses[-1]
@@ -524,12 +528,8 @@ class Search:
                 fold.trainer.set_weights(weights)
         return gain
 
-    def _curve(self, trainer: Trainer) -> tuple[list[float], list[dict]]:
-        """Training losses and history so far."""
-        return [*self.before[0], *trainer.train_losses], [*self.before[1], *epochs_of(trainer.net)]
-
     def _compare(self) -> tuple[NDArray, float | None]:
-        """Return the losses of the held-out samples, with the weight of the prior that makes them least."""
+        """Return the losses of the held-out samples with the best weight of the prior, and that weight."""
         candidates = []
         for prior_weight in self.prior_weights:
             losses = np.concatenate([fold.losses(prior_weight) for fold in self.folds])
@@ -537,15 +537,14 @@ class Search:
         _, losses, prior_weight = min(candidates, key=lambda one: one[0] if math.isfinite(one[0]) else math.inf)
         return losses, prior_weight
 
-    def _rehearse(self) -> None:
-        """Try the last steps on the samples that train: with weak and strong regularization, or not at all."""
-        self._leave_basis()
+    def _try_tuning(self) -> None:
+        """Select weak, strong or no tuning by a trial on the training samples."""
         n_epochs = max(self._tuning_epochs(self.folds[0].trainer) // 2, 1)
         start, reached, self.tuning = self.selector.mean_losses[0], min(self.selector.mean_losses[1:]), WEAK
         if start - reached > LARGE_GAIN * self.reference:
             return
         self.tuning = None
-        with self.config.progress.part("rehearsal", 2 * n_epochs):
+        with self.config.progress.part("trial", 2 * n_epochs):
             for regularization in (WEAK, STRONG):
                 self._run(n_epochs, regularization, TUNING_RATE, 0.5)
                 if start - self.selector.mean_losses[-1] > GAIN_LEFT * (start - reached):
@@ -554,21 +553,8 @@ class Search:
                 if self._stopped:
                     return
 
-    def _leave_basis(self) -> None:
-        """Go on with networks on all features."""
-        for index, fold in enumerate(self.folds):
-            trainer = fold.trainer
-            if fold.basis is None:
-                continue
-            if index == 0:
-                self.before = self._curve(trainer)
-            trainer.end()
-            model = fold.basis.expand(trainer.finish(), copy.deepcopy(fold.full))
-            config = replace(self.config, seed=self.config.seed + index, verbose=trainer.net.verbose)
-            self.folds[index] = Fold(Trainer(model, config, *fold.samples), fold.full, fold.samples)
-
     def _tuning_epochs(self, trainer: Trainer) -> int:
-        """Return the number of epochs of the last steps."""
+        """Return the number of epochs of the tuning."""
         n_steps = max(TUNING_FRACTION * self.n_search_epochs * self._batches_of_search, LEAST_TUNING)
         n_epochs = max(round(n_steps / trainer.n_batches), 1)
         return n_epochs if self.config.max_epochs is None else min(n_epochs, self.config.max_epochs)
@@ -578,19 +564,24 @@ class Search:
         return math.ceil(len(self.folds[0].samples[0]) / self.config.batch_size)
 
     def trained_on_all(self) -> ScaledAutoEncoder:
-        """Take the last steps on all samples."""
+        """Return the best network, tuned on all samples."""
         best, config = cast(Candidate, self.best), self.config
-        model = best.model()
+        model, sample = best.trained(), self.start.sample
+        valid: Sample | None = self.folds[0].samples[1]
         if self.tuning is None or self._stopped or config.optimizer == "lbfgs":
-            return model
-        callbacks = of_every_training(config.callbacks)
-        trainer = Trainer(model, replace(config, verbose=0), self.start.sample, self.folds[0].samples[1], callbacks)
+            return best.on_all_features(model)
+        if best.basis is not None:
+            sample, valid = best.basis.coordinates(sample)[0], None  # there are no callbacks
+        trainer = Trainer(model, replace(config, verbose=0), sample, valid, of_every_training(config.callbacks))
         n_epochs = self._tuning_epochs(trainer)
         progress = config.progress
 
+        def finished() -> ScaledAutoEncoder:
+            return best.on_all_features(trainer.finish(None, best.prior_weight))
+
         def report() -> bool:
             def result() -> tuple:
-                return _finished(trainer.finish(None, best.prior_weight), self.result(), self.start, config)
+                return _finished(finished(), self.result(), self.start, config)
 
             progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
             return progress.stopped
@@ -598,37 +589,37 @@ class Search:
         with progress.part("tuning", n_epochs):
             trainer.run(n_epochs, self.tuning, TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
-        return trainer.finish(None, best.prior_weight)
+        return finished()
 
     def _report(self) -> bool:
-        """Report an epoch of the first training, and return whether to stop."""
+        """Report an epoch of the first fold, and return whether to stop."""
         first, progress = self.folds[0], self.config.progress
-        train_losses, _ = self._curve(first.trainer)
+        train_losses = first.trainer.train_losses
 
         def result() -> tuple:
             candidate = Candidate(
                 first.trainer, first.trainer.weights(), self.prior_weights[0], first.basis, first.full
             )
-            return _finished(
-                candidate.model(), replace(self.result(), best_epoch=len(train_losses)), self.start, self.config
-            )
+            model = candidate.on_all_features(candidate.trained())
+            return _finished(model, replace(self.result(), best_epoch=len(train_losses)), self.start, self.config)
 
         valid_loss = first.trainer.net.history[-1].get("valid_loss")
         progress.epoch_ends(EpochReport(train_losses[-1], valid_loss, self.selector.best_epoch, result))
         return progress.stopped
 
     def result(self) -> TrainingResult:
-        """Return the history of the search."""
-        train_losses, history = self._curve(self.folds[0].trainer)
+        """Return the record of the search."""
+        trainer = self.folds[0].trainer
         scores = [
             1.0 - loss / self.reference if self.reference > 0 else float(loss == 0)
             for loss in self.selector.mean_losses
         ]
-        return TrainingResult(self.selector.best_epoch, train_losses, scores, list(self.selector.epochs), history)
+        epochs, history = list(self.selector.epochs), epochs_of(trainer.net)
+        return TrainingResult(self.selector.best_epoch, trainer.train_losses, scores, epochs, history)
 
 
 def _check_normalization(architecture: Architecture, n_samples: int) -> None:
-    """Refuse to normalize over batches where there is but one sample to train on."""
+    """Raise an error for batch normalization with a single training sample."""
     if n_samples == 1 and architecture.normalization == "batch":
         raise ValueError(
             "normalization='batch' needs at least 2 samples to train on, but only 1 is left beside the held-out "
@@ -644,7 +635,7 @@ def _better_on_all_samples(
     result: TrainingResult,
     config: TrainingConfig,
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Keep the network that was found if all samples have a smaller loss than with the start."""
+    """Return the trained network, or the initial one if that has the lower loss on all samples."""
     if config.regularizers or not start.architecture.linear_skip:
         return found, result
     losses = [start.sample.mean(sample_losses(config.loss, one, start.sample)[:, 0]) for one in (found, model)]
@@ -652,7 +643,7 @@ def _better_on_all_samples(
 
 
 def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
-    """Return how many samples of equal weight would share the sum of the losses as evenly as these do."""
+    """Compute the effective sample size of the mean loss: the squared sum of losses over the sum of their squares."""
     losses = losses if sample.weights is None else losses * sample.weights
     losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
     largest = losses.max(initial=0.0)
@@ -665,7 +656,7 @@ def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
 def _train_whole(
     start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
-    """Train on all samples in one schedule; keep the start if that reconstructs them better."""
+    """Train on all samples in one run. Keep the initial network if that has the lower loss."""
     _check_normalization(start.architecture, len(start.sample))
     model = start.on(pca)
     perturbs = start.before is None and config.optimizer != "lbfgs"

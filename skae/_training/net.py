@@ -1,7 +1,7 @@
 """The skorch net that runs the training loop."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -50,10 +50,10 @@ FEW_INPUTS = 64
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything about a training that is neither data nor network.
+    """Parameters of a training.
 
-    The residual fraction is that of the variance that PCA leaves; a training may depart from PCA before its first step.
-    Samples are incomplete where they have NaN for missing values. Codes are whitened after training.
+    They are those of the estimator, besides ``unexplained_variance_ratio``, the fraction of the variance that PCA does
+    not explain, and ``incomplete``, whether the training samples have missing values.
     """
 
     loss: Loss = field(default_factory=SquaredError)
@@ -77,23 +77,23 @@ class TrainingConfig:
 
 
 class ReconstructionNet(NeuralNet):
-    """A skorch net whose batches are samples and whose targets are the same samples.
+    """skorch net whose targets are the samples themselves.
 
-    A thin layer: it feeds `SampleBatches`, evaluates averaged weights, penalises where the optimizer
-    cannot, and tells a deliberate stop from a user's interrupt. ``predict`` reconstructs.
+    It iterates over `SampleBatches`, evaluates averaged weights, adds the L2 penalty to the loss for optimizers without
+    weight decay, and distinguishes early stopping from interrupts by the user. ``predict`` returns reconstructions.
     """
 
     def __init__(
         self,
-        *args,
-        dataset=SampleDataset,
-        shuffler=None,
-        augment=None,
-        averaging=None,
-        penalty=0.0,
-        objective=None,
-        hiding=(None, None),
-        **kwargs,
+        *args: Any,
+        dataset: type = SampleDataset,
+        shuffler: torch.Generator | None = None,
+        augment: DifferenceAugmentation | None = None,
+        averaging: ExponentialMovingAverage | None = None,
+        penalty: float = 0.0,
+        objective: Objective | None = None,
+        hiding: tuple[Hiding | None, Hiding | None] = (None, None),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
         self.objective = objective
@@ -113,14 +113,16 @@ class ReconstructionNet(NeuralNet):
         log = [("print_log", PrintLog())] if self.verbose else []
         return [("epoch_timer", EpochTimer()), *losses, ("finite_loss", FiniteLoss()), *log]
 
-    def get_iterator(self, dataset, training=False) -> SampleBatches:
-        """Batches of samples, shuffled while training."""
+    def get_iterator(self, dataset: SampleDataset, training: bool = False) -> SampleBatches:
+        """Return an iterable of batches, shuffled in training."""
         if training:
             return SampleBatches(dataset, self.batch_size, self.shuffler, self.augment, self.hiding[0])
         return SampleBatches(dataset, self.batch_size, hiding=self.hiding[1])
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params) -> None:
-        """One pass over a set, with averaged weights where it is held out."""
+    def run_single_epoch(
+        self, iterator: SampleBatches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
+    ) -> None:
+        """Run one epoch, with averaged weights on held-out samples."""
         if training or iterator is None:
             if training:
                 super()._set_training(True)
@@ -134,19 +136,19 @@ class ReconstructionNet(NeuralNet):
         with self.evaluation():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
-    def infer(self, x, **fit_params):
-        """Reconstruct a batch; with regularizers, a pair of reconstructions and penalties."""
+    def infer(self, x: Tensor, **fit_params: Any) -> Any:
+        """Return the reconstructions of a batch, with regularizers also their penalties."""
         if self.objective is None:
             return super().infer(x, **fit_params)
         return self.objective(self.module_, to_tensor(x, device=self.device))
 
-    def _set_training(self, training=True) -> None:
-        # skorch asks before every step; going through all modules each time is a tenth of a small step.
+    def _set_training(self, training: bool = True) -> None:
+        # skorch calls it before every step. To visit all modules each time would take a tenth of a small step.
         if self.module_.training != training:
             super()._set_training(training)
 
-    def validation_step(self, batch, **fit_params) -> dict:
-        """Reconstruct a held-out batch, and keep each sample's loss for the choice of the epoch."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict:
+        """Reconstruct a held-out batch, and store the loss of each sample."""
         step = super().validation_step(batch, **fit_params)
         x_hat, penalty = step["y_pred"] if self.objective is not None else (step["y_pred"], 0.0)
         losses = self.criterion_.per_sample(x_hat, batch[1]) + penalty
@@ -156,20 +158,20 @@ class ReconstructionNet(NeuralNet):
         return step
 
     def _weighted(self, losses: Tensor, weights: NDArray) -> Tensor:
-        """Mean of held-out samples' losses that makes the mean over all batches the weighted one."""
+        """Return the mean loss of a batch such that the mean over all batches is the weighted mean over the samples."""
         start = self.sample_losses_.n_written
         relative = weights[start : start + len(losses)] / weights.mean()
         return (losses * torch.from_numpy(relative).to(losses)).mean()
 
-    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs) -> None:
-        """Forget the samples' losses of the epoch before."""
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
+        """Reset the losses of the held-out samples."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         n_samples = 0 if dataset_valid is None else len(dataset_valid)
         self.valid_weights_: NDArray | None = None if dataset_valid is None else dataset_valid.sample.weights
         self.sample_losses_ = PerSampleBuffer(n_samples)
 
-    def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
-        """Compute the loss, with the L2 penalty in training if the optimizer does not apply it."""
+    def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Tensor:
+        """Compute the loss, in training with the L2 penalty if the optimizer has no weight decay."""
         x_hat, penalty = y_pred if isinstance(y_pred, tuple) else (y_pred, None)
         loss = self.criterion_(x_hat, y_true)
         if penalty is not None:
@@ -184,8 +186,8 @@ class ReconstructionNet(NeuralNet):
             )
         return loss
 
-    def _step_optimizer(self, step_fn) -> None:
-        """Take a step; L-BFGS, which goes by steps before, must leave alone what has been frozen since."""
+    def _step_optimizer(self, step_fn: Callable) -> None:
+        """Take a step. Parameters that were frozen after the first step do not change with L-BFGS either."""
         lbfgs = isinstance(self.optimizer_, torch.optim.LBFGS)
         frozen = [one for one in self.module_.parameters() if not one.requires_grad] if lbfgs else []
         before = [one.detach().clone() for one in frozen]
@@ -194,8 +196,8 @@ class ReconstructionNet(NeuralNet):
             for one, value in zip(frozen, before, strict=True):
                 one.copy_(value)
 
-    def notify(self, method_name, **cb_kwargs) -> None:
-        """Call the callbacks; skorch's early stopping becomes a stop that is no interrupt."""
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Call the callbacks, and turn the interrupt of skorch's early stopping into `StopTraining`."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
             try:
@@ -206,12 +208,12 @@ class ReconstructionNet(NeuralNet):
                 raise
 
     def initialize_callbacks(self) -> NeuralNet:
-        """Build the callbacks, and forget who listened before."""
+        """Initialize the callbacks, and reset which of them override which method."""
         self._listening: dict[str, list[Callback]] = {}
         return super().initialize_callbacks()
 
-    def _listeners(self, method_name) -> list[Callback]:
-        """Return the callbacks that override a method; calling all of them takes a twentieth of a small step."""
+    def _listeners(self, method_name: str) -> list[Callback]:
+        """Return the callbacks that override a method; to call all of them would take a twentieth of a small step."""
         if method_name not in self._listening:
             idle = getattr(Callback, method_name)
             everyone = [callback for _, callback in self.callbacks_]
@@ -219,8 +221,8 @@ class ReconstructionNet(NeuralNet):
         return self._listening[method_name]
 
     @contextmanager
-    def evaluation(self):
-        """Averaged weights and evaluation mode inside this block."""
+    def evaluation(self) -> Iterator[AutoEncoder]:
+        """Use averaged weights and evaluation mode inside the block."""
         self.module_.eval()
         if self.averaging is not None:
             self.averaging.exchange()
@@ -242,7 +244,7 @@ def build_net(
     objective: Objective | None = None,
     hiding: tuple[Hiding | None, Hiding | None] = (None, None),
 ) -> ReconstructionNet:
-    """Put a network into a skorch net, ready to train or to predict."""
+    """Return an initialized skorch net for a network."""
     optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
     clipping = [] if objective is None or config.optimizer == "lbfgs" else [GradientNormClipping(LARGEST_GRADIENT)]
     groups = first_layer_group(module, config)
@@ -271,9 +273,9 @@ def build_net(
 
 
 def first_layer_group(module: AutoEncoder, config: TrainingConfig) -> list:
-    """Lower the learning rate of layers with many inputs, whose sums many small steps move far.
+    """Return parameter groups with a lower learning rate for a first layer with many inputs.
 
-    Only where optimizer and learning rate are left to us, and the first layer is dense.
+    They are used with the default optimizer and learning rate and for dense networks.
     """
     architecture = getattr(module, "architecture", None)
     if not config.automatic_rate or architecture is None or architecture.kind not in ("dense", "tied"):
@@ -284,49 +286,49 @@ def first_layer_group(module: AutoEncoder, config: TrainingConfig) -> list:
 
 
 class _NoOptimizer:
-    """Stands where skorch wants an optimizer: a finished network may have nothing to optimize."""
+    """Placeholder for the optimizer that skorch needs; a fitted network may have no trainable parameters."""
 
-    def __init__(self, params, lr) -> None:
+    def __init__(self, params: Any, lr: float) -> None:
         self.lr = lr
 
 
 def predicting_net(module: ScaledAutoEncoder, history: Sequence[dict] = ()) -> ReconstructionNet:
-    """Wrap a finished network: nothing of the training hangs on to it but the record of the epochs."""
+    """Return a net for predictions, which keeps only the history of the training."""
     net = build_net(module.eval(), TrainingConfig(optimizer=_NoOptimizer))
     net.history_ = History(dict(epoch) for epoch in history)
     return net
 
 
 def epochs_of(net: NeuralNet) -> list[dict]:
-    """Return skorch's history of each epoch, without that of each batch."""
+    """Return the history of each epoch without that of the batches."""
     return [{key: value for key, value in epoch.items() if key != "batches"} for epoch in net.history]
 
 
 def as_columns(epochs: list[dict]) -> list[dict] | dict[str, Any]:
-    """Turn epochs with the same entries into one array or list an entry: in a file a tenth of the size."""
+    """Convert a history to one array or list per entry, which takes a tenth of the size in a file."""
     if not epochs or any(epoch.keys() != epochs[0].keys() for epoch in epochs):
         return epochs
-    features: dict[str, Any] = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
-    for name, values in features.items():
+    columns: dict[str, Any] = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
+    for name, values in columns.items():
         kinds = {type(value.item() if isinstance(value, np.generic) else value) for value in values}
         if len(kinds) == 1 and kinds <= {bool, int, float}:
-            features[name] = np.array(values)
-    return features
+            columns[name] = np.array(values)
+    return columns
 
 
 def as_epochs(history: list[dict] | dict[str, Any]) -> list[dict]:
-    """Turn features into epochs again."""
+    """Convert the result of `as_columns` back to a history."""
     if isinstance(history, list):
         return history
-    features = [values.tolist() if isinstance(values, np.ndarray) else values for values in history.values()]
-    return [dict(zip(history, values, strict=True)) for values in zip(*features, strict=True)]
+    columns = [values.tolist() if isinstance(values, np.ndarray) else values for values in history.values()]
+    return [dict(zip(history, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def of_every_training(callbacks: Sequence) -> list:
-    """Fresh copies of the callbacks that change what is learned, which every training needs.
+    """Return copies of the callbacks that change the result of training, which every fold needs.
 
-    These are learning-rate schedules, what maps parameters, as `skorch.callbacks.Freezer` does, and what has a method
-    for gradients, as `skorch.callbacks.GradientNormClipping` does.
+    These are learning rate schedules, callbacks that map parameters such as `skorch.callbacks.Freezer`, and callbacks
+    with a method for gradients such as `skorch.callbacks.GradientNormClipping`.
     """
     return [_fresh(entry) for entry in callbacks if _changes_training(_instance(entry))]
 
@@ -338,30 +340,30 @@ def _changes_training(callback: Any) -> bool:
 
 
 def _fresh(entry: Any) -> Any:
-    """Copy an entry of callbacks; a class is returned as it is, since each net instantiates it."""
+    """Copy an entry of ``callbacks``. A class is returned unchanged, because each net instantiates it."""
     if isinstance(entry, tuple):
         return entry[0], _fresh(entry[1])
     if isinstance(entry, type):
         return entry
     try:
         return clone(entry)
-    except (TypeError, RuntimeError):  # its attributes are not its parameters
+    except (TypeError, RuntimeError):  # not a scikit-learn estimator
         return copy.deepcopy(entry)
 
 
 def sets_rate(callbacks: Sequence) -> bool:
-    """Return whether the learning rate is left to us: no callback is a schedule of the user's own."""
+    """Return whether no callback is a learning rate schedule."""
     kinds = (one if isinstance(one, type) else type(one) for one in map(_instance, callbacks))
     return not any(issubclass(kind, LRScheduler) for kind in kinds)
 
 
 def check_callbacks(callbacks: Sequence) -> None:
-    """Refuse what skorch could not call.
+    """Check the parameter ``callbacks``.
 
     Raises
     ------
     TypeError
-        If an entry is no skorch callback, class of one, or pair of a name and either.
+        If an entry is not a skorch callback, a class of one, or a pair of a name and either of them.
     """
     for entry in callbacks:
         callback = _instance(entry)
@@ -371,19 +373,19 @@ def check_callbacks(callbacks: Sequence) -> None:
             )
 
 
-def _function(callback, name):
-    """Return the function of a callback's method."""
+def _function(callback: Any, name: str) -> Any:
+    """Return the function of a method."""
     method = getattr(callback, name)
     return getattr(method, "__func__", method)
 
 
-def _instance(entry):
-    """Return the callback of a list entry, which may be a pair of a name and a callback."""
+def _instance(entry: Any) -> Any:
+    """Return the callback of an entry, which may be a pair of a name and a callback."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 
 
 def net_to_dict(net: ReconstructionNet) -> dict:
-    """Reduce a net to plain values and numpy arrays, free of any device."""
+    """Convert a net to plain values and NumPy arrays."""
     module = net.module_
     projection = module.projection
     return {
@@ -400,26 +402,26 @@ def net_to_dict(net: ReconstructionNet) -> dict:
 
 
 def _described(part: Any, table: Mapping[str, type]) -> Any:
-    """Describe a loss or regularizer of ours by its name and parameters; one of the user's stays as it is."""
+    """Convert a loss or regularizer of this package to its name and parameters; others are returned unchanged."""
     names = [name for name, kind in table.items() if kind is type(part)]
     return [names[0], part.get_params()] if names else part
 
 
 def _rebuilt(described: Any, table: Mapping[str, type]) -> Any:
-    """Build what was described."""
+    """Convert the result of `_described` back."""
     return table[described[0]](**described[1]) if isinstance(described, list) else described
 
 
 @gradients_on()
 def net_from_dict(frozen: dict, device: str) -> ReconstructionNet:
-    """Rebuild a net on the device it was on, or on the processor where this machine lacks the device."""
+    """Rebuild a net on its device, or on the CPU if that is not available."""
     module = network_from_dict(frozen)
     return predicting_net(module.to(device if device in available_devices() else "cpu"), as_epochs(frozen["history"]))
 
 
 @gradients_on()
 def network_from_dict(frozen: dict) -> ScaledAutoEncoder:
-    """Rebuild the network of a frozen net on the processor."""
+    """Rebuild the network of a net on the CPU."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in frozen["arrays"].items()}
     module = build(Architecture(**frozen["architecture"]), tensors["mean"].dtype).eval()
     module.load_state_dict(tensors)

@@ -13,12 +13,12 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
     "lbfgs": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
 }
 DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
-# Of Adam for dense layers, and for convolutions and a user's own module, which may not bear as much.
+# Learning rate of Adam for dense networks, and a smaller one for convolutional networks and custom modules.
 DENSE_LR, OTHER_LR = 2.5e-2, 3e-3
 
 
 def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense") -> float:
-    """Turn the ``lr`` parameter into a number, the peak of the schedule."""
+    """Convert the parameter ``lr`` to a number, which is the largest learning rate of the schedule."""
     if not isinstance(lr, str):
         return lr
     if isinstance(optimizer, str) and optimizer in DEFAULT_LR:
@@ -27,9 +27,10 @@ def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense") -
 
 
 def optimizer_of(optimizer: str | type, params: Mapping[str, Any], alpha: float) -> tuple[type, dict[str, Any], bool]:
-    """Return an optimizer's class, its options besides ``lr``, and whether the L2 penalty is among them.
+    """Return the class of an optimizer, its options besides ``lr``, and whether the L2 penalty is among them.
 
-    Options of ours that do not go together with the user's are left out, such as Nesterov's momentum without momentum.
+    Default options are left out if they are not compatible with those of the user, such as Nesterov momentum without
+    momentum.
     """
     cls, ours = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else (optimizer, {})
     decays = "weight_decay" in inspect.signature(cls).parameters
@@ -41,14 +42,14 @@ def optimizer_of(optimizer: str | type, params: Mapping[str, Any], alpha: float)
 
 
 def check_optimizer(optimizer: str | type, params: Mapping[str, Any], lr: float) -> None:
-    """Refuse what is no torch optimizer, and options that it does not take.
+    """Check an optimizer and its options.
 
     Raises
     ------
     TypeError
-        If ``optimizer`` is neither a known name nor a subclass of torch.optim.Optimizer.
+        If the optimizer is neither a known name nor a subclass of torch.optim.Optimizer.
     ValueError
-        If the optimizer has no such option, or does not take its value.
+        If the optimizer does not have an option or does not accept its value.
     """
     known = optimizer in OPTIMIZERS if isinstance(optimizer, str) else issubclass(optimizer, torch.optim.Optimizer)
     if not known:
@@ -79,9 +80,9 @@ def check_optimizer(optimizer: str | type, params: Mapping[str, Any], lr: float)
 
 
 def _refusal(cls: type, options: Mapping[str, Any]) -> Exception | None:
-    """Try options of an optimizer on an empty parameter."""
+    """Return the error that an optimizer raises for some options, or None."""
     try:
         cls([torch.nn.Parameter(torch.zeros(1, 1))], **options)
-    except Exception as error:  # torch raises what it likes there
+    except Exception as error:  # torch raises errors of several types
         return error
     return None

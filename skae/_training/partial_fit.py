@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,37 +35,37 @@ from skae._training.selection import EpochSelector
 from skae._training.trainer import Trainer
 from skae._utils import as_tensor, threads_for
 
-# Samples a step, where that is left to us; half of them are new.
+# Number of samples per step if batch_size is "auto". Half of them are new.
 STREAM_BATCH = 64
-# Samples that are held out, and samples that are met again: at most so many, and so many values.
+# Largest number of held-out samples, and of samples that are kept to be used again, and their largest number of values.
 MEMORY_SAMPLES = 2000
 KEPT_VALUES = 4_000_000
-# Samples that are taken in together.
+# Number of values that are processed at once.
 CHUNK_VALUES = 1_000_000
 TINY = 1e-30
-# What a stream is made of, beside its training.
+# Attributes of a stream that are part of its state, besides the training.
 PARTS = ("running", "memory", "held_out")
-NUMBERS = ("waiting", "their_weights", "began_with", "n_values", "n_present", "n_seen", "judged_at", "seeds")
+NUMBERS = ("waiting", "waiting_weights", "initial_total", "n_values", "n_present", "n_seen", "judged_at", "seeds")
 
 
 class Stream:
-    """Everything that is kept between chunks.
+    """State of `partial_fit` between chunks of samples.
 
-    A fraction of the samples is held out. The others enter the running directions, and half a batch of them at a time,
-    with as many that have been seen before, makes a step of the network. The network begins at the directions of the
-    samples seen until then, anew whenever their number has doubled and PCA is still the better one on the held-out
+    A fraction of the samples is held out. The others update the principal components. Each step of the network takes
+    half a batch of new samples and as many that are drawn from earlier ones. The network is initialized from the
+    principal components, again whenever the number of samples has doubled while PCA has the lower loss on held-out
     samples.
 
     Parameters
     ----------
-    start : Start
-        What to build; its sample is empty, and says what the samples are like.
-    settings : TrainingConfig
-        How to train.
+    start : NetworkInitializer
+        Initializes the network. Its sample is empty and only gives the dtype and the number of features.
+    config : TrainingConfig
+        Parameters of the training.
     fraction : float or None
-        Fraction of the samples held out; None holds none out, and compares on samples that have been learned from.
+        Fraction of the samples that are held out. None holds out no samples and compares on training samples.
     seeds : tuple
-        State of the generator that all seeds were drawn from, for one who makes the same stream anew.
+        State of the random generator before the seeds were drawn, from which the same stream can be rebuilt.
     """
 
     def __init__(self, start: NetworkInitializer, config: TrainingConfig, fraction: float | None, seeds: tuple) -> None:
@@ -79,18 +79,18 @@ class Stream:
         self.running = IncrementalPrincipalComponents(start.architecture.n_components, n_features)
         self.memory = Reservoir(n_samples, n_features, dtype)
         self.held_out = Reservoir(n_samples, n_features, dtype)
-        self.waiting, self.their_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
+        self.waiting, self.waiting_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
         self.random = np.random.RandomState(config.seed)
         self.training: Trainer | None = None
         self.preferred: ScaledAutoEncoder | None = None
         self.judged_at = 0
-        self.began_with = 0.0
+        self.initial_total = 0.0
         self.n_values = 0.0
         self.n_present = 0.0
         self.record = TrainingResult(valid_scores=None if fraction is None else [])
 
     def take(self, sample: Sample) -> None:
-        """Learn from more samples."""
+        """Update with more samples."""
         self.n_seen += len(sample)
         step = max(CHUNK_VALUES // sample.shape[1], 1)
         for first in range(0, len(sample), step):
@@ -99,8 +99,9 @@ class Stream:
             self._take(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
 
     def _take(self, samples: NDArray, weights: NDArray) -> None:
+        """Update with a chunk of samples."""
         self.running.check(samples.astype(np.float64), weights)
-        # Copies of a sample are on one side, whichever chunks they come in.
+        # Copies of a sample are all held out or all used for training, whichever chunks they are in.
         held = content_draws(Sample(samples), self.config.seed) < (self.fraction or 0.0)
         held[: self.running.total == 0] = False
         self.held_out.offer(samples[held], weights[held], self.random)
@@ -110,11 +111,11 @@ class Stream:
         self.running.merge(Sample(self._filled(samples), weights=weights))
         self.memory.offer(samples, weights, self.random)
         self.waiting = np.concatenate([self.waiting, samples])
-        self.their_weights = np.concatenate([self.their_weights, weights])
+        self.waiting_weights = np.concatenate([self.waiting_weights, weights])
         self._learn()
 
     def _filled(self, samples: NDArray) -> NDArray:
-        """Impute missing values from the samples seen so far."""
+        """Impute missing values by the principal components of the samples so far."""
         missing = np.isnan(samples)
         self.n_values += samples.size
         self.n_present += samples.size - missing.sum()
@@ -125,29 +126,29 @@ class Stream:
             pca = principal_components_of_incomplete(Sample(samples), n_components).padded(self.running.n_components)
         else:
             pca = self.principal_components()
-        filling = PPCAImputer(len(pca.components), samples.shape[1], as_tensor(pca.mean).dtype)
-        filling.init_from_pca(pca)
-        return ImputedRows(samples, pca.mean, pca.scale, filling)[:]
+        imputer = PPCAImputer(len(pca.components), samples.shape[1], as_tensor(pca.mean).dtype)
+        imputer.init_from_pca(pca)
+        return ImputedRows(samples, pca.mean, pca.scale, imputer)[:]
 
     def principal_components(self) -> PrincipalComponents:
-        """Mean, spread and principal directions of all samples but the held-out ones."""
+        """Return the principal components of all samples that are not held out."""
         some = np.where(np.isnan(self.memory.samples), self.running.mean, self.memory.samples)
         return replace(self.running.principal_components(some), present_fraction=self.n_present / self.n_values)
 
     def _learn(self) -> None:
-        """Take as many steps as there are half batches of new samples."""
+        """Take one step per half batch of new samples."""
         architecture, half = self.start.architecture, max(self.config.batch_size // 2, 1)
         n_samples = len(self.waiting) // half * half
         if architecture.kind == "pca" or self.config.max_epochs == 0:
-            self.waiting, self.their_weights = self.waiting[:0], self.their_weights[:0]
+            self.waiting, self.waiting_weights = self.waiting[:0], self.waiting_weights[:0]
             return
         if n_samples == 0:
             return
-        new, weights = self.waiting[:n_samples], self.their_weights[:n_samples]
-        self.waiting, self.their_weights = self.waiting[n_samples:], self.their_weights[n_samples:]
-        if self.training is None or (self.running.total >= 2 * self.began_with and self.preferred is None):
-            self.training = self._begun(self.principal_components())
-            self.began_with = self.running.total
+        new, weights = self.waiting[:n_samples], self.waiting_weights[:n_samples]
+        self.waiting, self.waiting_weights = self.waiting[n_samples:], self.waiting_weights[n_samples:]
+        if self.training is None or (self.running.total >= 2 * self.initial_total and self.preferred is None):
+            self.training = self._initialized(self.principal_components())
+            self.initial_total = self.running.total
         again = self.random.randint(len(self.memory), size=n_samples)
         samples = np.concatenate([new, self.memory.samples[again]])
         self.training.learn_from(Sample(samples, weights=np.concatenate([weights, self.memory.weights[again]])))
@@ -157,34 +158,34 @@ class Stream:
         self.record.history.append(epochs_of(self.training.net)[-1])
         self.training.net.history.clear()
 
-    def _begun(self, pca: PrincipalComponents) -> Trainer:
-        """Start a training from principal components."""
+    def _initialized(self, pca: PrincipalComponents) -> Trainer:
+        """Return a trainer that starts from principal components."""
         fraction = pca.unexplained_variance_ratio(self.running.count)
         config = replace(self.config, unexplained_variance_ratio=fraction)
         return self._trainer(self.start.on(pca), config)
 
     def _trainer(self, model: ScaledAutoEncoder, config: TrainingConfig) -> Trainer:
-        """Make a training whose schedule has no end."""
+        """Return a trainer with a constant learning rate."""
         perturbs = self.start.before is None
         trainer = Trainer(model, config, self.memory.sample, None, config.callbacks, perturbs, averages=True)
         trainer.schedule.sets_rate = False
         return trainer
 
-    def _learnt(self, training: Trainer) -> ScaledAutoEncoder:
-        """Return the current network."""
+    def _trained_model(self, training: Trainer) -> ScaledAutoEncoder:
+        """Return a copy of the current network."""
         training.learn_from(self.memory.sample)
         return copy.deepcopy(training.finish())
 
     def _select_model(self) -> None:
-        """Choose between the network and PCA on the held-out samples; on all samples if none are held out.
+        """Choose between the network and PCA by the held-out samples, or by earlier samples if none are held out.
 
-        The shares of the loss saved are noted, those of PCA in the first place.
+        The scores are added to the record, with that of PCA first.
         """
         n_epochs = len(self.record.train_losses)
         if self.training is None or self.judged_at == n_epochs:
             return
         self.judged_at = n_epochs
-        model = self._learnt(self.training)
+        model = self._trained_model(self.training)
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
         start = self.start.on(self.principal_components())
         (losses, reference), (of_network, _) = (_sample_losses(self.training, one, sample) for one in (start, model))
@@ -199,13 +200,13 @@ class Stream:
             self.record.valid_epochs[:] = [0, *self.record.valid_epochs[1:], n_epochs]
 
     def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
-        """Give the codes of a network unit variance on the samples that are kept, if asked for."""
+        """Whiten the codes of a network on the kept samples if ``whiten`` is set."""
         if self.config.whiten:
             model.whiten(code_spread(model, self.memory.sample))
         return model
 
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
-        """Return the network or PCA, whichever the held-out samples prefer, and the training history."""
+        """Return a net of the network or of PCA, whichever was selected, and the training history."""
         self._select_model()
         model = self.preferred
         if model is None:
@@ -216,7 +217,7 @@ class Stream:
         return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)
 
     def state(self) -> dict[str, Any]:
-        """All of it in plain values and numpy arrays."""
+        """Return the state as plain values and NumPy arrays."""
         kept = {name: copy.deepcopy(vars(getattr(self, name))) for name in PARTS}
         numbers = {name: copy.copy(getattr(self, name)) for name in NUMBERS}
         training = None if self.training is None else training_state(self.training)
@@ -237,7 +238,7 @@ class Stream:
 
     @contextmanager
     def unchanged_on_failure(self) -> Iterator[None]:
-        """Put everything back if the block is left by an error or an interrupt."""
+        """Restore the state if the block raises an error or is interrupted."""
         before = self.state()
         try:
             yield
@@ -246,7 +247,7 @@ class Stream:
             raise
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put a stream, made anew with the same parameters, where another one was."""
+        """Restore the state of a stream with the same parameters."""
         for name in PARTS:
             vars(getattr(self, name)).update(copy.deepcopy(state[name]))
         for name in NUMBERS:
@@ -270,12 +271,12 @@ def _to_dict(model: ScaledAutoEncoder | None) -> dict | None:
 
 
 def model_from_dict(frozen: dict | None) -> ScaledAutoEncoder | None:
-    """Rebuild a network from the state of a stream."""
+    """Rebuild a network from the state of a stream; None stays None."""
     return None if frozen is None else network_from_dict(frozen)
 
 
 def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Return the loss of each sample and that of the mean, both in the unit of a training whatever the model's own."""
+    """Return the loss of each sample, and its loss if it were reconstructed as the mean, of shape (2, n_samples)."""
     hiding = training.net.hiding[1]
     if hiding is not None:
         hiding.rewind()
@@ -289,7 +290,7 @@ def _sample_losses(training: Trainer, model: ScaledAutoEncoder, sample: Sample) 
 
 
 def training_state(training: Trainer) -> dict:
-    """Return the state of a training: start, weights, averages, optimizer and generators."""
+    """Return the state of a trainer as plain values, with initial weights, averages, optimizer and generators."""
     averaging, objective = training.net.averaging, training.objective
     return plain(
         {
@@ -311,18 +312,23 @@ def training_state(training: Trainer) -> dict:
 def restored_training(
     state: dict, model: ScaledAutoEncoder, config: TrainingConfig, make: Callable[..., Trainer]
 ) -> Trainer:
-    """Make a training that goes on where another one was.
+    """Return a trainer with a state that was returned by `training_state`.
 
     Parameters
     ----------
     state : dict
-        Of the other one.
+        The state.
     model : ScaledAutoEncoder
-        Of the same architecture, whatever its weights.
-    settings : TrainingConfig
-        As for the other one, but for the residual fraction.
+        Model with the same architecture; its weights are overwritten.
+    config : TrainingConfig
+        Configuration of that trainer, whose unexplained variance ratio is taken from the state.
     make : callable
-        Makes a training of a model and a configuration.
+        Returns a trainer for a model and a configuration.
+
+    Returns
+    -------
+    Trainer
+        The trainer.
     """
     state = tensors(state)
     model.load_state_dict(state["model"])
@@ -335,8 +341,7 @@ def restored_training(
         for average, value in zip(averaging.average_, state["average"], strict=True):
             average.copy_(value)
     training.net.optimizer_.load_state_dict(state["optimizer"])
-    # A file may be older than the last one of them.
-    for generator, value in zip(_generators(training), state["generators"], strict=False):
+    for generator, value in zip(_generators(training), state["generators"], strict=True):
         generator.set_state(value)
     if training.objective is not None:
         training.objective.n_epochs, training.objective.nat = state["n_epochs"], state["nat"]
@@ -344,8 +349,8 @@ def restored_training(
 
 
 def _generators(training: Trainer) -> Iterator[torch.Generator]:
-    """All that a training draws from."""
-    yield training.net.shuffler
+    """Generate the random generators of a trainer."""
+    yield cast(torch.Generator, training.net.shuffler)
     yield training.schedule.noise.generator
     if training.objective is not None:
         yield from training.objective.generators
@@ -359,7 +364,7 @@ def _generators(training: Trainer) -> Iterator[torch.Generator]:
 
 
 def plain(value: Any) -> Any:
-    """Make arrays of the tensors in nested dictionaries and lists."""
+    """Convert the tensors in nested dictionaries and lists to arrays."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy().copy()
     if isinstance(value, dict):
@@ -368,7 +373,7 @@ def plain(value: Any) -> Any:
 
 
 def tensors(value: Any) -> Any:
-    """Make tensors of the arrays in nested dictionaries and lists."""
+    """Convert the arrays in nested dictionaries and lists to tensors."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, dict):

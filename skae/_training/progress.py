@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# A fit searches, rehearses the last steps, and takes them on all samples.
+# Largest number of parts of a fit: the search, a trial of the tuning, and the tuning on all samples.
 PARTS = 3
 
 
@@ -14,25 +14,25 @@ try:
 except ImportError:  # before scikit-learn 1.9
 
     class _NoContext:
-        """Stands for a task that nobody listens to."""
+        """Callback context without callbacks."""
 
-        def subcontext(self, **options):
-            """Stands for a task within."""
+        def subcontext(self, **options: Any) -> "_NoContext":
+            """Return the context of a subtask."""
             return self
 
-        def call_on_fit_task_begin(self, **told):
-            """Tell nobody."""
+        def call_on_fit_task_begin(self, **arguments: Any) -> "_NoContext":
+            """Call no callbacks."""
             return self
 
-        def call_on_fit_task_end(self, **told):
-            """Tell nobody, who does not want to stop."""
+        def call_on_fit_task_end(self, **arguments: Any) -> bool:
+            """Call no callbacks, and do not stop."""
             return False
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands for scikit-learn's mixin where there is none yet."""
+        """Replacement for the mixin of newer versions of scikit-learn."""
 
-        def set_callbacks(self, *callbacks):
-            """Refuse scikit-learn's callbacks, which this version does not have.
+        def set_callbacks(self, *callbacks: Any) -> None:
+            """Raise an error, because this version of scikit-learn has no callbacks.
 
             Raises
             ------
@@ -44,24 +44,25 @@ except ImportError:  # before scikit-learn 1.9
                 "give skorch callbacks to the parameter callbacks."
             )
 
-        def _init_callback_context(self, **options):
+        def _init_callback_context(self, **options: Any) -> _NoContext:
             return _NoContext()
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What there is to tell after an epoch.
+    """State of a fit after an epoch.
 
     Attributes
     ----------
     train_loss : float
         Mean loss of the epoch's batches, as a fraction of the variance.
     valid_loss : float or None
-        Mean loss of the held-out samples, in the same unit; None where none are looked at.
+        Mean loss of the held-out samples, in the same unit, or None if none are evaluated.
     best_epoch : int or None
         The epoch that would be kept now; 0 is the start.
     result : callable
-        Makes the net and the record of the fit as if it stopped here. Only called where somebody asks for it.
+        Returns the net and the record of the fit as if it stopped here. It takes time, and is only called if a callback
+        needs it.
     """
 
     train_loss: float
@@ -71,25 +72,25 @@ class EpochReport:
 
 
 class Listener(Protocol):
-    """Is told of the parts of a fit, and of the epochs in each of them."""
+    """Interface of objects that are notified of the parts of a fit and of their epochs."""
 
     def part(self, name: str, n_epochs: int) -> Any:
-        """Context manager around a part of at most so many epochs."""
+        """Return a context manager for a part with up to ``n_epochs`` epochs."""
 
     def epoch_begins(self) -> None:
-        """Report that an epoch begins."""
+        """Notify that an epoch begins."""
 
     def epoch_ends(self, report: EpochReport) -> bool:
-        """Report that an epoch has ended; return whether to stop this part."""
+        """Notify that an epoch has ended, and return whether to stop this part."""
 
 
 class Progress:
-    """Passes on to all listeners.
+    """Notifies all listeners.
 
     Parameters
     ----------
     listeners : sequence of Listener, default=()
-        Who wants to know.
+        The listeners.
     """
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
@@ -98,7 +99,7 @@ class Progress:
 
     @contextmanager
     def part(self, name: str, n_epochs: int) -> Iterator[None]:
-        """Tell of a part of the fit."""
+        """Notify of a part of the fit."""
         self.stopped = False
         with ExitStack() as stack:
             for listener in self.listeners:
@@ -106,67 +107,67 @@ class Progress:
             yield
 
     def epoch_begins(self) -> None:
-        """Tell that an epoch begins."""
+        """Notify that an epoch begins."""
         for listener in self.listeners:
             listener.epoch_begins()
 
     def epoch_ends(self, report: EpochReport) -> None:
-        """Tell that an epoch is over, and note whether somebody wants to stop."""
+        """Notify that an epoch has ended, and store whether a listener stops this part."""
         for listener in self.listeners:
             self.stopped |= listener.epoch_ends(report)
 
 
 class FitTasks:
-    """Tells scikit-learn's callbacks: the fit is a task, each part of it one within, and each epoch one in its part.
+    """Calls scikit-learn's callbacks. The fit is a task, its parts are subtasks, and so are the epochs of a part.
 
     Parameters
     ----------
     estimator : AutoEncoderTransformer
-        What is fitted; it holds the callbacks.
+        The estimator, which has the callbacks.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-        As it was given to ``fit``. It is its own target.
+        Argument of ``fit``, which is also the target.
     metadata : dict
-        What else was given to ``fit``, by name; None for what was not.
+        Other arguments of ``fit`` by name; None for those that were not passed.
     """
 
-    def __init__(self, estimator, X, metadata) -> None:
+    def __init__(self, estimator: Any, X: Any, metadata: dict[str, Any]) -> None:
         self.context = estimator._init_callback_context(max_subtasks=PARTS)
         given = {name: value for name, value in metadata.items() if value is not None}
-        self.told = {"estimator": estimator, "X": X, "y": X, "metadata": given or None}
+        self.arguments = {"estimator": estimator, "X": X, "y": X, "metadata": given or None}
 
     @contextmanager
     def whole(self, attributes: Callable[..., dict]) -> Iterator[None]:
-        """Tell of the fit, which gives the estimator its attributes; the function makes them of a net and a record."""
+        """Notify of the whole fit. ``attributes`` returns the fitted attributes for a net and a record."""
         self.attributes = attributes
-        self.context.call_on_fit_task_begin(**self.told)
+        self.context.call_on_fit_task_begin(**self.arguments)
         yield
-        self.context.call_on_fit_task_end(**self.told, reconstruction_attributes={})
+        self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes={})
 
     @contextmanager
     def part(self, name: str, n_epochs: int) -> Iterator[None]:
-        """Tell of a part of the fit."""
+        """Notify of a part of the fit."""
         self.task = self.context.subcontext(task_name=name, max_subtasks=n_epochs)
-        self.task.call_on_fit_task_begin(**self.told)
+        self.task.call_on_fit_task_begin(**self.arguments)
         yield
-        self.task.call_on_fit_task_end(**self.told)
+        self.task.call_on_fit_task_end(**self.arguments)
 
     def epoch_begins(self) -> None:
-        """Tell that an epoch begins."""
-        self.epoch = self.task.subcontext(task_name="epoch").call_on_fit_task_begin(**self.told)
+        """Notify that an epoch begins."""
+        self.epoch = self.task.subcontext(task_name="epoch").call_on_fit_task_begin(**self.arguments)
 
     def epoch_ends(self, report: EpochReport) -> bool:
-        """Tell that an epoch is over; true if a callback wants to stop."""
+        """Notify that an epoch has ended, and return whether a callback stops this part."""
         return self.epoch.call_on_fit_task_end(
-            **self.told, reconstruction_attributes=lambda: self.attributes(*report.result())
+            **self.arguments, reconstruction_attributes=lambda: self.attributes(*report.result())
         )
 
 
 class EpochBar:
-    """A bar for each part of the fit, in a terminal or a notebook."""
+    """Progress bar for each part of the fit, in a terminal or a notebook."""
 
     @contextmanager
     def part(self, name: str, n_epochs: int) -> Iterator[None]:
-        """Show a bar of at most so many epochs."""
+        """Show a bar for up to ``n_epochs`` epochs."""
         from tqdm.auto import tqdm
 
         with tqdm(total=n_epochs, desc=name, unit="epoch", dynamic_ncols=True) as self.bar:
@@ -174,10 +175,10 @@ class EpochBar:
             self.bar.total = self.bar.n
 
     def epoch_begins(self) -> None:
-        """Nothing is shown before an epoch is over."""
+        """Do nothing: the bar changes at the end of an epoch."""
 
     def epoch_ends(self, report: EpochReport) -> bool:
-        """Show the losses; never stop."""
+        """Show the losses, and do not stop."""
         shown = {"train_loss": f"{report.train_loss:.4f}"}
         if report.valid_loss is not None:
             shown |= {"valid_loss": f"{report.valid_loss:.4f}", "best_epoch": str(report.best_epoch)}

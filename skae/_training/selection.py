@@ -57,7 +57,7 @@ class EpochSelector:
         self._best = 0.0
 
     def update(self, losses: NDArray, epoch: int) -> bool:
-        """Note the losses after an epoch, and return whether it is the best so far."""
+        """Compare the losses after an epoch, and return whether they are the best so far."""
         self.mean_losses.append(self._mean(losses))
         self.epochs.append(epoch)
         gains = self.start_losses - losses
@@ -79,16 +79,16 @@ class EpochSelector:
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Which samples are held out from training, to choose the epoch.
+    """Split into training and held-out samples, which select the epoch.
 
     Attributes
     ----------
     fraction : float
-        Fraction of the samples, chosen at random, where neither of the others says which.
+        Fraction of the samples that is held out at random if the other two are None.
     splits : sequence of pairs of ndarray of int, or None
-        Numbers of the samples of X that train and of those that are held out, for each training.
+        Indices of the training samples and of the held-out samples in X, for each fold.
     sample : Sample or None
-        Samples beside those that train.
+        Held-out samples that are not in X.
     """
 
     fraction: float = 0.1
@@ -96,7 +96,7 @@ class ValidationSplit:
     sample: Sample | None = None
 
     def parts(self, sample: Sample, seed: int, n_folds_used: int) -> list[tuple[Sample, Sample]]:
-        """Return, for each training, the samples that train and those that are held out."""
+        """Return the training samples and the held-out samples of each fold."""
         if self.sample is not None:
             return [(sample, self.sample)]
         if self.splits is not None:
@@ -111,41 +111,41 @@ class ValidationSplit:
 def validation_folds(
     n_samples: int, fraction: float, seed: int, n_folds_used: int, groups: NDArray | None = None
 ) -> list[NDArray]:
-    """Choose the samples to hold out, one set for each training.
+    """Choose the held-out samples of each fold.
 
-    Neighbors are dealt out to different sets, so that of samples in the order of their distance from the mean each set
-    gets its fraction of wild ones.
+    Consecutive samples are in different folds. If samples are sorted by their distance from the mean, each fold has its
+    fraction of outliers.
 
     Parameters
     ----------
     n_samples : int
         Number of samples.
     fraction : float
-        Fraction of the samples in each set.
+        Fraction of the samples in each fold.
     seed : int
-        Deals.
+        Seed of the random assignment.
     n_folds_used : int
-        Number of sets wanted; there are at most as many as fractions in the whole.
+        Largest number of folds that are returned.
     groups : ndarray of int of shape (n_samples,), default=None
-        Labels from zero of samples that stay in one set; None is one for each sample. Neighboring labels are dealt out
-        to different sets.
+        Labels of groups, from zero; the samples of a group are in one fold. None puts each sample in a group of its
+        own. Consecutive labels are in different folds.
 
     Returns
     -------
     list of ndarray of int
-        Positions, ascending; empty where all samples are in one group.
+        Sorted positions of the held-out samples. The list is empty if all samples are in one group.
     """
     n_folds = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
     n_groups = n_samples if groups is None else int(groups.max()) + 1
-    fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # small: there may be samples in their millions
+    fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # saves memory
     for first in range(0, n_groups, n_folds):
         fold_of[first : first + n_folds] = random.permutation(n_folds)[: n_groups - first]
     numbers: list[int] = list(range(n_folds))
     if groups is not None:
         fold_of = fold_of[groups]
         sizes = np.bincount(fold_of, minlength=n_folds)
-        # A group as large as several sets would leave too little to train on; if all are, the smallest set will do.
+        # If a large group were held out, few training samples would be left; if all groups are large, the smallest is.
         most = max(2 * n_samples / n_folds, sizes[sizes > 0].min())
         numbers = [fold for fold in numbers if sizes[fold] <= most]
     dealt = (np.flatnonzero(fold_of == fold) for fold in numbers)
@@ -156,12 +156,12 @@ def validation_folds(
 
 
 def complement(n_samples: int, positions: NDArray) -> NDArray:
-    """Return all positions but these, ascending."""
+    """Return all other positions, sorted."""
     mask = np.ones(n_samples, dtype=bool)
     mask[positions] = False
     return np.flatnonzero(mask)
 
 
 def automatic_batch_size(n_samples: int) -> int:
-    """Return the number of samples a step: 256, or all samples if there are fewer."""
+    """Return the default number of samples per step."""
     return min(n_samples, 256)

@@ -1,4 +1,4 @@
-"""Train one network, and evaluate it on single samples."""
+"""Train a network, and evaluate the loss of each sample."""
 
 import copy
 import math
@@ -25,34 +25,33 @@ from skae._training.schedule import DifferenceAugmentation, GaussianNoise, Regul
 from skae._utils import seeded_generator
 
 AVERAGING_DECAY = 0.99
-# Training samples that give a loss its unit.
+# Number of training samples by which the unit of the loss is computed.
 REFERENCE_SAMPLES = 2000
-# Training samples at which the Jacobian of the decoder is measured.
+# Number of training samples at which Jacobians are computed.
 JACOBIAN_SAMPLES = 256
-# Steps of the projection by which held-out samples are compared: more hardly change the comparison.
+# Number of projection steps in the comparison of held-out samples, which more steps hardly change.
 JUDGING_STEPS = 3
 
 
 class Trainer:
-    """One network in training: the samples that train it, those held out, and the skorch net that takes the steps.
+    """Training of a network by a skorch net.
 
     Parameters
     ----------
     model : ScaledAutoEncoder
-        Where training starts. The network in it is trained in single precision, in which standardized samples lose
-        nothing that matters.
+        Initial network. It is trained in single precision, which is enough for standardized samples.
     config : TrainingConfig
-        How to train.
+        Parameters of the training.
     sample : Sample
-        The samples that train.
+        Training samples.
     valid : Sample, default=None
-        The samples that are held out.
+        Held-out samples.
     callbacks : sequence of skorch callbacks, default=()
-        Those of the user.
+        Callbacks of the user.
     perturbs : bool, default=False
-        Whether to leave PCA before the first step.
+        Whether to perturb the output layers before the first step.
     averages : bool, default=False
-        Whether the average of the weights over the last steps is evaluated, instead of the weights themselves.
+        Whether a moving average of the weights is evaluated in place of the weights.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Trainer:
         perturbs: bool = False,
         averages: bool = False,
     ) -> None:
-        # A line search compares losses: they must not be rounded nor noisy.
+        # The line search of L-BFGS needs exact losses.
         self.stochastic = config.optimizer != "lbfgs"
         self.model = model
         self.config = config
@@ -100,7 +99,7 @@ class Trainer:
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
-        # A network that goes on is compared by the projection too.
+        # A fitted network from which training continues is compared by projected codes, too.
         projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
         self.scaled.projection = projection
         self.start_losses = self._losses(projection if projection.n_steps > 0 else None)
@@ -113,12 +112,12 @@ class Trainer:
         return SampleDataset(sample, standardize=self.standardize, fill=self.fill)
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
-        """Return what hides values in training and in evaluation; a line search sees all values."""
+        """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
         seed, device = self.config.seed, self.model.mean.device
         return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device)
 
     def _leave_start(self, perturbs: bool) -> None:
-        """Leave the start, whose losses are known."""
+        """Prepare the first step, after the losses of the initial network have been computed."""
         if perturbs:
             generator = seeded_generator(self.config.seed)
             self.network.perturb_output_layers(self.config.unexplained_variance_ratio, generator)
@@ -132,7 +131,7 @@ class Trainer:
                 layer.draws = draws
 
     def learn_from(self, sample: Sample) -> None:
-        """Take the next epochs on other samples."""
+        """Replace the training samples."""
         self.samples = self._dataset(sample)
 
     def run(
@@ -144,7 +143,7 @@ class Trainer:
         before_epoch: Callable[[], None] = lambda: None,
         after_epoch: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Train for some epochs, over which the learning rate rises and falls to zero.
+        """Train for some epochs, in which the learning rate increases and then decreases to zero.
 
         Parameters
         ----------
@@ -155,9 +154,9 @@ class Trainer:
         rate_factor : float, default=1.0
             Multiplies the learning rate.
         position : float, default=0.0
-            Where between its beginning and its end the regularization begins.
+            Position between 0 and 1 at which the course of the regularization begins.
         before_epoch, after_epoch : callable
-            Called around each epoch; training stops where the second returns True.
+            Called around each epoch; training stops if the second one returns True.
         """
         self.schedule.begin(n_epochs * self.n_batches, self.n_batches, regularization, rate_factor, position)
         if self.schedule.sets_rate and len(self.net.history) > 0:
@@ -169,14 +168,14 @@ class Trainer:
                 break
 
     def epoch(self) -> None:
-        """Take the steps of one epoch, then look at the held-out samples."""
+        """Train for one epoch, and compute the loss of the held-out samples."""
         try:
             self.net.fit_loop(self.samples, epochs=1)
         except StopTraining:
             self.stopped = True
 
     def end(self) -> None:
-        """Tell the callbacks that training is over."""
+        """Notify the callbacks of the end of training."""
         self.net.notify("on_train_end", X=self.samples, y=None)
 
     @property
@@ -191,16 +190,16 @@ class Trainer:
 
     @property
     def sample(self) -> Sample:
-        """The samples that are compared."""
+        """Held-out samples, or training samples if none are held out."""
         return self.judged.dataset.sample
 
     def losses(self, prior_weight: float | None = 0.0) -> NDArray:
-        """Return the loss of each held-out sample, penalties included, after a few steps of the projection.
+        """Compute the loss of each held-out sample, with penalties, after a few projection steps.
 
         Parameters
         ----------
         prior_weight : float or None, default=0.0
-            Weight of the prior on the codes of samples with missing values; None does not project these.
+            Weight of the prior on the codes of samples with missing values; None uses the codes of the encoder.
         """
         with self.net.evaluation():
             projection = projection_of(self.config, JUDGING_STEPS)
@@ -209,7 +208,7 @@ class Trainer:
             return self._losses(projection if projection.n_steps > 0 else None)
 
     def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
-        """Prepare the projection by training samples."""
+        """Set up the projection of a network by training samples."""
         x = self._some_samples().to(scaled.mean.dtype)
         if scaled.architecture.linear_skip:
             scaled.network.limit_codes(self._largest_codes().to(scaled.mean))
@@ -217,7 +216,7 @@ class Trainer:
         scaled.measure(x, projection, self.criterion.unit, None if prior_weight is None else prior_weight * nat)
 
     def _some_samples(self) -> Tensor:
-        """Return training samples, standardized and imputed, at which derivatives are computed."""
+        """Return some training samples, standardized and imputed."""
         n_samples = len(self.samples)
         return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
 
@@ -228,11 +227,11 @@ class Trainer:
         return torch.stack([self.network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
 
     def losses_of_mean(self) -> NDArray:
-        """Loss of each held-out sample if it were reconstructed as the mean."""
+        """Compute the loss of each held-out sample if it were reconstructed as the mean."""
         return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
 
     def _losses(self, projection: Projection | None) -> NDArray:
-        """Return the loss of each sample by projected codes, or by the objective that is trained."""
+        """Compute the loss of each sample by projected codes, or else the objective."""
         if self.objective is not None:
             self.objective.rewind()
 
@@ -257,19 +256,19 @@ class Trainer:
         return values.array
 
     def weights(self) -> list[Tensor]:
-        """Copy the weights that are used for evaluation."""
+        """Return a copy of the weights that are evaluated."""
         with self.net.evaluation() as network:
             return [value.detach().clone() for value in trainable_state(network)]
 
     @torch.no_grad()
     def set_weights(self, weights: Sequence[Tensor]) -> None:
-        """Go back to weights that were copied."""
+        """Restore weights that were returned by `weights`."""
         for value, weight in zip(trainable_state(self.network), weights, strict=True):
             value.copy_(weight)
 
     @torch.no_grad()
     def finish(self, weights: Sequence[Tensor] | None = None, prior_weight: float | None = 0.0) -> ScaledAutoEncoder:
-        """Return a model with these weights, or those of the last epoch, whose projection is prepared."""
+        """Return a model with these weights, or the current ones, and its projection."""
         model = copy.deepcopy(self.model)
         weights = self.weights() if weights is None else weights
         for value, weight, trained in zip(
@@ -277,7 +276,7 @@ class Trainer:
         ):
             if trained.requires_grad:
                 value.copy_(weight)
-            else:  # training in single precision has rounded frozen weights and statistics
+            else:  # frozen weights were rounded to single precision
                 value.copy_(torch.where(value.to(weight.dtype) == weight, value, weight.to(value.dtype)))
         model.network.enable_inverse_link()
         self.measure(model, projection_of(self.config, self.config.projection_steps), prior_weight)
@@ -286,13 +285,13 @@ class Trainer:
 
 
 def projection_of(config: TrainingConfig, n_steps: int) -> Projection:
-    """Return the projection for a loss and regularizers: none where a regularizer shapes the encoder itself."""
+    """Return the projection for a configuration, without steps if a regularizer is one of the encoder."""
     projects = all(regularizer.projects for regularizer in config.regularizers)
     return Projection(min(n_steps, config.projection_steps) if projects else 0, config.loss, tuple(config.regularizers))
 
 
 def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
-    """Return the loss of each sample, and what it would be if the mean were its reconstruction, of shape (n, 2)."""
+    """Compute the loss of each sample, and its loss if it were reconstructed as the mean, of shape (n, 2)."""
     if type(loss) is SquaredError:
         return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
     criterion = OfPresent(criterion_of(loss, model.mean, model.scale))
@@ -305,7 +304,7 @@ def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArr
 
 
 def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
-    """Return the criterion of a training, in units of the loss of the mean of its samples."""
+    """Return the criterion of a training, in units of the loss of the mean."""
     criterion = criterion_of(config.loss, scaled.mean, scaled.scale)
     if isinstance(criterion, Criterion):
         n_samples = len(samples)
