@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -61,12 +61,9 @@ def _advice(outer: str, options: dict[str, Any]) -> str:
 
 def available_devices() -> list[str]:
     """Return the names of the devices available on this machine, the CPU first."""
-    names = ["cpu"]
-    if torch.cuda.is_available():
-        names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return names
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{index}" for index in range(n_cuda)), *mps]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -159,7 +156,7 @@ def gradients_on() -> Iterator[None]:
         yield
 
 
-class _ThreadLimit:
+class _SingleThread:
     """Limit of one torch thread, removed when the last user leaves.
 
     ``torch.set_num_threads`` applies to the calling thread and to threads that start later. The number of users is
@@ -172,42 +169,36 @@ class _ThreadLimit:
         self._before = 1
         self._depth = threading.local()
 
-    def enter(self) -> None:
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Apply the limit inside this block."""
+        depth = getattr(self._depth, "value", 0)
         with self._lock:
-            if self._users == 0:
-                self._before = torch.get_num_threads()
+            self._before = self._before if self._users else torch.get_num_threads()
             self._users += 1
-            self._depth.value = getattr(self._depth, "value", 0) + 1
             torch.set_num_threads(1)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            self._depth.value -= 1
-            if self._depth.value == 0:
-                torch.set_num_threads(self._before)
-
-
-_THREAD_LIMIT = _ThreadLimit()
+        self._depth.value = depth + 1
+        try:
+            yield
+        finally:
+            self._depth.value = depth
+            with self._lock:
+                self._users -= 1
+                torch.set_num_threads(1 if depth else self._before)
 
 
-@contextmanager
-def threads_for(work: int) -> Iterator[None]:
-    """Limit torch to one thread inside this block if there is little work.
+_single_thread = _SingleThread()
+
+
+def threads_for(work: int) -> AbstractContextManager[None]:
+    """Return a context in which torch is limited to one thread if there is little work.
 
     Parameters
     ----------
     work : int
         Number of multiplications per batch. Above `SINGLE_THREAD_WORK`, the number of threads is not changed.
     """
-    if work > SINGLE_THREAD_WORK:
-        yield
-        return
-    _THREAD_LIMIT.enter()
-    try:
-        yield
-    finally:
-        _THREAD_LIMIT.leave()
+    return nullcontext() if work > SINGLE_THREAD_WORK else _single_thread()
 
 
 class Documented:

@@ -11,8 +11,7 @@ from skae._data.containers import Samples
 # Integer weights are treated as numbers of repetitions up to this mean. Above, repeating samples would take too long.
 # No measurement of this value is recorded.
 MOST_REPETITIONS = 10
-# Range of the weights of partial_fit, in which sums of squared weights neither overflow nor underflow. Chosen by
-# reasoning.
+# Range of the weights of partial_fit, in which products of weights neither overflow nor underflow. Chosen by reasoning.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 # Weights below this fraction of the largest weight are treated as zero, because they do not change any bit of a mean.
 # Chosen by reasoning.
@@ -167,14 +166,10 @@ def groups_over(samples: Sequence[Sample]) -> NDArray | None:
     """Concatenate the group labels of several selections, without labels in common; return None if none has groups."""
     if all(sample.groups is None for sample in samples):
         return None
-    labels, n_labels = [], 0
-    for sample in samples:
-        set_labels = (
-            np.arange(len(sample)) if sample.groups is None else np.unique(sample.groups, return_inverse=True)[1]
-        )
-        labels.append(set_labels + n_labels)
-        n_labels = int(labels[-1].max(initial=n_labels)) + 1
-    return np.concatenate(labels)
+    groups = [np.arange(len(sample)) if sample.groups is None else sample.groups for sample in samples]
+    n_labels = 1 + max(int(labels.max(initial=0)) for labels in groups)
+    distinct = [labels + np.int64(index * n_labels) for index, labels in enumerate(groups)]
+    return np.unique(np.concatenate(distinct), return_inverse=True)[1]
 
 
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
