@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ def _advice(outer: str, options: dict[str, Any]) -> str:
     }.get(outer, f"Set {outer} itself.")
 
 
+def check_parameter(obj: Any, name: str, valid: bool, rule: str) -> None:
+    """Raise a ValueError that states the rule if the value of a parameter of an object is not valid."""
+    if not valid:
+        raise ValueError(f"{type(obj).__name__}({name}={getattr(obj, name)!r}): {name} {rule}.")
+
+
 def available_devices() -> list[str]:
     """Return the names of the devices available on this machine, the CPU first."""
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -88,12 +94,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     available = available_devices()
     if device == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
-    try:
-        resolved = canonical_device(torch.device(device))
-    except RuntimeError:
-        resolved = None
-    if resolved is not None and str(resolved) in available:
-        return resolved
+    with suppress(RuntimeError):  # by torch.device
+        if str(resolved := canonical_device(torch.device(device))) in available:
+            return resolved
     raise ValueError(
         f"device={str(device)!r} is not available: this machine has {', '.join(map(repr, available))}. "
         "Pass one of these, or device='auto' to choose one automatically."

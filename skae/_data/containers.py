@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -16,20 +16,6 @@ from sklearn.utils import gen_batches
 LARGE_SIZE = 2**26
 BLOCK_VALUES = 2**17
 WINDOW_BLOCKS = 64
-
-
-class Samples(Protocol):
-    """Protocol of X in the rest of the package; a NumPy array satisfies it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> NDArray: ...
 
 
 class WrappedSamples:
@@ -106,6 +92,10 @@ class StoredSamples(WrappedSamples):
     def _read_block(self, first: int, start: int, stop: int) -> NDArray:
         """Return a copy of some features of a block, because a view of a memory map would be read at every access."""
         return self._read(slice(first, first + block_length(self.shape[1])), slice(start, stop)).copy()
+
+
+# X in the rest of the package.
+Samples = NDArray | WrappedSamples
 
 
 def is_large(X: Samples) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skae._data.containers import Samples
+from skae._data.containers import Samples, WrappedSamples
 
 # Integer weights are treated as numbers of repetitions up to this mean. Above, repeating samples would take too long.
 # No measurement of this value is recorded.
@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(WrappedSamples):
     """Selection of samples of X, with weights and groups.
 
     Attributes
@@ -44,19 +44,14 @@ class Sample:
     def __len__(self) -> int:
         return len(self.X) if self.indices is None else len(self.indices)
 
-    def __getitem__(self, positions: slice | NDArray) -> NDArray:
+    def __getitem__(self, key: slice | NDArray) -> NDArray:
         """Return the samples at the given positions of the selection as an array."""
-        return self.X[positions if self.indices is None else self.indices[positions]]
+        return self.X[key if self.indices is None else self.indices[key]]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of samples and number of features."""
         return len(self), self.X.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of the values."""
-        return self.X.dtype
 
     @property
     def numbers(self) -> NDArray:

@@ -6,22 +6,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizers import Core, Regularizer
 from skae._utils import seeded_generator
 
 
-class Network(Protocol):
+class Network(Core, Protocol):
     """Protocol of the networks that an `Objective` is called with."""
 
     training: bool
-    output_gain: Tensor
     corruption: Callable[[Tensor], Tensor] | None
 
-    def encode(self, x: Tensor) -> Tensor: ...
-
     def decode(self, z: Tensor) -> Tensor: ...
-
-    def log_variance(self, x: Tensor) -> Tensor: ...
 
 
 class Objective:

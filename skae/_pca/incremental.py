@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skae._data.containers import chunks_of
-from skae._data.sample import Sample
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import WORK_PER_BATCH, flipped
 from skae._utils import aligned_tensor, threads_for
@@ -14,8 +12,6 @@ from skae._utils import aligned_tensor, threads_for
 # LEAST_KEPT. With up to this many features the result is exact. No measurement of these values is recorded.
 LEAST_KEPT = 64
 KEPT_PER_COMPONENT = 4
-# Number of values that are merged at a time, which limits the memory. No measurement of this value is recorded.
-MERGED_VALUES = 1_000_000
 
 
 class IncrementalPrincipalComponents:
@@ -65,23 +61,6 @@ class IncrementalPrincipalComponents:
         self.reach = np.zeros(n_features)
         self.factor = np.zeros((0, n_features))
 
-    def merge(self, sample: Sample) -> None:
-        """Update the statistics with more samples.
-
-        Parameters
-        ----------
-        sample : Sample of shape (n, n_features)
-            The samples with their weights.
-
-        Raises
-        ------
-        ValueError
-            If the sum of squares can overflow.
-        """
-        for chunk in chunks_of(sample, MERGED_VALUES):
-            samples = np.asarray(sample[chunk], dtype=np.float64)
-            self._merge(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
-
     def check(self, samples: NDArray, weights: NDArray) -> None:
         """Check that the sum of squares does not overflow.
 
@@ -106,9 +85,16 @@ class IncrementalPrincipalComponents:
                 f"{weights.max():.3g}, overflows float64. Rescale X, for example with StandardScaler."
             )
 
-    def _merge(self, samples: NDArray, weights: NDArray) -> None:
-        """Update the statistics with samples that fit in memory."""
-        self.check(samples, weights)
+    def merge(self, samples: NDArray, weights: NDArray) -> None:
+        """Update the statistics with more samples, which have passed `check`.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n, n_features)
+            Samples in float64.
+        weights : ndarray of shape (n,)
+            Their weights.
+        """
         added = float(weights.sum())
         total = self.total + added
         mean = weights @ samples / added
