@@ -12,6 +12,13 @@ import torch
 # than it saves. No measurement of this value is recorded.
 SINGLE_THREAD_WORK = 20_000_000
 REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
+# What to do instead of setting a nested parameter of an object without parameters.
+ADVICE = {
+    "optimizer": "Pass options of the optimizer as optimizer_params={!r}.",
+    "module": "Pass options of a module class as module_params={!r}.",
+    "loss": "Pass an object with parameters, such as loss=skae.Huber(delta=0.5).",
+    "regularizer": "Pass an object with parameters, such as regularizer=skae.Denoising(noise=0.2).",
+}
 
 
 class NestedParamsMixin:
@@ -42,21 +49,12 @@ class NestedParamsMixin:
             if option and outer in self._get_param_names():
                 nested = params.get(outer, getattr(self, outer))
                 if isinstance(nested, type) or not hasattr(nested, "get_params"):
+                    advice = ADVICE.get(outer, f"Set {outer} itself.").format({option: value})
                     raise ValueError(
                         f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={nested!r} has no parameters. "
-                        f"{_advice(outer, {option: value})}"
+                        f"{advice}"
                     )
         return super().set_params(**params)  # type: ignore[misc]
-
-
-def _advice(outer: str, options: dict[str, Any]) -> str:
-    """Return advice on how to pass the options."""
-    return {
-        "optimizer": f"Pass options of the optimizer as optimizer_params={options!r}.",
-        "module": f"Pass options of a module class as module_params={options!r}.",
-        "loss": "Pass an object with parameters, such as loss=skae.Huber(delta=0.5).",
-        "regularizer": "Pass an object with parameters, such as regularizer=skae.Denoising(noise=0.2).",
-    }.get(outer, f"Set {outer} itself.")
 
 
 def check_parameter(obj: Any, name: str, valid: bool, rule: str) -> None:
@@ -209,7 +207,6 @@ class Documented:
 
     _doc_link_module = "skae"
     _doc_link_template = REFERENCE + "#skae.{estimator_name}"
-    _doc_link_url_param_generator: Callable | None = None
 
 
 _FOLLOWERS: list[Callable[[type], None]] = []

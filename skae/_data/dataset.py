@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, is_large
@@ -24,6 +25,8 @@ RESIDENT_VALUES = 2_000_000
 # present is not larger: samples must remain similar to those that are transformed later. When half of the present
 # values were hidden in data with 95 % missing values, the selected epochs imputed worse than the initial network.
 LEAST_LIMIT = 0.2
+# Function of a batch of samples that returns a batch of the same shape.
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class SampleDataset(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    X : Sample or Samples of shape (n_samples, n_features)
+    X : Samples of shape (n_samples, n_features)
         The samples. A copy is standardized and kept if there are at most `RESIDENT_VALUES` values, or if X is an array
         and the network is not on the CPU.
     y : None
@@ -68,12 +71,7 @@ class SampleDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        X: Sample | Samples,
-        y: None = None,
-        *,
-        standardize: Standardizer | None = None,
-        fill: Callable[[Tensor], Tensor] | None = None,
+        self, X: Samples, y: None = None, *, standardize: Standardizer | None = None, fill: Change | None = None
     ) -> None:
         self.fill = fill
         self.sample = sample = X if isinstance(X, Sample) else Sample(X)
@@ -195,7 +193,7 @@ class SampleBatches:
     dataset: SampleDataset
     batch_size: int
     generator: torch.Generator | None = None
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Change | None = None
     hiding: Hiding | None = None
     imputes: bool = True
 
@@ -234,7 +232,7 @@ class SampleBatches:
             return torch.randperm(len(sample), generator=generator).numpy()
         # The indices of a sample of large data are sorted, so that the samples of a block are at consecutive positions.
         length = block_length(sample.shape[1])
-        firsts = sample.first_at(np.arange(math.ceil(len(sample.X) / length) + 1) * length)
+        firsts = np.searchsorted(sample.numbers, np.arange(math.ceil(len(sample.X) / length) + 1) * length)
         order: list[NDArray] = []
         for window in torch.randperm(len(firsts) - 1, generator=generator).split(WINDOW_BLOCKS):
             positions = np.concatenate([np.arange(firsts[block], firsts[block + 1]) for block in window.tolist()])
@@ -329,9 +327,7 @@ def apply_in_batches(
     is_tensor = isinstance(X, Tensor)
     device = X.device if is_tensor else "cpu"
     result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=device)
-    chunk_size = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
-    for start in range(0, len(X), chunk_size):
-        chunk = slice(start, start + chunk_size)
+    for chunk in gen_batches(len(X), max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)):
         samples = X[chunk].detach() if is_tensor else as_tensor(X[chunk])
         result[chunk] = function(samples.to(like.device, like.dtype))
     return result if is_tensor else result.numpy()

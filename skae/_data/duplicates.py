@@ -135,8 +135,6 @@ def _distinct_distance(sample: Sample) -> float:
     rounding = 64 * np.finfo(np.float64).eps * squares
     distances = np.sqrt(np.maximum(nearest[:, 1:], rounding))
     ratios = distances[:, 1:] / np.maximum(distances[:, :-1], np.finfo(np.float64).tiny)
-    if ratios.shape[1] == 0:
-        return float(np.median(distances[:, 0]))
-    jump = np.argmax(ratios, axis=1)
-    jumps = ratios[np.arange(len(ratios)), jump] >= 1.0 / NEAR_COPY_RATIO
-    return float(np.median(distances[np.arange(len(ratios)), np.where(jumps, jump + 1, 0)]))
+    # The distance before the first one stands for no such increase.
+    ratios = np.hstack([np.zeros((len(ratios), 1)), np.where(ratios >= 1.0 / NEAR_COPY_RATIO, ratios, 0.0)])
+    return float(np.median(np.take_along_axis(distances, ratios.argmax(axis=1)[:, None], axis=1)))

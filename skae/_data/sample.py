@@ -63,10 +63,6 @@ class Sample(WrappedSamples):
         """Sum of the weights, which is the number of samples without weights."""
         return len(self) if self.weights is None else float(self.weights.sum())
 
-    def first_at(self, numbers: NDArray) -> NDArray:
-        """Return the first positions of samples whose indices in X are at least ``numbers``, for sorted indices."""
-        return np.minimum(numbers, len(self)) if self.indices is None else np.searchsorted(self.indices, numbers)
-
     def take(self, positions: NDArray) -> "Sample":
         """Select the samples at the given positions of the selection."""
         indices = positions if self.indices is None else self.indices[positions]

@@ -11,7 +11,6 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from skae._data.array_api import check_kind, float_dtypes, to_numpy
 from skae._data.containers import (
     Samples,
-    SparseSamples,
     StoredSamples,
     as_samples,
     chunks_of,
@@ -27,8 +26,6 @@ CHECKED_VALUES = 1_000_000
 
 def values_missing(sample: Sample) -> bool:
     """Return whether any value is NaN."""
-    if isinstance(sample.X, SparseSamples):
-        return bool(np.isnan(sample.X.X.data).any())
     return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHECKED_VALUES))
 
 
