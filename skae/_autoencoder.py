@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skae._data.array_api import asarray_like, check_kind, float_dtypes, is_float64, is_foreign, to_numpy
-from skae._data.containers import extremes
+from skae._data.containers import WrappedSamples, extremes
 from skae._data.dataset import apply_in_batches
 from skae._data.sample import Sample, counted_sample, weighted_sample
 from skae._data.validation import (
@@ -689,7 +689,7 @@ def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> Validation
     if split is None:
         return ValidationSplit(estimator.validation_fraction)
     if hasattr(split, "split"):
-        values = getattr(X, "matrix", getattr(X, "array", X))
+        values = X.X if isinstance(X, WrappedSamples) else X
         splits = [(np.asarray(train), np.asarray(held_out)) for train, held_out in split.split(values, y, groups)]
         if not splits or any(len(part) == 0 for pair in splits for part in pair):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,13 @@ import torch
 # than it saves. No measurement of this value is recorded.
 SINGLE_THREAD_WORK = 20_000_000
 REFERENCE = "https://skae.readthedocs.io/en/stable/api.html"
+# What to do instead of setting a nested parameter of an object without parameters.
+ADVICE = {
+    "optimizer": "Pass options of the optimizer as optimizer_params={!r}.",
+    "module": "Pass options of a module class as module_params={!r}.",
+    "loss": "Pass an object with parameters, such as loss=skae.Huber(delta=0.5).",
+    "regularizer": "Pass an object with parameters, such as regularizer=skae.Denoising(noise=0.2).",
+}
 
 
 class NestedParamsMixin:
@@ -42,31 +49,25 @@ class NestedParamsMixin:
             if option and outer in self._get_param_names():
                 nested = params.get(outer, getattr(self, outer))
                 if isinstance(nested, type) or not hasattr(nested, "get_params"):
+                    advice = ADVICE.get(outer, f"Set {outer} itself.").format({option: value})
                     raise ValueError(
                         f"Invalid parameter {name!r} for {type(self).__name__}: {outer}={nested!r} has no parameters. "
-                        f"{_advice(outer, {option: value})}"
+                        f"{advice}"
                     )
         return super().set_params(**params)  # type: ignore[misc]
 
 
-def _advice(outer: str, options: dict[str, Any]) -> str:
-    """Return advice on how to pass the options."""
-    return {
-        "optimizer": f"Pass options of the optimizer as optimizer_params={options!r}.",
-        "module": f"Pass options of a module class as module_params={options!r}.",
-        "loss": "Pass an object with parameters, such as loss=skae.Huber(delta=0.5).",
-        "regularizer": "Pass an object with parameters, such as regularizer=skae.Denoising(noise=0.2).",
-    }.get(outer, f"Set {outer} itself.")
+def check_parameter(obj: Any, name: str, valid: bool, rule: str) -> None:
+    """Raise a ValueError that states the rule if the value of a parameter of an object is not valid."""
+    if not valid:
+        raise ValueError(f"{type(obj).__name__}({name}={getattr(obj, name)!r}): {name} {rule}.")
 
 
 def available_devices() -> list[str]:
     """Return the names of the devices available on this machine, the CPU first."""
-    names = ["cpu"]
-    if torch.cuda.is_available():
-        names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return names
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{index}" for index in range(n_cuda)), *mps]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -91,12 +92,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     available = available_devices()
     if device == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
-    try:
-        resolved = canonical_device(torch.device(device))
-    except RuntimeError:
-        resolved = None
-    if resolved is not None and str(resolved) in available:
-        return resolved
+    with suppress(RuntimeError):  # by torch.device
+        if str(resolved := canonical_device(torch.device(device))) in available:
+            return resolved
     raise ValueError(
         f"device={str(device)!r} is not available: this machine has {', '.join(map(repr, available))}. "
         "Pass one of these, or device='auto' to choose one automatically."
@@ -159,7 +157,7 @@ def gradients_on() -> Iterator[None]:
         yield
 
 
-class _ThreadLimit:
+class _SingleThread:
     """Limit of one torch thread, removed when the last user leaves.
 
     ``torch.set_num_threads`` applies to the calling thread and to threads that start later. The number of users is
@@ -172,42 +170,36 @@ class _ThreadLimit:
         self._before = 1
         self._depth = threading.local()
 
-    def enter(self) -> None:
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Apply the limit inside this block."""
+        depth = getattr(self._depth, "value", 0)
         with self._lock:
-            if self._users == 0:
-                self._before = torch.get_num_threads()
+            self._before = self._before if self._users else torch.get_num_threads()
             self._users += 1
-            self._depth.value = getattr(self._depth, "value", 0) + 1
             torch.set_num_threads(1)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            self._depth.value -= 1
-            if self._depth.value == 0:
-                torch.set_num_threads(self._before)
-
-
-_THREAD_LIMIT = _ThreadLimit()
+        self._depth.value = depth + 1
+        try:
+            yield
+        finally:
+            self._depth.value = depth
+            with self._lock:
+                self._users -= 1
+                torch.set_num_threads(1 if depth else self._before)
 
 
-@contextmanager
-def threads_for(work: int) -> Iterator[None]:
-    """Limit torch to one thread inside this block if there is little work.
+_single_thread = _SingleThread()
+
+
+def threads_for(work: int) -> AbstractContextManager[None]:
+    """Return a context in which torch is limited to one thread if there is little work.
 
     Parameters
     ----------
     work : int
         Number of multiplications per batch. Above `SINGLE_THREAD_WORK`, the number of threads is not changed.
     """
-    if work > SINGLE_THREAD_WORK:
-        yield
-        return
-    _THREAD_LIMIT.enter()
-    try:
-        yield
-    finally:
-        _THREAD_LIMIT.leave()
+    return nullcontext() if work > SINGLE_THREAD_WORK else _single_thread()
 
 
 class Documented:
@@ -215,7 +207,6 @@ class Documented:
 
     _doc_link_module = "skae"
     _doc_link_template = REFERENCE + "#skae.{estimator_name}"
-    _doc_link_url_param_generator: Callable | None = None
 
 
 _FOLLOWERS: list[Callable[[type], None]] = []

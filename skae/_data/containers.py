@@ -1,8 +1,8 @@
 """Containers that return dense arrays when sparse or memory-mapped data are indexed."""
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -18,85 +18,29 @@ BLOCK_VALUES = 2**17
 WINDOW_BLOCKS = 64
 
 
-class Samples(Protocol):
-    """Protocol of X in the rest of the package; a NumPy array satisfies it."""
+class WrappedSamples:
+    """Base class of samples that are converted when they are indexed.
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> NDArray: ...
-
-
-class SparseSamples:
-    """Sparse matrix that returns dense arrays when it is indexed.
+    A subclass defines `_read`.
 
     Parameters
     ----------
-    matrix : CSR matrix or array of shape (n_samples, n_features)
+    X : Samples, sparse matrix or array in a file of shape (n_samples, n_features)
         The data. They are not copied.
     """
 
-    def __init__(self, matrix: Any) -> None:
-        self.matrix = matrix
+    def __init__(self, X: Any) -> None:
+        self.X = X
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of samples and number of features."""
-        return self.matrix.shape
+        return self.X.shape
 
     @property
     def dtype(self) -> np.dtype:
         """Dtype of the values."""
-        return self.matrix.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray:
-        """Return the samples, or the samples and features if the key is a pair, as a dense array."""
-        samples, features = key if isinstance(key, tuple) else (key, None)
-        selected = self.matrix[samples]
-        return (selected if features is None else selected[:, features]).toarray()
-
-    def gather(self, samples: NDArray, out: NDArray) -> None:
-        """Copy samples into an array.
-
-        Parameters
-        ----------
-        samples : ndarray of int of shape (n,)
-            Indices of the samples.
-        out : ndarray of shape (n, n_features)
-            Where they are written.
-        """
-        self.matrix[samples].toarray(out=out)
-
-
-class StoredSamples:
-    """Samples that are read from a file when they are indexed.
-
-    The file is a memory map or an array of h5py or zarr. The last `WINDOW_BLOCKS` blocks that were read are cached, as
-    many as a shuffled epoch needs at a time.
-
-    Parameters
-    ----------
-    array : array-like of shape (n_samples, n_features)
-        The data. They are not copied.
-    """
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-        self.dtype = np.dtype(array.dtype if array.dtype in (np.float32, np.float64) else np.float64)
-        self._blocks: OrderedDict[int, NDArray] = OrderedDict()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of samples and number of features."""
-        return self.array.shape
+        return self.X.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -104,48 +48,54 @@ class StoredSamples:
     def __getitem__(self, key: Any) -> NDArray:
         """Return the samples, or the samples and features if the key is a pair, as a dense array."""
         samples, features = key if isinstance(key, tuple) else (key, slice(None))
+        return self._read(samples, features)
+
+    def _read(self, samples: Any, features: slice) -> NDArray:
+        """Return some features of some samples as a dense array."""
+        raise NotImplementedError
+
+
+class SparseSamples(WrappedSamples):
+    """CSR matrix or array that returns dense arrays when it is indexed."""
+
+    def _read(self, samples: Any, features: slice) -> NDArray:
+        return self.X[samples, features].toarray()
+
+
+class StoredSamples(WrappedSamples):
+    """Samples that are read from a memory map or an array of h5py or zarr when they are indexed.
+
+    The last `WINDOW_BLOCKS` blocks that were read for an array of indices are cached, as many as a shuffled epoch needs
+    at a time.
+    """
+
+    def __init__(self, X: Any) -> None:
+        super().__init__(X)
+        self._block = lru_cache(WINDOW_BLOCKS)(self._read_block)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the values that are returned."""
+        return np.dtype(self.X.dtype if self.X.dtype in (np.float32, np.float64) else np.float64)
+
+    def _read(self, samples: Any, features: slice) -> NDArray:
         if isinstance(samples, slice):
-            return self._read(samples, features)
-        selected = np.empty((len(samples), len(range(*features.indices(self.shape[1])))), dtype=self.dtype)
-        for positions, _ in self._by_block(samples):
-            span = slice(samples[positions].min(), samples[positions].max() + 1)
-            selected[positions] = self._read(span, features)[samples[positions] - span.start]
+            return np.asarray(self.X[samples, features], dtype=self.dtype)
+        length, (start, stop, _) = block_length(self.shape[1]), features.indices(self.shape[1])
+        blocks = samples // length
+        selected = np.empty((len(samples), stop - start), dtype=self.dtype)
+        for block in np.unique(blocks):
+            positions = np.flatnonzero(blocks == block)
+            selected[positions] = self._block(block * length, start, stop)[samples[positions] - block * length]
         return selected
 
-    def gather(self, samples: NDArray, out: NDArray) -> None:
-        """Copy samples into an array.
+    def _read_block(self, first: int, start: int, stop: int) -> NDArray:
+        """Return a copy of some features of a block, because a view of a memory map would be read at every access."""
+        return self._read(slice(first, first + block_length(self.shape[1])), slice(start, stop)).copy()
 
-        Parameters
-        ----------
-        samples : ndarray of int of shape (n,)
-            Indices of the samples.
-        out : ndarray of shape (n, n_features)
-            Where they are written.
-        """
-        for positions, block in self._by_block(samples):
-            out[positions] = self._block(block)[samples[positions] - block * block_length(self.shape[1])]
 
-    def _read(self, samples: slice, features: slice = slice(None)) -> NDArray:
-        """Read contiguous samples from the file."""
-        return np.asarray(self.array[samples, features], dtype=self.dtype)
-
-    def _by_block(self, samples: NDArray) -> Iterator[tuple[NDArray, int]]:
-        """Yield the positions in ``samples`` of the samples of each block, and the index of the block."""
-        blocks = samples // block_length(self.shape[1])
-        order = np.argsort(blocks, kind="stable")
-        for positions in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
-            yield positions, int(blocks[positions[0]])
-
-    def _block(self, block: int) -> NDArray:
-        """Return a block from the cache, or read it."""
-        if block not in self._blocks:
-            start = block * block_length(self.shape[1])
-            # A copy, because a view of a memory map would be read from the file at every access.
-            self._blocks[block] = np.array(self._read(slice(start, start + block_length(self.shape[1]))))
-            if len(self._blocks) > WINDOW_BLOCKS:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(block)
-        return self._blocks[block]
+# X in the rest of the package.
+Samples = NDArray | WrappedSamples
 
 
 def is_large(X: Samples) -> bool:
@@ -178,35 +128,15 @@ def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
     return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
 
 
-def extremes(X: Samples) -> NDArray:
-    """Compute the minimum and maximum of each feature, ignoring NaN.
+def map_chunks(function: Callable[[NDArray], NDArray], X: Samples, n_values: int) -> NDArray:
+    """Apply a function to up to ``n_values`` values of consecutive samples at a time, and concatenate the results."""
+    return np.concatenate([function(X[chunk]) for chunk in chunks_of(X, n_values)])
 
-    Returns
-    -------
-    ndarray of shape (2, n_features)
-        Minima and maxima.
-    """
+
+def extremes(X: Samples) -> NDArray:
+    """Compute the minimum and maximum of each feature, ignoring NaN, as an array of shape (2, n_features)."""
     lowest, highest = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     for chunk in chunks_of(X, BLOCK_VALUES):
         samples = X[chunk]
         lowest, highest = np.fmin(lowest, np.fmin.reduce(samples)), np.fmax(highest, np.fmax.reduce(samples))
     return np.stack([lowest, highest])
-
-
-def gather(X: Samples, samples: NDArray, out: NDArray) -> None:
-    """Copy samples of X into an array.
-
-    Parameters
-    ----------
-    X : Samples of shape (n_samples, n_features)
-        The data.
-    samples : ndarray of int of shape (n,)
-        Indices of the samples.
-    out : ndarray of shape (n, n_features)
-        C-contiguous array of the dtype of X, where they are written.
-    """
-    if isinstance(X, np.ndarray):
-        # mode="clip" avoids a buffered copy of out. No index is out of bounds.
-        np.take(X, samples, axis=0, out=out, mode="clip")
-    else:
-        X.gather(samples, out)  # type: ignore[attr-defined]

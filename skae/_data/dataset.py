@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from sklearn.utils import gen_batches
 from torch import Tensor
 
-from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, gather, is_large
+from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, is_large
 from skae._data.sample import Sample
-from skae._utils import aligned_tensor, as_tensor, seeded_generator, torch_dtype
+from skae._utils import as_tensor, seeded_generator, torch_dtype
 
 # Number of values per batch outside of training, which limits the memory. The values of intermediate layers are not
 # counted. No measurement of this value is recorded.
@@ -24,6 +25,8 @@ RESIDENT_VALUES = 2_000_000
 # present is not larger: samples must remain similar to those that are transformed later. When half of the present
 # values were hidden in data with 95 % missing values, the selected epochs imputed worse than the initial network.
 LEAST_LIMIT = 0.2
+# Function of a batch of samples that returns a batch of the same shape.
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Standardizer:
     dtype: torch.dtype
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Standardize samples in place, in their own precision, and convert them to the dtype of the network."""
-        return samples.to(self.mean.device).sub_(self.mean).div_(self.scale).to(self.dtype)
+        """Standardize samples in their own precision, and convert them to the dtype of the network."""
+        return samples.to(self.mean.device, copy=True).sub_(self.mean).div_(self.scale).to(self.dtype)
 
 
 class SampleDataset(torch.utils.data.Dataset):
@@ -56,7 +59,7 @@ class SampleDataset(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    X : Sample or Samples of shape (n_samples, n_features)
+    X : Samples of shape (n_samples, n_features)
         The samples. A copy is standardized and kept if there are at most `RESIDENT_VALUES` values, or if X is an array
         and the network is not on the CPU.
     y : None
@@ -68,21 +71,16 @@ class SampleDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        X: Sample | Samples,
-        y: None = None,
-        *,
-        standardize: Standardizer | None = None,
-        fill: Callable[[Tensor], Tensor] | None = None,
+        self, X: Samples, y: None = None, *, standardize: Standardizer | None = None, fill: Change | None = None
     ) -> None:
         self.fill = fill
         self.sample = sample = X if isinstance(X, Sample) else Sample(X)
         self._standardize = standardize
         self._resident = None
-        small = len(sample) * sample.shape[1] <= RESIDENT_VALUES
-        moved = standardize is not None and standardize.mean.device.type != "cpu" and isinstance(sample.X, np.ndarray)
-        if standardize is not None and (small or moved):
-            self._resident = standardize(aligned_tensor(sample[:]))
+        if standardize is not None:
+            moved = standardize.mean.device.type != "cpu" and isinstance(sample.X, np.ndarray)
+            if moved or np.prod(sample.shape) <= RESIDENT_VALUES:
+                self._resident = standardize(as_tensor(sample[:]))
 
     @property
     def X(self) -> NDArray:
@@ -102,9 +100,7 @@ class SampleDataset(torch.utils.data.Dataset):
         """Return the samples at the given positions of the dataset."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
-        sample = self.sample
-        samples = torch.empty((len(positions), sample.shape[1]), dtype=torch_dtype(sample.dtype))
-        gather(sample.X, positions if sample.indices is None else sample.indices[positions], samples.numpy())
+        samples = as_tensor(self.sample[positions])
         return samples if self._standardize is None else self._standardize(samples)
 
     def take_filled(self, positions: NDArray) -> Tensor:
@@ -169,6 +165,7 @@ def n_hidden(present_fraction: float, n_features: int) -> float:
     return n_features * present_fraction * max(present_fraction, LEAST_LIMIT)
 
 
+@dataclass(frozen=True)
 class SampleBatches:
     """Iterable of the batches of a `SampleDataset`, as pairs of a batch and its target.
 
@@ -193,21 +190,12 @@ class SampleBatches:
         Whether missing values are imputed in the batch.
     """
 
-    def __init__(
-        self,
-        dataset: SampleDataset,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
-        hiding: Hiding | None = None,
-        imputes: bool = True,
-    ) -> None:
-        self.dataset = dataset
-        self.imputes = imputes
-        self.hiding = hiding
-        self.batch_size = batch_size
-        self.generator = generator
-        self.augment = augment
+    dataset: SampleDataset
+    batch_size: int
+    generator: torch.Generator | None = None
+    augment: Change | None = None
+    hiding: Hiding | None = None
+    imputes: bool = True
 
     def __len__(self) -> int:
         return len(self._starts())
@@ -242,16 +230,14 @@ class SampleBatches:
         sample = self.dataset.sample
         if not is_large(sample.X):
             return torch.randperm(len(sample), generator=generator).numpy()
-        # The indices of a sample of large data are sorted.
-        n_blocks = math.ceil(len(sample.X) / block_length(sample.shape[1]))
-        firsts = sample.first_at(np.arange(n_blocks + 1) * block_length(sample.shape[1]))
-        order, n_filled = np.empty(len(sample), dtype=np.int64), 0
-        for window in torch.randperm(n_blocks, generator=generator).split(WINDOW_BLOCKS):
+        # The indices of a sample of large data are sorted, so that the samples of a block are at consecutive positions.
+        length = block_length(sample.shape[1])
+        firsts = np.searchsorted(sample.numbers, np.arange(math.ceil(len(sample.X) / length) + 1) * length)
+        order: list[NDArray] = []
+        for window in torch.randperm(len(firsts) - 1, generator=generator).split(WINDOW_BLOCKS):
             positions = np.concatenate([np.arange(firsts[block], firsts[block + 1]) for block in window.tolist()])
-            shuffled = torch.randperm(len(positions), generator=generator).numpy()
-            order[n_filled : n_filled + len(positions)] = positions[shuffled]
-            n_filled += len(positions)
-        return order
+            order.append(positions[torch.randperm(len(positions), generator=generator).numpy()])
+        return np.concatenate(order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_samples = len(self.dataset)
@@ -341,9 +327,7 @@ def apply_in_batches(
     is_tensor = isinstance(X, Tensor)
     device = X.device if is_tensor else "cpu"
     result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=device)
-    chunk_size = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
-    for start in range(0, len(X), chunk_size):
-        chunk = slice(start, start + chunk_size)
+    for chunk in gen_batches(len(X), max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)):
         samples = X[chunk].detach() if is_tensor else as_tensor(X[chunk])
         result[chunk] = function(samples.to(like.device, like.dtype))
     return result if is_tensor else result.numpy()

@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
+from sklearn.utils import gen_batches
 
-from skae._data.containers import chunks_of, is_large
+from skae._data.containers import chunks_of, is_large, map_chunks
 from skae._data.sample import Sample
 
 # Samples are near copies if their distance is below this fraction of the median distance to the nearest distinct
@@ -50,9 +51,8 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     hashes = content_hashes(sample)
     if is_large(sample.X):
         return (hashes % N_BUCKETS).astype(np.uint16)
-    _, first, labels = np.unique(hashes, return_index=True, return_inverse=True)
-    distinct = sample.take(np.sort(first))
-    labels = np.argsort(np.argsort(first))[labels]  # in the order of the distinct samples
+    distinct = sample.take(np.sort(np.unique(hashes, return_index=True)[1]))
+    labels = labels_by_first(hashes)
     # An error for values whose squares overflow is raised elsewhere.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         pairs = _near_copies(distinct)
@@ -74,13 +74,15 @@ def content_hashes(sample: Sample) -> NDArray:
     Integer arithmetic is exact, so the hash does not depend on the position or the container of a sample.
     """
     factors = np.random.RandomState(0).randint(2**62, size=(2, sample.shape[1]), dtype=np.uint64) * 2 + 1
-    hashes = np.empty(len(sample), dtype=np.uint64)
-    for chunk in chunks_of(sample, CHUNK_VALUES):
+
+    def sums(samples: NDArray) -> NDArray:
         # Equal values need equal bits: zero has two signs, and NaN has many bit patterns.
-        values = np.asarray(sample[chunk], dtype=np.float64) + 0.0
+        values = samples.astype(np.float64) + 0.0
         bits = np.where(np.isnan(values), np.nan, values).view(np.uint64)
         mixed = (bits ^ (bits >> np.uint64(32))) * factors[0]
-        hashes[chunk] = ((mixed ^ (mixed >> np.uint64(29))) * factors[1]).sum(axis=1, dtype=np.uint64)
+        return ((mixed ^ (mixed >> np.uint64(29))) * factors[1]).sum(axis=1, dtype=np.uint64)
+
+    hashes = map_chunks(sums, sample, CHUNK_VALUES)
     return hashes ^ (hashes >> np.uint64(31))
 
 
@@ -93,31 +95,26 @@ def content_draws(sample: Sample, seed: int) -> NDArray:
 
 def _near_copies(sample: Sample) -> NDArray:
     """Return the positions of pairs of near copies among distinct samples, of shape (n_pairs, 2)."""
-    n_samples, n_features = sample.shape
     none = np.empty((0, 2), dtype=int)
-    if n_samples < 3:
+    if len(sample) < 3:
         return none
     radius = NEAR_COPY_RATIO * _distinct_distance(sample)
     if not (np.isfinite(radius) and radius > 0):
         return none
-    queries = np.asarray(sample.spread_out(N_QUERIES), dtype=np.float64)
+    queries = sample.spread_out(N_QUERIES).astype(np.float64)
     # An orthogonal projection does not increase distances, so it loses no pairs.
     components = np.linalg.svd(queries - queries.mean(axis=0), full_matrices=False)[2][:N_DIMENSIONS]
-    projected = np.empty((n_samples, len(components)))
-    for chunk in chunks_of(sample, CHUNK_VALUES):
-        projected[chunk] = np.asarray(sample[chunk], dtype=np.float64) @ components.T
-    tree = KDTree(projected)
-    positions = np.linspace(0, n_samples - 1, min(n_samples, N_QUERIES), dtype=int)
-    if tree.query_ball_point(projected[positions], radius, return_length=True).mean() > MAX_CANDIDATES:
+    projected = Sample(map_chunks(lambda samples: samples.astype(np.float64) @ components.T, sample, CHUNK_VALUES))
+    tree = KDTree(projected.X)
+    if tree.query_ball_point(projected.spread_out(N_QUERIES), radius, return_length=True).mean() > MAX_CANDIDATES:
         return none
     pairs = tree.query_pairs(radius, output_type="ndarray")
-    near = np.empty(len(pairs), dtype=bool)
-    step = max(CHUNK_VALUES // n_features, 1)
-    for start in range(0, len(pairs), step):
-        chunk_pairs = pairs[start : start + step]
-        differences = np.asarray(sample[chunk_pairs[:, 0]], dtype=np.float64) - sample[chunk_pairs[:, 1]]
-        near[start : start + step] = np.linalg.norm(differences, axis=1) < radius
-    return pairs[near]
+
+    def distances(positions: NDArray) -> NDArray:
+        return np.linalg.norm(sample[positions[:, 0]].astype(np.float64) - sample[positions[:, 1]], axis=1)
+
+    steps = gen_batches(len(pairs), max(CHUNK_VALUES // sample.shape[1], 1))
+    return np.concatenate([none, *(pairs[step][distances(pairs[step]) < radius] for step in steps)])
 
 
 def _distinct_distance(sample: Sample) -> float:
@@ -126,20 +123,18 @@ def _distinct_distance(sample: Sample) -> float:
     If the sorted distances from a sample to its neighbors increase by a factor of at least ``1 / NEAR_COPY_RATIO`` from
     one neighbor to the next, the neighbors before the largest such increase are near copies.
     """
-    queries = np.asarray(sample.spread_out(N_QUERIES), dtype=np.float64)
+    queries = sample.spread_out(N_QUERIES).astype(np.float64)
     squares = np.square(queries).sum(axis=1)[:, None]
     n_neighbors = min(N_COPIES + 1, len(sample) - 1)
     nearest = np.full((len(queries), n_neighbors + 1), np.inf)
     for chunk in chunks_of(sample, CHUNK_VALUES):
-        values = np.asarray(sample[chunk], dtype=np.float64)
+        values = sample[chunk].astype(np.float64)
         distances = np.square(values).sum(axis=1) - 2 * (queries @ values.T) + squares
         nearest = np.sort(np.hstack([nearest, distances]), axis=1)[:, : n_neighbors + 1]
     # The nearest neighbor is the sample itself, at a distance that consists of rounding errors.
     rounding = 64 * np.finfo(np.float64).eps * squares
     distances = np.sqrt(np.maximum(nearest[:, 1:], rounding))
     ratios = distances[:, 1:] / np.maximum(distances[:, :-1], np.finfo(np.float64).tiny)
-    if ratios.shape[1] == 0:
-        return float(np.median(distances[:, 0]))
-    jump = np.argmax(ratios, axis=1)
-    jumps = ratios[np.arange(len(ratios)), jump] >= 1.0 / NEAR_COPY_RATIO
-    return float(np.median(distances[np.arange(len(ratios)), np.where(jumps, jump + 1, 0)]))
+    # The distance before the first one stands for no such increase.
+    ratios = np.hstack([np.zeros((len(ratios), 1)), np.where(ratios >= 1.0 / NEAR_COPY_RATIO, ratios, 0.0)])
+    return float(np.median(np.take_along_axis(distances, ratios.argmax(axis=1)[:, None], axis=1)))

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skae._data.containers import Samples
+from skae._data.containers import Samples, WrappedSamples
 
 # Integer weights are treated as numbers of repetitions up to this mean. Above, repeating samples would take too long.
 # No measurement of this value is recorded.
 MOST_REPETITIONS = 10
-# Range of the weights of partial_fit, in which sums of squared weights neither overflow nor underflow. Chosen by
-# reasoning.
+# Range of the weights of partial_fit, in which products of weights neither overflow nor underflow. Chosen by reasoning.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 # Weights below this fraction of the largest weight are treated as zero, because they do not change any bit of a mean.
 # Chosen by reasoning.
@@ -20,7 +19,7 @@ NEGLIGIBLE = 1e-30
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(WrappedSamples):
     """Selection of samples of X, with weights and groups.
 
     Attributes
@@ -45,19 +44,14 @@ class Sample:
     def __len__(self) -> int:
         return len(self.X) if self.indices is None else len(self.indices)
 
-    def __getitem__(self, positions: slice | NDArray) -> NDArray:
+    def __getitem__(self, key: slice | NDArray) -> NDArray:
         """Return the samples at the given positions of the selection as an array."""
-        return self.X[positions if self.indices is None else self.indices[positions]]
+        return self.X[key if self.indices is None else self.indices[key]]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of samples and number of features."""
         return len(self), self.X.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of the values."""
-        return self.X.dtype
 
     @property
     def numbers(self) -> NDArray:
@@ -68,10 +62,6 @@ class Sample:
     def total(self) -> float:
         """Sum of the weights, which is the number of samples without weights."""
         return len(self) if self.weights is None else float(self.weights.sum())
-
-    def first_at(self, numbers: NDArray) -> NDArray:
-        """Return the first positions of samples whose indices in X are at least ``numbers``, for sorted indices."""
-        return np.minimum(numbers, len(self)) if self.indices is None else np.searchsorted(self.indices, numbers)
 
     def take(self, positions: NDArray) -> "Sample":
         """Select the samples at the given positions of the selection."""
@@ -167,14 +157,10 @@ def groups_over(samples: Sequence[Sample]) -> NDArray | None:
     """Concatenate the group labels of several selections, without labels in common; return None if none has groups."""
     if all(sample.groups is None for sample in samples):
         return None
-    labels, n_labels = [], 0
-    for sample in samples:
-        set_labels = (
-            np.arange(len(sample)) if sample.groups is None else np.unique(sample.groups, return_inverse=True)[1]
-        )
-        labels.append(set_labels + n_labels)
-        n_labels = int(labels[-1].max(initial=n_labels)) + 1
-    return np.concatenate(labels)
+    groups = [np.arange(len(sample)) if sample.groups is None else sample.groups for sample in samples]
+    n_labels = 1 + max(int(labels.max(initial=0)) for labels in groups)
+    distinct = [labels + np.int64(index * n_labels) for index, labels in enumerate(groups)]
+    return np.unique(np.concatenate(distinct), return_inverse=True)[1]
 
 
 def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:

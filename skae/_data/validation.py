@@ -11,12 +11,12 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from skae._data.array_api import check_kind, float_dtypes, to_numpy
 from skae._data.containers import (
     Samples,
-    SparseSamples,
     StoredSamples,
     as_samples,
     chunks_of,
     is_large,
     lies_in_file,
+    map_chunks,
 )
 from skae._data.sample import Sample
 
@@ -26,8 +26,6 @@ CHECKED_VALUES = 1_000_000
 
 def values_missing(sample: Sample) -> bool:
     """Return whether any value is NaN."""
-    if isinstance(sample.X, SparseSamples):
-        return bool(np.isnan(sample.X.matrix.data).any())
     return any(np.isnan(sample[chunk]).any() for chunk in chunks_of(sample, CHECKED_VALUES))
 
 
@@ -58,9 +56,7 @@ def n_present(X: Samples) -> NDArray:
     ndarray of shape (n_samples,)
         The counts as floating-point numbers.
     """
-    return np.concatenate(
-        [np.maximum((~np.isnan(X[chunk])).sum(axis=1), 1.0) for chunk in chunks_of(X, CHECKED_VALUES)]
-    )
+    return np.maximum(map_chunks(lambda samples: (~np.isnan(samples)).sum(axis=1), X, CHECKED_VALUES), 1.0)
 
 
 def check_groups(X: Any, groups: Any) -> NDArray:
@@ -132,13 +128,11 @@ def validate_samples(estimator: Any, X: Any, **options: Any) -> Any:
     X = X.detach() if isinstance(X, torch.Tensor) else X
     checks = {"dtype": float_dtypes(X), "ensure_all_finite": "allow-nan" if estimator.allow_nan else True}
     if not (lies_in_file(X) and len(X.shape) == 2 and is_large(X)):
-        samples = as_samples(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
-    else:
-        validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
-        for chunk in chunks_of(X, CHECKED_VALUES):
-            check_array(X[chunk], estimator=estimator, input_name="X", **checks)
-        samples = StoredSamples(X)
-    return samples
+        return as_samples(validate_data(estimator, X, accept_sparse="csr", **checks, **options))
+    validate_data(estimator, X, skip_check_array=True, reset=options.get("reset", True))
+    for chunk in chunks_of(X, CHECKED_VALUES):
+        check_array(X[chunk], estimator=estimator, input_name="X", **checks)
+    return StoredSamples(X)
 
 
 def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:

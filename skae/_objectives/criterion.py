@@ -7,7 +7,47 @@ from torch import Tensor, nn
 from skae._objectives.losses import Loss, SquaredError
 
 
-class Criterion(nn.Module):
+class AnyCriterion(nn.Module):
+    """Base class of criteria, of which a subclass defines `per_sample`.
+
+    Attributes
+    ----------
+    unit : float
+        Unit by which the loss is divided.
+    """
+
+    unit = 1.0
+
+    def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Compute the loss of each sample, of shape (n,)."""
+        raise NotImplementedError
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Compute the mean loss of a batch."""
+        return self.per_sample(x_hat, x).mean()
+
+    def nat(self, n_features: int, fraction: float) -> float:
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss.
+
+        Deviances are in nats. Other losses are treated as the squared error of Gaussian noise whose variance is the
+        one that PCA does not explain.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features.
+        fraction : float
+            Fraction of the variance that PCA does not explain.
+
+        Returns
+        -------
+        float
+            The loss that corresponds to one nat.
+        """
+        return 2.0 * fraction / n_features
+
+
+class Criterion(AnyCriterion):
     """Mean loss of a batch, divided by the loss of the mean as reconstruction.
 
     Learning rates and penalties then do not depend on the units of the data.
@@ -26,7 +66,6 @@ class Criterion(nn.Module):
 
     mean: Tensor
     scale: Tensor
-    is_squared_error = False
 
     def __init__(self, loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> None:
         super().__init__()
@@ -51,41 +90,17 @@ class Criterion(nn.Module):
         losses = self.loss.elementwise(x_hat, x)
         return (losses if losses.dim() == 1 else losses.mean(dim=1)) / self.unit
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Compute the mean loss of a batch."""
-        return self.per_sample(x_hat, x).mean()
-
     def nat(self, n_features: int, fraction: float) -> float:
-        """Convert one nat of the log-likelihood of a sample to the unit of this loss.
-
-        Deviances are in nats. Other losses are treated as the squared error of Gaussian noise whose variance is the
-        one that PCA does not explain.
-
-        Parameters
-        ----------
-        n_features : int
-            Number of features.
-        fraction : float
-            Fraction of the variance that PCA does not explain.
-
-        Returns
-        -------
-        float
-            The loss that corresponds to one nat.
-        """
-        if self.loss.link != "identity":
-            return 1.0 / (n_features * self.unit)
-        return 2.0 * fraction / n_features
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `AnyCriterion.nat`."""
+        deviance = self.loss.link != "identity"
+        return 1.0 / (n_features * self.unit) if deviance else super().nat(n_features, fraction)
 
 
-class PooledSquaredError(nn.Module):
+class PooledSquaredError(AnyCriterion):
     """Mean squared error over all features of standardized samples, as a fraction of the training variance.
 
     PCA minimizes the same loss, so that training starts at one minus the explained variance ratio of PCA.
     """
-
-    is_squared_error = True
-    unit = 1.0
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Compute the loss of each sample, of shape (n,)."""
@@ -95,12 +110,8 @@ class PooledSquaredError(nn.Module):
         """Compute the mean loss of a batch."""
         return nn.functional.mse_loss(x_hat, x)
 
-    def nat(self, n_features: int, fraction: float) -> float:
-        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `Criterion.nat`."""
-        return 2.0 * fraction / n_features
 
-
-class OfPresent(nn.Module):
+class OfPresent(AnyCriterion):
     """Criterion for targets with missing values, which do not contribute to the loss.
 
     Where the target is NaN, the reconstruction is compared with itself: there, the loss is minimal and its gradient is
@@ -109,14 +120,13 @@ class OfPresent(nn.Module):
 
     Parameters
     ----------
-    criterion : Criterion or PooledSquaredError
+    criterion : AnyCriterion
         Criterion for complete samples.
     """
 
-    def __init__(self, criterion: Criterion | PooledSquaredError) -> None:
+    def __init__(self, criterion: AnyCriterion) -> None:
         super().__init__()
         self.criterion = criterion
-        self.is_squared_error = criterion.is_squared_error
 
     @property
     def unit(self) -> float:
@@ -131,18 +141,11 @@ class OfPresent(nn.Module):
         """Compute the loss of each sample, of shape (n,)."""
         return self.criterion.per_sample(x_hat, torch.where(x.isnan(), x_hat.detach(), x))
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Compute the mean loss of a batch."""
-        return self.per_sample(x_hat, x).mean()
-
     def nat(self, n_features: int, fraction: float) -> float:
-        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `Criterion.nat`."""
+        """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `AnyCriterion.nat`."""
         return self.criterion.nat(n_features, fraction)
 
 
-AnyCriterion = Criterion | PooledSquaredError | OfPresent
-
-
-def criterion_of(loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> Criterion | PooledSquaredError:
+def criterion_of(loss: Loss, mean: Tensor, scale: Tensor, unit: float = 1.0) -> AnyCriterion:
     """Return the criterion of a loss for samples that are centered at this mean and divided by this scale."""
     return PooledSquaredError() if type(loss) is SquaredError else Criterion(loss, mean, scale, unit)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from skae._utils import Documented
+from skae._utils import Documented, check_parameter
 
 # Minimum distance of probabilities from 0 and 1, and of rates from 0, in logarithms. No measurement of this value is
 # recorded.
@@ -172,8 +172,7 @@ class Huber(Loss):
 
     def check(self, X: NDArray) -> None:
         """Check that delta is positive."""
-        if not self.delta > 0:
-            raise ValueError(f"Huber(delta={self.delta!r}): delta must be above 0, in units of the overall scale.")
+        check_parameter(self, "delta", self.delta > 0, "must be above 0, in units of the overall scale")
 
 
 class BinaryCrossEntropy(Loss):
@@ -292,8 +291,7 @@ class Cosine(Loss):
 
     def check(self, X: NDArray) -> None:
         """Check that the weight is not negative."""
-        if not self.length_weight >= 0:
-            raise ValueError(f"Cosine(length_weight={self.length_weight!r}): length_weight must be at least 0.")
+        check_parameter(self, "length_weight", self.length_weight >= 0, "must be at least 0")
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -6,22 +6,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizers import Core, Regularizer
 from skae._utils import seeded_generator
 
 
-class Network(Protocol):
+class Network(Core, Protocol):
     """Protocol of the networks that an `Objective` is called with."""
 
     training: bool
-    output_gain: Tensor
     corruption: Callable[[Tensor], Tensor] | None
 
-    def encode(self, x: Tensor) -> Tensor: ...
-
     def decode(self, z: Tensor) -> Tensor: ...
-
-    def log_variance(self, x: Tensor) -> Tensor: ...
 
 
 class Objective:
@@ -43,8 +38,10 @@ class Objective:
 
     Attributes
     ----------
+    generators : tuple of torch.Generator
+        Generators for training and for the evaluation of held-out samples.
     generator : torch.Generator
-        Generator for the current pass.
+        The one of the current pass.
     epoch : int or None
         Number of completed epochs. None while held-out samples are evaluated.
     """
@@ -53,23 +50,18 @@ class Objective:
         self.regularizers = regularizers
         self.seed = seed
         self.nat = nat
-        self.generator = self._training_generator = seeded_generator(seed, device)
-        self._evaluation_generator = seeded_generator(seed, device)
+        self.generators = seeded_generator(seed, device), seeded_generator(seed, device)
+        self.generator = self.generators[0]
         self.epoch: int | None = None
         self.n_epochs = 0
 
-    @property
-    def generators(self) -> tuple[torch.Generator, torch.Generator]:
-        """Generators for training and for the evaluation of held-out samples."""
-        return self._training_generator, self._evaluation_generator
-
     def rewind(self) -> None:
         """Reset the generator for held-out samples, so that the next evaluation draws the same numbers as the first."""
-        self._evaluation_generator.manual_seed(self.seed)
+        self.generators[1].manual_seed(self.seed)
 
     def __call__(self, network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstructions of shape (n, n_features) and penalties of shape (n,)."""
-        self.generator = self._training_generator if network.training else self._evaluation_generator
+        self.generator = self.generators[0 if network.training else 1]
         self.epoch = self.n_epochs if network.training else None
         corrupted = x
         for regularizer in self.regularizers:

@@ -7,7 +7,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from skae._utils import Documented
+from skae._utils import Documented, check_parameter
 
 # Number of components up to which the norm of the Jacobian is computed exactly. No measurement of this value is
 # recorded.
@@ -141,8 +141,7 @@ class Regularizer(Documented, BaseEstimator):
             If a parameter is not valid.
         """
         for name, value in self.get_params(deep=False).items():
-            if isinstance(value, int | float) and value < 0:
-                raise ValueError(f"{type(self).__name__}({name}={value!r}): {name} must be at least 0.")
+            check_parameter(self, name, not (isinstance(value, int | float) and value < 0), "must be at least 0")
 
 
 class Denoising(Regularizer):
@@ -201,12 +200,9 @@ class Denoising(Regularizer):
     def check(self) -> None:
         """Check ``kind``, and that ``noise`` is valid for it."""
         super().check()
-        if self.kind not in self.KINDS:
-            raise ValueError(f"Denoising(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
-        if self.kind != "gaussian" and self.noise > 1:
-            raise ValueError(
-                f"Denoising(noise={self.noise!r}, kind={self.kind!r}): noise is a fraction of values, from 0 to 1."
-            )
+        check_parameter(self, "kind", self.kind in self.KINDS, f"must be one of {', '.join(map(repr, self.KINDS))}")
+        valid = self.kind == "gaussian" or self.noise <= 1
+        check_parameter(self, "noise", valid, f"is a fraction of values, from 0 to 1, if kind={self.kind!r}")
 
 
 class Sparse(Regularizer):
@@ -267,10 +263,8 @@ class Sparse(Regularizer):
     def check(self) -> None:
         """Check ``kind`` and ``target``."""
         super().check()
-        if self.kind not in self.KINDS:
-            raise ValueError(f"Sparse(kind={self.kind!r}): kind must be one of {', '.join(map(repr, self.KINDS))}.")
-        if not 0 < self.target < 1:
-            raise ValueError(f"Sparse(target={self.target!r}): target must be between 0 and 1, both excluded.")
+        check_parameter(self, "kind", self.kind in self.KINDS, f"must be one of {', '.join(map(repr, self.KINDS))}")
+        check_parameter(self, "target", 0 < self.target < 1, "must be between 0 and 1, both excluded")
 
 
 def _relative_sizes(z: Tensor, squares: Tensor) -> Tensor:
@@ -321,37 +315,30 @@ class Contractive(Regularizer):
         x = x.detach().requires_grad_()
         codes = network.encode(x)
         spread = (codes.var(dim=0, correction=0) + EPSILON).sqrt()
+        n_probes = self.n_probes
+        if n_probes == "auto":
+            n_probes = 0 if codes.shape[1] <= MAX_EXACT_COMPONENTS else 2
+        # The unit vectors, or random signs for each sample.
+        probes: Iterable[Tensor] = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
+        if n_probes != 0:
+            generator = context.generator
+            signs = (torch.empty_like(codes).bernoulli_(0.5, generator=generator) for _ in range(int(n_probes)))
+            probes = [2.0 * sign - 1.0 for sign in signs]
         gradients = [
             torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
-            for probe in self._probes(codes, context.generator)
+            for probe in probes
         ]
+        squares = torch.stack([gradient.square().sum(dim=1) for gradient in gradients])
+        total = squares.sum(dim=0) if n_probes == 0 else squares.mean(dim=0)
         # The derivative of the penalty includes that of the spread, so that smaller codes do not reduce it.
         factor = (spread.detach() / spread).square().mean()
-        squares = torch.stack([gradient.square().sum(dim=1) for gradient in gradients])
-        exact = self._n_probes(codes) == 0
-        total = squares.sum(dim=0) if exact else squares.mean(dim=0)
         return self.weight * factor * total / codes.shape[1]
-
-    def _n_probes(self, codes: Tensor) -> int:
-        """Return the number of random directions; 0 computes the norm exactly."""
-        if self.n_probes == "auto":
-            return 0 if codes.shape[1] <= MAX_EXACT_COMPONENTS else 2
-        return int(self.n_probes)
-
-    def _probes(self, codes: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        """Return directions in the space of the codes: the unit vectors, or random signs for each sample."""
-        n_probes = self._n_probes(codes)
-        if n_probes == 0:
-            return torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
-        return [torch.empty_like(codes).bernoulli_(0.5, generator=generator) * 2.0 - 1.0 for _ in range(n_probes)]
 
     def check(self) -> None:
         """Check that ``n_probes`` is "auto" or a non-negative integer."""
         super().check()
-        if self.n_probes != "auto" and not isinstance(self.n_probes, int):
-            raise ValueError(
-                f"Contractive(n_probes={self.n_probes!r}): n_probes must be 'auto' or an int of at least 0."
-            )
+        valid = self.n_probes == "auto" or isinstance(self.n_probes, int)
+        check_parameter(self, "n_probes", valid, "must be 'auto' or an int of at least 0")
 
 
 class Variational(Regularizer):

@@ -1,6 +1,8 @@
 """Mean, standard deviations and principal components of samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,6 @@ class PrincipalComponents:
         Largest absolute deviation from the mean of each feature.
     code_max_abs : ndarray of shape (n_components,)
         Largest absolute deviation from the mean along each direction.
-    effective_sample_size : float
-        Number of samples with equal weights over which the variance would be spread as evenly as over these samples.
-        The samples of a group count as one.
     present_fraction : float, default=1.0
         Fraction of the values that are not missing.
     """
@@ -38,38 +37,28 @@ class PrincipalComponents:
     explained_variance: NDArray
     feature_max_abs: NDArray
     code_max_abs: NDArray
-    effective_sample_size: float
     present_fraction: float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalComponents":
         """Return a copy with directions of zeros and without variance appended, up to ``n_components`` directions."""
         missing = max(n_components - len(self.components), 0)
-        return replace(
-            self,
-            components=np.pad(self.components, ((0, missing), (0, 0))),
-            explained_variance=np.pad(self.explained_variance, (0, missing)),
-            code_max_abs=np.pad(self.code_max_abs, (0, missing)),
-        )
+        return self._with_directions(lambda values: np.pad(values, [(0, missing), (0, 0)][: values.ndim]))
 
     def truncated(self, n_components: int) -> "PrincipalComponents":
         """Return a copy with the first directions only."""
-        return replace(
-            self,
-            components=self.components[:n_components],
-            explained_variance=self.explained_variance[:n_components],
-            code_max_abs=self.code_max_abs[:n_components],
-        )
+        return self._with_directions(lambda values: values[:n_components])
+
+    def _with_directions(self, change: Callable[[NDArray], NDArray]) -> "PrincipalComponents":
+        """Return a copy in which the arrays that have one entry per direction are changed."""
+        names = ("components", "explained_variance", "code_max_abs")
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)
 
     @property
     def scale(self) -> float:
         """Root mean square of the standard deviations of the features; 1 if all features are constant."""
-        scale = float(np.sqrt(np.mean(np.square(self.feature_std / self._largest)))) * self._largest
-        return scale if scale > 0 else 1.0
-
-    @property
-    def _largest(self) -> float:
-        """Largest standard deviation of a feature; 1 if all features are constant."""
-        return float(self.feature_std.max()) or 1.0
+        largest = float(self.feature_std.max())  # squares of larger values may overflow
+        return float(np.sqrt(np.mean(np.square(self.feature_std / largest)))) * largest if largest > 0 else 1.0
 
     def unexplained_variance_ratio(self, total: float) -> float:
         """Compute the fraction of the variance that the directions do not explain.

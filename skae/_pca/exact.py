@@ -1,21 +1,20 @@
-"""Principal components by a singular value decomposition, a Gram matrix or Lanczos iterations."""
+"""Principal components by a singular value decomposition, a Gram matrix, or randomized or Lanczos iterations."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, svds
+from sklearn import config_context
 from sklearn.utils import gen_batches
-from sklearn.utils.extmath import svd_flip
+from sklearn.utils.extmath import randomized_svd, svd_flip
 from torch import Tensor
 
-from skae._data.containers import SparseSamples
+from skae._data.containers import SparseSamples, chunks_of, map_chunks
 from skae._data.sample import Sample
 from skae._pca.components import PrincipalComponents
-from skae._utils import aligned_tensor, threads_for, torch_dtype
+from skae._utils import aligned_tensor, threads_for
 
 # Number of values up to which X is decomposed to full precision. Above, the smaller Gram matrix, of the samples or of
 # the features, is summed over chunks of CHUNK_VALUES values, which needs no copy of X and at most two passes. No
@@ -36,70 +35,42 @@ LARGEST_CODE = 1e-3
 # ITERATED_SIDE + n_components and n_components is below the fraction ITERATED_RATIO of it.
 ITERATED_SIDE = 2000
 ITERATED_RATIO = 0.1
-
-
-def _sample_chunks(n_samples: int, n_features: int, values: int = PASS_VALUES) -> Iterator[slice]:
-    """Generate slices of consecutive samples with up to ``values`` values, but at least one sample."""
-    return gen_batches(n_samples, max(values // max(n_features, 1), 1))
-
-
-@dataclass(frozen=True)
-class FeatureMoments:
-    """Statistics of the features of samples, in float64.
-
-    Attributes
-    ----------
-    mean, scale, reach : ndarray of shape (n_features,)
-        Mean, standard deviation and largest absolute deviation from the mean. The latter two are zero for constant
-        features.
-    effective_sample_size : float
-        Number of samples with equal weights over which the variance would be spread as evenly.
-    """
-
-    mean: NDArray
-    scale: NDArray
-    reach: NDArray
-    effective_sample_size: float
+# Dense X without weights is decomposed by the randomized solver of scikit-learn if PCA(svd_solver="auto") chooses it:
+# not for up to NARROW features of at least TALL times as many samples, nor if no side is above SMALL_SIDE, nor if
+# n_components is at least the fraction RANDOMIZED_RATIO of the smaller side.
+NARROW, TALL = 1000, 10
+SMALL_SIDE = 500
+RANDOMIZED_RATIO = 0.8
 
 
 def feature_mean(sample: Sample) -> NDArray:
     """Compute the mean of each feature in float64."""
     mean, total = np.zeros(sample.shape[1]), sample.total
     with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in _sample_chunks(*sample.shape):
+        for chunk in chunks_of(sample, PASS_VALUES):
             mean += sample.weighted_sum(sample[chunk], chunk) / total
     return mean
 
 
-def feature_moments(sample: Sample) -> FeatureMoments:
-    """Compute statistics of each feature in two passes over chunks of X.
+def _feature_moments(sample: Sample) -> tuple[NDArray, NDArray, NDArray]:
+    """Compute the mean, standard deviation and largest absolute deviation from the mean of each feature in float64.
+
+    The latter two are zero for constant features.
 
     Raises
     ------
     ValueError
         If squares or codes can overflow.
     """
-    n_features, total = sample.shape[1], sample.total
-    chunks = list(_sample_chunks(*sample.shape))
-    drift, squares, reach = np.zeros((3, n_features))
-    fourth = 0.0  # sum of the squared distances from the mean, squared
-    group_distances = np.zeros(0 if sample.groups is None else int(sample.groups.max()) + 1)
+    total = sample.total
+    drift, squares, reach = np.zeros((3, sample.shape[1]))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = feature_mean(sample)
-        for chunk in chunks:
+        for chunk in chunks_of(sample, PASS_VALUES):
             centered = sample[chunk] - mean
             drift += sample.weighted_sum(centered, chunk)
             np.maximum(reach, np.abs(centered).max(axis=0), out=reach)
-            np.square(centered, out=centered)
-            squares += sample.weighted_sum(centered, chunk)
-            distances = centered.sum(axis=1)
-            if sample.weights is not None:
-                distances *= sample.weights[chunk]
-            if sample.groups is None:
-                fourth += float(np.square(distances).sum())
-            else:
-                group_distances += np.bincount(sample.groups[chunk], distances, len(group_distances))
-        fourth += float(np.square(group_distances).sum())
+            squares += sample.weighted_sum(np.square(centered, out=centered), chunk)
         mean += drift / total  # corrects rounding errors of the first pass
         variance = np.maximum(squares / total - np.square(drift / total), 0.0)
         scatter = variance.sum() * total
@@ -112,15 +83,13 @@ def feature_moments(sample: Sample) -> FeatureMoments:
         )
     # Features are constant if their variance is a rounding error, or too small to divide by.
     constant = (variance <= np.square(limits.eps * np.abs(mean))) | (np.sqrt(variance) < limits.tiny)
-    scale = np.where(constant, 0.0, np.sqrt(variance))
-    effective_sample_size = scatter / fourth * scatter if np.isfinite(fourth) and fourth > 0 and scatter > 0 else 1.0
-    return FeatureMoments(mean, scale, np.where(constant, 0.0, reach), effective_sample_size)
+    return mean, np.where(constant, 0.0, np.sqrt(variance)), np.where(constant, 0.0, reach)
 
 
 def squared_distances(sample: Sample, mean: NDArray) -> NDArray:
     """Compute the squared distance of each sample from the mean in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.concatenate([np.square(sample[chunk] - mean).sum(axis=1) for chunk in _sample_chunks(*sample.shape)])
+        return map_chunks(lambda samples: np.square(samples - mean).sum(axis=1), sample, PASS_VALUES)
 
 
 def principal_components(sample: Sample, n_components: int) -> PrincipalComponents:
@@ -143,29 +112,32 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
     ValueError
         If squares or codes can overflow.
     """
-    moments = feature_moments(sample)
-    mean, (n_samples, n_features) = moments.mean, sample.shape
-    largest = float(moments.scale.max()) or 1.0  # squares of scaled values neither overflow nor underflow
-    shorter = min(n_samples, n_features)
+    mean, scale, reach = _feature_moments(sample)
+    n_samples, n_features = sample.shape
+    largest = float(scale.max()) or 1.0  # squares of scaled values neither overflow nor underflow
     # The last bits depend on the number of threads, which can be limited in torch but not in NumPy.
-    with threads_for(n_samples * n_features * shorter // WORK_PER_BATCH):
+    with threads_for(n_samples * n_features * min(sample.shape) // WORK_PER_BATCH):
         if n_samples * n_features <= EXACT_SIZE:
             centered = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
-            _, singular, directions = torch.linalg.svd(_rooted(sample, centered), full_matrices=False)
+            _, singular, directions = torch.linalg.svd(times_root_weights(sample, centered), full_matrices=False)
             variances = singular.square()
+        elif _suits_randomized(sample, n_components):
+            variances, directions = _randomized(sample, mean, largest, n_components)
         elif is_iterated(sample, n_components):
             variances, directions = _iterated(sample, mean, largest, n_components)
         elif n_features <= n_samples:
             variances, directions = _from_features(sample, mean, largest)
         else:
             variances, directions = _from_samples(sample, mean, largest)
-        _, components = svd_flip(None, directions[:n_components].numpy(), u_based_decision=False)
-        components = np.ascontiguousarray(components)
+        components = flipped(directions[:n_components].numpy())
         code_max_abs = _code_max_abs(sample, mean, components)
     explained = variances[:n_components].numpy() / max(sample.total - 1, 1) * largest**2
-    return PrincipalComponents(
-        mean, moments.scale, components, explained, moments.reach, code_max_abs, moments.effective_sample_size
-    )
+    return PrincipalComponents(mean, scale, components, explained, reach, code_max_abs)
+
+
+def flipped(directions: NDArray) -> NDArray:
+    """Give directions the signs of those of `sklearn.decomposition.PCA`."""
+    return np.ascontiguousarray(svd_flip(None, directions, u_based_decision=False)[1])
 
 
 def is_iterated(sample: Sample, n_components: int) -> bool:
@@ -174,7 +146,7 @@ def is_iterated(sample: Sample, n_components: int) -> bool:
     return isinstance(sample.X, SparseSamples) and min(shorter * ITERATED_RATIO, shorter - ITERATED_SIDE) > n_components
 
 
-def _rooted(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:
+def times_root_weights(sample: Sample, values: Tensor, chunk: slice = slice(None)) -> Tensor:
     """Multiply samples in place by the square roots of their weights."""
     if sample.weights is not None:
         values.mul_(torch.from_numpy(np.sqrt(sample.weights[chunk]))[:, None])
@@ -185,52 +157,60 @@ def _code_max_abs(sample: Sample, mean: NDArray, components: NDArray) -> NDArray
     """Compute the largest absolute deviation from the mean along each component."""
     center, directions = mean.astype(sample.dtype), aligned_tensor(components.astype(sample.dtype)).T
     reach = torch.zeros(len(components), dtype=torch.float64)
-    for chunk in _sample_chunks(*sample.shape):
-        codes = _centered_tensor(sample[chunk], center) @ directions
-        reach = torch.maximum(reach, codes.abs().amax(dim=0).double())
+    for chunk in chunks_of(sample, PASS_VALUES):
+        codes = aligned_tensor(sample[chunk] - center) @ directions
+        reach = torch.maximum(reach, codes.abs().amax(dim=0))
     return reach.numpy()
+
+
+def _suits_randomized(sample: Sample, n_components: int) -> bool:
+    """Return whether scikit-learn's PCA of X chooses the randomized solver, and X is dense and without weights."""
+    n_samples, n_features = sample.shape
+    by_features = n_features <= NARROW and n_samples >= TALL * n_features
+    chosen = max(sample.shape) > SMALL_SIDE and n_components < RANDOMIZED_RATIO * min(sample.shape) and not by_features
+    return chosen and isinstance(sample.X, np.ndarray) and sample.weights is None
+
+
+def _randomized(sample: Sample, mean: NDArray, largest: float, n_components: int) -> tuple[Tensor, Tensor]:
+    """Compute variances and directions by the randomized solver of scikit-learn, in the dtype of X."""
+    centered = np.empty(sample.shape, dtype=sample.dtype)
+    for chunk in chunks_of(sample, PASS_VALUES):
+        centered[chunk] = (sample[chunk] - mean) / largest
+    with config_context(array_api_dispatch=False):  # with which a slower normalization would be used
+        _, singular, directions = randomized_svd(centered, n_components, random_state=0)
+    return torch.from_numpy(singular).double().square(), torch.from_numpy(directions).double()
 
 
 def _from_features(sample: Sample, mean: NDArray, largest: float) -> tuple[Tensor, Tensor]:
     """Compute variances and directions from the Gram matrix of shape (n_features, n_features)."""
     gram = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
     center = mean.astype(sample.dtype)
-    for chunk in _sample_chunks(*sample.shape, CHUNK_VALUES):
-        _add_lower_triangle(gram, _rooted(sample, _centered_tensor(sample[chunk], center).div_(largest), chunk))
+    for chunk in chunks_of(sample, CHUNK_VALUES):
+        samples = times_root_weights(sample, aligned_tensor(sample[chunk] - center).div_(largest), chunk)
+        # Only the blocks of the lower triangle are computed and used.
+        for start in range(0, len(gram), GRAM_BLOCK):
+            gram[start:, start : start + GRAM_BLOCK] += samples[:, start:].T @ samples[:, start : start + GRAM_BLOCK]
     offset = aligned_tensor((mean - center) / largest)  # rounding error of the mean in float32
     gram -= sample.total * torch.outer(offset, offset)
-    return _descending(gram)
-
-
-def _centered_tensor(X: NDArray, center: NDArray) -> Tensor:
-    """Return samples minus the center, in memory allocated by torch."""
-    samples = torch.empty(X.shape, dtype=torch_dtype(X.dtype))
-    np.subtract(X, center, out=samples.numpy())
-    return samples
-
-
-def _add_lower_triangle(gram: Tensor, samples: Tensor) -> None:
-    """Add ``samples.T @ samples``, of which only the blocks of the lower triangle are computed and used."""
-    for start in range(0, len(gram), GRAM_BLOCK):
-        gram[start:, start : start + GRAM_BLOCK] += samples[:, start:].T @ samples[:, start : start + GRAM_BLOCK]
+    return descending_eigh(gram)
 
 
 def _from_samples(sample: Sample, mean: NDArray, largest: float) -> tuple[Tensor, Tensor]:
     """Compute variances and directions from the Gram matrix of shape (n_samples, n_samples)."""
     n_samples, n_features = sample.shape
     gram = torch.zeros((n_samples, n_samples), dtype=torch.float64)
-    feature_chunks = list(_sample_chunks(n_features, n_samples, CHUNK_VALUES))
+    chunks = list(gen_batches(n_features, max(CHUNK_VALUES // n_samples, 1)))
     samples = slice(None) if sample.indices is None else sample.indices
 
     def centered(features: slice) -> Tensor:
         values = np.asarray(sample.X[samples, features], dtype=np.float64)
-        return _rooted(sample, aligned_tensor((values - mean[features]) / largest))
+        return times_root_weights(sample, aligned_tensor((values - mean[features]) / largest))
 
-    for features in feature_chunks:
+    for features in chunks:
         block = centered(features)
         gram += block @ block.T
-    variances, vectors = _descending(gram)
-    directions = torch.cat([vectors @ centered(features) for features in feature_chunks], dim=1)
+    variances, vectors = descending_eigh(gram)
+    directions = torch.cat([vectors @ centered(features) for features in chunks], dim=1)
     # Division by the singular values would amplify the rounding errors of directions without variance.
     orthonormal, triangle = torch.linalg.qr(directions.T)
     return variances, (orthonormal * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T
@@ -238,12 +218,11 @@ def _from_samples(sample: Sample, mean: NDArray, largest: float) -> tuple[Tensor
 
 def _iterated(sample: Sample, mean: NDArray, largest: float, n_components: int) -> tuple[Tensor, Tensor]:
     """Compute variances and directions from products with a sparse matrix, which is centered implicitly."""
-    matrix = cast(SparseSamples, sample.X).matrix
+    matrix = cast(SparseSamples, sample.X).X
     matrix = (matrix if sample.indices is None else matrix[sample.indices]).astype(np.float64, copy=False)
     roots = 1.0 if sample.weights is None else np.sqrt(sample.weights)
-    n_samples, n_features = matrix.shape
     if not mean.any() and matrix.count_nonzero() == 0:
-        return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, n_features, dtype=torch.float64)
+        return torch.zeros(n_components, dtype=torch.float64), torch.eye(n_components, len(mean), dtype=torch.float64)
 
     def project(direction: NDArray) -> NDArray:
         return roots * (matrix @ direction.ravel() - mean @ direction.ravel()) / largest
@@ -252,14 +231,14 @@ def _iterated(sample: Sample, mean: NDArray, largest: float, n_components: int) 
         weighted = roots * codes.ravel()
         return (matrix.T @ weighted - mean * weighted.sum()) / largest
 
-    operator = LinearOperator((n_samples, n_features), matvec=project, rmatvec=project_back, dtype=np.float64)
-    initial = np.random.RandomState(0).uniform(-1.0, 1.0, min(n_samples, n_features))
+    operator = LinearOperator(matrix.shape, matvec=project, rmatvec=project_back, dtype=np.float64)
+    initial = np.random.RandomState(0).uniform(-1.0, 1.0, min(matrix.shape))
     _, singular, directions = svds(operator, n_components, v0=initial)
     order = np.argsort(-singular)
     return torch.from_numpy(singular[order]).square(), torch.from_numpy(directions[order])
 
 
-def _descending(gram: Tensor) -> tuple[Tensor, Tensor]:
+def descending_eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvalues and, as rows, the eigenvectors of a Gram matrix, the largest eigenvalue first."""
     variances, vectors = torch.linalg.eigh(gram)
     return variances.flip(0).clamp_(min=0.0), vectors.flip(1).T

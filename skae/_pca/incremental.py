@@ -3,19 +3,15 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.extmath import svd_flip
 
-from skae._data.sample import Sample
 from skae._pca.components import PrincipalComponents
-from skae._pca.exact import WORK_PER_BATCH
+from skae._pca.exact import WORK_PER_BATCH, flipped
 from skae._utils import aligned_tensor, threads_for
 
 # Number of directions that are kept between chunks: KEPT_PER_COMPONENT times the number of components, and at least
 # LEAST_KEPT. With up to this many features the result is exact. No measurement of these values is recorded.
 LEAST_KEPT = 64
 KEPT_PER_COMPONENT = 4
-# Number of values that are merged at a time, which limits the memory. No measurement of this value is recorded.
-MERGED_VALUES = 1_000_000
 
 
 class IncrementalPrincipalComponents:
@@ -36,8 +32,6 @@ class IncrementalPrincipalComponents:
         Number of samples seen so far.
     total : float
         Sum of their weights.
-    uneven : float
-        Sum of the squared weights, divided by ``total`` squared.
     repetitions : bool
         Whether all weights so far are integers, which are numbers of repetitions.
     mean : ndarray of shape (n_features,)
@@ -61,31 +55,11 @@ class IncrementalPrincipalComponents:
         self.rank = min(max(LEAST_KEPT, KEPT_PER_COMPONENT * n_components), n_features)
         self.n_samples = 0
         self.total = 0.0
-        self.uneven = 0.0
         self.repetitions = True
         self.mean = np.zeros(n_features)
         self.squares = np.zeros(n_features)
         self.reach = np.zeros(n_features)
         self.factor = np.zeros((0, n_features))
-
-    def merge(self, sample: Sample) -> None:
-        """Update the statistics with more samples.
-
-        Parameters
-        ----------
-        sample : Sample of shape (n, n_features)
-            The samples with their weights.
-
-        Raises
-        ------
-        ValueError
-            If the sum of squares can overflow.
-        """
-        step = max(MERGED_VALUES // len(self.mean), 1)
-        for start in range(0, len(sample), step):
-            chunk = slice(start, start + step)
-            samples = np.asarray(sample[chunk], dtype=np.float64)
-            self._merge(samples, np.ones(len(samples)) if sample.weights is None else sample.weights[chunk])
 
     def check(self, samples: NDArray, weights: NDArray) -> None:
         """Check that the sum of squares does not overflow.
@@ -111,9 +85,16 @@ class IncrementalPrincipalComponents:
                 f"{weights.max():.3g}, overflows float64. Rescale X, for example with StandardScaler."
             )
 
-    def _merge(self, samples: NDArray, weights: NDArray) -> None:
-        """Update the statistics with samples that fit in memory."""
-        self.check(samples, weights)
+    def merge(self, samples: NDArray, weights: NDArray) -> None:
+        """Update the statistics with more samples, which have passed `check`.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n, n_features)
+            Samples in float64.
+        weights : ndarray of shape (n,)
+            Their weights.
+        """
         added = float(weights.sum())
         total = self.total + added
         mean = weights @ samples / added
@@ -126,8 +107,6 @@ class IncrementalPrincipalComponents:
         stacked = [self.factor, centered * np.sqrt(weights)[:, None], np.sqrt(shift_weight) * shift[None]]
         self.factor = _compressed(np.vstack(stacked), self.rank)
         self.mean, self.total, self.n_samples = new_mean, total, self.n_samples + len(samples)
-        # Weights are divided by the total because the squares of very large weights overflow.
-        self.uneven = (self.uneven * ((total - added) / total) ** 2) + float(np.square(weights / total).sum())
         self.repetitions &= bool(np.all(weights == np.rint(weights)))
 
     @property
@@ -154,8 +133,7 @@ class IncrementalPrincipalComponents:
         constant = variance <= np.square(np.finfo(np.float64).eps * np.abs(self.mean))
         singular = np.linalg.norm(self.factor, axis=1)[: self.n_components]
         components = self.factor[: len(singular)] / np.where(singular > 0, singular, 1.0)[:, None]
-        if len(components) > 0:
-            _, components = svd_flip(None, components, u_based_decision=False)
+        components = flipped(components) if len(components) > 0 else components
         codes = (samples - self.mean) @ components.T
         return PrincipalComponents(
             self.mean.copy(),
@@ -164,7 +142,6 @@ class IncrementalPrincipalComponents:
             np.square(singular) / self.total * (self.count / max(self.count - 1.0, 1.0)),
             np.where(constant, 0.0, self.reach),
             np.abs(codes).max(axis=0),
-            1.0 / self.uneven,
         ).padded(self.n_components)
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skae._data.containers import Samples, chunks_of
+from skae._data.containers import Samples, WrappedSamples, chunks_of
 from skae._data.sample import Sample
 from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
@@ -77,7 +77,7 @@ class PPCAImputer(nn.Module):
         return x.index_copy(0, incomplete, torch.where(missing[incomplete], codes @ self.components, samples))
 
 
-class ImputedRows:
+class ImputedRows(WrappedSamples):
     """Samples whose missing values are imputed when they are indexed.
 
     Parameters
@@ -93,37 +93,20 @@ class ImputedRows:
     """
 
     def __init__(self, X: Samples, mean: NDArray, scale: float = 1.0, imputer: PPCAImputer | None = None) -> None:
-        self.X = X
+        super().__init__(X)
         self.mean = mean
         self.scale = scale
         self.imputer = imputer
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of samples and number of features."""
-        return self.X.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of the values."""
-        return self.X.dtype
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    def __getitem__(self, key: Any) -> NDArray:
-        """Return the samples, or the samples and features if the key is a pair, with missing values imputed."""
-        if isinstance(key, tuple):
-            return self[key[0]][:, key[1]]
-        samples = self.X[key]
-        missing = np.isnan(samples)
-        if not missing.any():
-            return samples
-        if self.imputer is None:
-            return np.where(missing, self.mean.astype(samples.dtype), samples)
-        centered = torch.from_numpy((samples.astype(np.float64) - self.mean) / self.scale)
-        expected = self.imputer(centered).numpy() * self.scale + self.mean
-        return np.where(missing, expected.astype(samples.dtype), samples)
+    def _read(self, samples: Any, features: slice) -> NDArray:
+        values, expected = self.X[samples], self.mean
+        missing = np.isnan(values)
+        if missing.any():
+            if self.imputer is not None:
+                centered = torch.from_numpy((values.astype(np.float64) - self.mean) / self.scale)
+                expected = self.imputer(centered).numpy() * self.scale + self.mean
+            values = np.where(missing, expected.astype(values.dtype), values)
+        return values[:, features]
 
 
 def principal_components_of_incomplete(sample: Sample, n_components: int) -> PrincipalComponents:
@@ -144,21 +127,18 @@ def principal_components_of_incomplete(sample: Sample, n_components: int) -> Pri
         The principal components of the imputed samples.
     """
     mean, fraction = mean_of_present(sample)
-    n_features = sample.shape[1]
-    pca = principal_components(sample.of(ImputedRows(sample.X, mean)), n_components)
-    explained = np.zeros(n_components)
-    for _ in range(MAX_ITERATIONS):
-        pca = replace(pca, present_fraction=fraction)
-        scale = pca.scale
-        change = np.abs(pca.explained_variance / scale**2 - explained).sum() / n_features
-        if change < TOLERANCE:
+    imputed = ImputedRows(sample.X, mean)
+    previous = np.zeros(n_components)
+    for _ in range(MAX_ITERATIONS + 1):
+        pca = replace(principal_components(sample.of(imputed), n_components), present_fraction=fraction)
+        explained = pca.explained_variance / pca.scale**2
+        if np.abs(explained - previous).sum() < TOLERANCE * len(mean):
             break
-        explained = pca.explained_variance / scale**2
-        imputer = PPCAImputer(n_components, n_features, torch.float64)
+        previous = explained
+        imputer = PPCAImputer(n_components, len(mean), torch.float64)
         imputer.init_from_pca(pca)
-        imputed = ImputedRows(sample.X, pca.mean, scale, imputer)
-        pca = principal_components(sample.of(imputed), n_components)
-    return replace(pca, present_fraction=fraction)
+        imputed = ImputedRows(sample.X, pca.mean, pca.scale, imputer)
+    return pca
 
 
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:

@@ -1,16 +1,18 @@
 """Principal components for losses that depend less on outliers or on lengths than the squared error."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skae._data.containers import Samples, chunks_of
+from skae._data.containers import Samples, WrappedSamples, chunks_of, map_chunks
 from skae._data.sample import Sample
 from skae._data.validation import CHECKED_VALUES
 from skae._pca.components import PrincipalComponents
+from skae._pca.exact import descending_eigh, flipped, times_root_weights
 from skae._utils import aligned_tensor
 
 # Number of samples from which the median of each feature is computed. No measurement of this value is recorded.
@@ -21,7 +23,7 @@ MEDIAN_SAMPLES = 10_000
 OUTLIER_RANGE = 10.0
 
 
-class ClippedSamples:
+class ClippedSamples(WrappedSamples):
     """Samples that are moved towards a center if their distance from it exceeds a radius.
 
     Parameters
@@ -35,39 +37,19 @@ class ClippedSamples:
     """
 
     def __init__(self, X: Samples, center: NDArray, radius: float) -> None:
-        self.X = X
+        super().__init__(X)
         self.center = center
         self.radius = radius
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of samples and number of features."""
-        return self.X.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of the values."""
-        return self.X.dtype
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    def __getitem__(self, key: Any) -> NDArray:
-        """Return the samples, or the samples and features if the key is a pair, within the radius."""
-        if isinstance(key, tuple):
-            return self[key[0]][:, key[1]]
-        samples = self.X[key]
-        distances = distances_from(self.center, samples)
+    def _read(self, samples: Any, features: slice) -> NDArray:
+        values = self.X[samples]
+        distances = distances_from(self.center, values)
         outside = distances > self.radius
         if outside.any():
-            differences = (samples[outside] - self.center) * (self.radius / distances[outside])[:, None]
-            samples = samples.copy()
-            samples[outside] = differences + self.center
-        return samples
-
-    def gather(self, indices: NDArray, out: NDArray) -> None:
-        """Copy samples into an array."""
-        out[...] = self[indices]
+            differences = (values[outside] - self.center) * (self.radius / distances[outside])[:, None]
+            values = values.copy()
+            values[outside] = differences + self.center
+        return values[:, features]
 
 
 def distances_from(center: NDArray, samples: NDArray) -> NDArray:
@@ -90,7 +72,7 @@ def clip_wild_samples(sample: Sample) -> Sample:
         The samples, with outliers moved. It is the same object if there are none.
     """
     center = np.nan_to_num(np.nanmedian(sample.spread_out(MEDIAN_SAMPLES).astype(np.float64), axis=0), nan=0.0)
-    distances = np.concatenate([distances_from(center, sample[chunk]) for chunk in chunks_of(sample, CHECKED_VALUES)])
+    distances = map_chunks(partial(distances_from, center), sample, CHECKED_VALUES)
     finite = distances[(distances > 0) & np.isfinite(distances)]
     if len(finite) == 0:
         return sample
@@ -117,15 +99,12 @@ def directional_components(sample: Sample, pca: PrincipalComponents) -> Principa
     n_components, n_features = pca.components.shape
     zero = np.zeros(n_features)
     products = torch.zeros((n_features, n_features), dtype=torch.float64)
-    weights = np.ones(len(sample)) if sample.weights is None else sample.weights
     for chunk in chunks_of(sample, CHECKED_VALUES):
         lengths = distances_from(zero, sample[chunk])
-        directions = sample[chunk] / np.where(lengths > 0, lengths, 1.0)[:, None]
-        rooted = aligned_tensor((directions * np.sqrt(weights[chunk])[:, None]).astype(np.float64))
+        directions = aligned_tensor(sample[chunk] / np.where(lengths > 0, lengths, 1.0)[:, None])
+        rooted = times_root_weights(sample, directions, chunk)
         products += rooted.T @ rooted
-    components = torch.linalg.eigh(products)[1].flip(1).T[:n_components].contiguous().numpy()
-    signs = np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])
-    components = components * signs[:, None]
+    components = flipped(descending_eigh(products)[1][:n_components].numpy())
     largest, squares = np.zeros(n_components), np.zeros(n_components)
     for chunk in chunks_of(sample, CHECKED_VALUES):
         codes = sample[chunk].astype(np.float64) @ components.T

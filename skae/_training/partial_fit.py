@@ -108,7 +108,7 @@ class Stream:
         samples, weights = samples[~held], weights[~held]
         if len(samples) == 0:
             return
-        self.running.merge(Sample(self._filled(samples), weights=weights))
+        self.running.merge(self._filled(samples).astype(np.float64), weights)
         self.memory.offer(samples, weights, self.random)
         self.waiting = np.concatenate([self.waiting, samples])
         self.waiting_weights = np.concatenate([self.waiting_weights, weights])
