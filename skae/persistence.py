@@ -8,7 +8,7 @@ import secrets
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,7 +56,7 @@ MOST_BYTES = 2**34
 DATE, UNIX, MODE = (1980, 1, 1, 0, 0, 0), 3, 0o100644 << 16
 
 
-def save(estimator, path):
+def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     """Save an estimator to a file that holds no code.
 
     The file is written by skops and appears complete or not at all; it takes the place of one that is there.
@@ -107,9 +107,9 @@ def save(estimator, path):
         raise TypeError(f"estimator must be an estimator of skae or scikit-learn, got {_short(estimator)}.")
     token = IN_FILE.set(True)
     try:
-        content, error = _dumped(estimator)
-        if error is not None:
-            raise type(error)(f"{_culprit(estimator)} cannot be saved: {error}") from error.__cause__
+        content = _dumped(estimator)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{_culprit(estimator)} cannot be saved: {error}") from error.__cause__
     finally:
         IN_FILE.reset(token)
     if len(content) > MOST_BYTES:
@@ -118,7 +118,7 @@ def save(estimator, path):
         file.write(content)
 
 
-def load(path):
+def load(path: str | os.PathLike) -> Any:
     """Load an estimator that `save` has written.
 
     No code in the file is run and nothing is unpacked to disk, whoever has written it.
@@ -176,30 +176,38 @@ def load(path):
     return estimator
 
 
-def _dumped(value: Any) -> tuple[bytes, Exception | None]:
-    """Return the bytes of the file for a value, and what cannot be saved, if anything."""
+def _dumped(value: Any) -> bytes:
+    """Return the content of the file for a value.
+
+    Raises
+    ------
+    TypeError
+        If the value holds a type that is not trusted.
+    ValueError
+        If `load` would refuse the file.
+    """
     import skops.io
 
     try:
         content = skops.io.dumps(value)
-        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+        unknown = _untrusted(content)
     except MemoryError:
         raise
-    except Exception as cause:  # whatever the objects themselves raise
-        unknown = {f"what skops cannot take apart ({type(cause).__name__}: {cause})"}
+    except Exception as cause:  # objects can raise any exception
+        unknown = f"what skops cannot take apart ({type(cause).__name__}: {cause})"
     if unknown:
-        return b"", TypeError(
-            f"it holds {', '.join(sorted(unknown))}, but a file of skae.save has numbers, strings, arrays, estimators "
-            "of skae and those of scikit-learn that skops trusts, splitters, torch's optimizers and no other code. "
-            "Save the estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it "
-            "first, as with set_params(callbacks=None)."
+        raise TypeError(
+            f"it holds {unknown}, but a file of skae.save has numbers, strings, arrays, estimators of skae and those "
+            "of scikit-learn that skops trusts, splitters, torch's optimizers and no other code. Save the estimator "
+            "with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as with "
+            "set_params(callbacks=None)."
         )
     content = _sealed(content)
     try:
         _loaded(content)
     except ValueError as cause:
-        return b"", ValueError(f"skae.load would refuse it, since {cause}")
-    return content, None
+        raise ValueError(f"skae.load would refuse it, since {cause}") from cause
+    return content
 
 
 def _culprit(estimator: BaseEstimator) -> str:
@@ -207,9 +215,19 @@ def _culprit(estimator: BaseEstimator) -> str:
     parts = estimator.get_params(deep=True)
     by_depth = sorted(parts, key=lambda name: -name.count("__"))
     for name, value in {**{name: parts[name] for name in by_depth}, **vars(estimator)}.items():
-        if name != "net_" and _dumped(value)[1] is not None:
+        try:
+            if name != "net_":
+                _dumped(value)
+        except (TypeError, ValueError):
             return f"{name}={_short(value)}"
     return _short(estimator)
+
+
+def _untrusted(content: bytes) -> str:
+    """Return the names of the types in a file that are not trusted."""
+    import skops.io
+
+    return ", ".join(sorted(set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)))
 
 
 def _loaded(content: bytes) -> Any:
@@ -224,11 +242,11 @@ def _loaded(content: bytes) -> Any:
 
     try:
         _check_members(content)
-        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+        unknown = _untrusted(content)
         if unknown:
             raise ValueError(
-                f"it holds types that are not trusted: {', '.join(sorted(unknown))}. Only those of skae, torch's "
-                "optimizers, splitters and what skops trusts are."
+                f"it holds types that are not trusted: {unknown}. Only those of skae, torch's optimizers, splitters "
+                "and what skops trusts are."
             )
         return skops.io.loads(content, trusted=TRUSTED)
     except ValueError:
@@ -241,12 +259,11 @@ def _check_members(content: bytes) -> None:
     """Refuse what would take more memory than the file has bytes: members that are packed or overlap."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
-        names = Counter(member.filename for member in members)
-        if max(names.values(), default=0) > 1:
-            raise ValueError(f"it has the member {max(names, key=names.__getitem__)!r} more than once.")
+        name, count = Counter(member.filename for member in members).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"it has the member {name!r} more than once.")
         for member in members:
-            packed = member.compress_type != zipfile.ZIP_STORED or archive.open(member).read(2) == b"PK"
-            if packed:
+            if member.compress_type != zipfile.ZIP_STORED or archive.open(member).read(2) == b"PK":
                 raise ValueError(f"its member {member.filename!r} is compressed or an archive, which is not allowed.")
         if sum(member.file_size for member in members) > len(content):
             raise ValueError(f"its members overlap: they take more than the {len(content)} bytes of the file.")
@@ -257,13 +274,23 @@ def _sealed(content: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(members.pop(SCHEMA))
+    nodes = list(_nodes(schema))
+    # Objects that cannot change may be one or several.
+    shared = Counter(node.get("__id__") for node in nodes if node["__loader__"] not in ("JsonNode", "TypeNode"))
+    numbers: dict[int, int] = {}
     names: dict[str, str] = {}
-    _number(schema, Counter(_shared(schema)), {}, names)
+    for node in nodes:
+        address = node.pop("__id__", None)
+        if shared[address] > 1:
+            node["__id__"] = numbers.setdefault(address, len(numbers) + 1)
+        if "file" in node:
+            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{Path(node['file']).suffix}")
+    members = {names[name]: members[name] for name in names}
+    members[SCHEMA] = json.dumps(schema, separators=(",", ":")).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = SEAL + b"0" * DIGEST_LENGTH
-        text = json.dumps(schema, separators=(",", ":")).encode()
-        for name, member in [*((names[name], members[name]) for name in names), (SCHEMA, text)]:
+        for name, member in members.items():
             entry = zipfile.ZipInfo(name, DATE)
             entry.create_system, entry.external_attr = UNIX, MODE
             archive.writestr(entry, member)
@@ -271,31 +298,12 @@ def _sealed(content: bytes) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def _nodes(schema: Any) -> Iterator[dict]:
-    """Each dict of a schema, in its order."""
-    if isinstance(schema, dict):
-        yield schema
-    for child in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+def _nodes(tree: Any) -> Iterator[dict]:
+    """Yield the descriptions of objects in a schema of skops, in order."""
+    if isinstance(tree, dict) and isinstance(tree.get("__loader__"), str):
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         yield from _nodes(child)
-
-
-def _shared(schema: dict) -> Iterator[int]:
-    """Addresses of the objects of a schema, but of those that cannot change, which may be one or several."""
-    for node in _nodes(schema):
-        if isinstance(node.get("__id__"), int) and node.get("__loader__") not in ("JsonNode", "TypeNode"):
-            yield node["__id__"]
-
-
-def _number(schema: dict, counts: Counter, numbers: dict[int, int], names: dict[str, str]) -> None:
-    """Replace identifiers of shared objects and names of files by numbers from one."""
-    for node in _nodes(schema):
-        if isinstance(node.get("__id__"), int):
-            address = node.pop("__id__")
-            if counts[address] > 1:
-                node["__id__"] = numbers.setdefault(address, len(numbers) + 1)
-        if isinstance(node.get("file"), str):
-            ending = os.path.splitext(node["file"])[1]
-            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{ending}")
 
 
 def _unsealed(file: BinaryIO) -> bytes:
@@ -339,17 +347,6 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file outlive a power cut, where the system can do that for a folder."""
-    with suppress(OSError, AttributeError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _short(value: Any) -> str:

@@ -57,7 +57,7 @@ class Architecture:
     fills : bool
         Whether missing values are imputed.
     module_needs : tuple of str
-        Needs of the custom module, as returned by `skae._network.probe.needs_of`.
+        Needs of the custom module, as returned by `skae._network.probe.tried_module`.
     """
 
     n_features: int
