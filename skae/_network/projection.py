@@ -271,7 +271,7 @@ def mean_gauss_newton(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         return total / len(z)
 
 
-def decoder_jacobians(decode, z):
+def decoder_jacobians(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Compute the Jacobian of each reconstruction by its code, of shape (n, n_features, n_components).
 
     Some layers of a user's own network have no second derivatives, such as attention and distances, and recurrent
@@ -291,7 +291,7 @@ def _differentiable(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _by_differences(decode, z):
+def _by_differences(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Central differences, with the steps at which rounding and curvature cost about the same."""
     features = []
     for index in range(z.shape[1]):
@@ -304,7 +304,7 @@ def _by_differences(decode, z):
 
 
 @gradients_on()
-def _by_two_passes(decode, z):
+def _by_two_passes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Compute the Jacobians by two backward passes; more layers lack forward derivatives."""
     z = _differentiable(z)
     x_hat = decode(z)

@@ -24,18 +24,18 @@ SPREAD_RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Projection:
-    """What the projection of samples minimizes, and how far it goes.
+    """Loss that the projection of samples minimizes, and number of steps.
 
     Attributes
     ----------
     n_steps : int
-        Largest number of steps; 0 keeps the code of the encoder.
+        Maximum number of steps. With 0, codes are those of the encoder.
     loss : Loss
-        The loss that was trained.
+        Loss of the training.
     penalties : tuple of Regularizer
-        Regularizers, whose ``code_penalty`` is added.
+        Regularizers, whose ``code_penalty`` is added to the loss.
     incomplete : bool
-        Whether samples with missing values are projected too.
+        Whether samples with missing values are also projected.
     """
 
     n_steps: int = 0
@@ -70,13 +70,12 @@ class ScaledAutoEncoder(AutoEncoder):
         super().__init__()
         self.network = network
         self.architecture = sizes = network.architecture
-        self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
-        self.register_buffer("training_mean", torch.empty(sizes.n_features, dtype=dtype))
+        for name in ("mean", "training_mean"):
+            self.register_buffer(name, torch.empty(sizes.n_features, dtype=dtype))
         self.register_buffer("scale", torch.empty((), dtype=dtype))
-        self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
-        self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
+        for name in ("pca_unit", "code_unit", "code_rms"):
+            self.register_buffer(name, torch.ones(sizes.n_components, dtype=dtype))
         self.register_buffer("metric", torch.zeros((sizes.n_components, sizes.n_components), dtype=dtype))
-        self.register_buffer("code_rms", torch.ones(sizes.n_components, dtype=dtype))
         self.register_buffer("loss_unit", torch.ones((), dtype=dtype))
         self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
         if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
@@ -88,13 +87,9 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
         """Initialize the network from principal components, and draw its other weights."""
-        linear = self.architecture.linear_skip
-        unit = code_unit(pca) if linear else np.ones(self.architecture.n_components)
-        location = {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)}
-        fill_buffers(self, {**location, "pca_unit": unit})
-        self.code_unit.copy_(self.pca_unit)
-        if self.filling is not None:
-            self.filling.init_from_pca(pca)
+        self._set_location(pca)
+        if self.architecture.linear_skip:
+            fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
         self.network.init_from_pca(pca, generator)
 
     @torch.no_grad()
@@ -103,11 +98,15 @@ class ScaledAutoEncoder(AutoEncoder):
         scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
+        self._set_location(pca)
+
+    def _set_location(self, pca: PrincipalComponents) -> None:
+        """Set the mean and scale of the samples."""
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
             self.filling.init_from_pca(pca)
         if self.network.link is not None:
-            self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
+            self.network.link.init_from_pca(pca)
 
     def whiten(self, spread: NDArray) -> None:
         """Divide codes by their standard deviations."""
@@ -254,7 +253,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes to reconstructions in the units of the data."""
-        return self._in_data_units(z / self.code_unit)
+        return self.decode_unit(z / self.code_unit)
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Compute the log variance of each code, in the units of the codes."""
@@ -263,11 +262,7 @@ class ScaledAutoEncoder(AutoEncoder):
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map codes of unit scale to reconstructions in the units of the data."""
         # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
-        return self._in_data_units(z.clone())
-
-    def _in_data_units(self, z: Tensor) -> Tensor:
-        """Map codes of unit scale to reconstructions in the units of the data."""
-        x_hat = torch.addcmul(self.mean, self.network.decode(z), self.scale)
+        x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
