@@ -79,8 +79,7 @@ class Architecture:
     @property
     def sizes(self) -> str:
         """Widths of all layers, such as "64-256-128-2-128-256-64"."""
-        unknown = self.kind == "module"
-        encoder, decoder = (("...",), ("...",)) if unknown else (self.encoder_sizes, self.decoder_sizes)
+        encoder, decoder = (("...",), ("...",)) if self.kind == "module" else (self.encoder_sizes, self.decoder_sizes)
         return "-".join(map(str, (self.n_features, *encoder, self.n_components, *decoder, self.n_features)))
 
     @property

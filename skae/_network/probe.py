@@ -152,29 +152,28 @@ class _Probe:
 
     def needs(self) -> tuple[str, ...]:
         """Make all calls, and return the needs of the module."""
+        evaluation, training = Draws(0), Draws(0)
+        self._evaluate(evaluation)
+        if self.demands.training_dtype is not None:
+            self._train(training, self.demands.training_dtype)
         needs = {
             MAKES_TENSORS: self.like_input,
-            DRAWS_IN_EVALUATION: self._draws_in_evaluation(),
-            DRAWS_IN_TRAINING: self._draws_in_training(),
+            DRAWS_IN_EVALUATION: evaluation.used,
+            DRAWS_IN_TRAINING: training.used,
         }
         return tuple(name for name, needed in needs.items() if needed)
 
-    def _draws_in_evaluation(self) -> bool:
-        """Call the module in evaluation mode, and return whether it draws random numbers."""
-        draws = Draws(0)
+    def _evaluate(self, draws: Draws) -> None:
+        """Call the module in evaluation mode."""
         single_only = self.demands.device.type == "mps"
         for dtype in (torch.float32,) if single_only else (torch.float32, torch.float64):
             module = copy.deepcopy(self.module).to(self.demands.device, dtype).eval()
             for n_samples, context in product((2, 1, 3), (torch.no_grad, torch.inference_mode)):
                 with context():
                     self._encode_and_decode(module, self._samples(n_samples, dtype), draws)
-        return draws.used
 
-    def _draws_in_training(self) -> bool:
-        """Call the module in training mode, and return whether it draws random numbers; False without training."""
-        draws, dtype = Draws(0), self.demands.training_dtype
-        if dtype is None:
-            return False
+    def _train(self, draws: Draws, dtype: torch.dtype) -> None:
+        """Call the module in training mode, and compute gradients."""
         module = copy.deepcopy(self.module).to(self.demands.device, dtype).train()
         weights = trainable(module)
         for n_samples in (self.demands.smallest_batch, 3):
@@ -185,7 +184,6 @@ class _Probe:
                 _gradients(loss, weights)
             if self.demands.second_derivatives:
                 self._check_second_derivatives(module, x, draws, weights)
-        return draws.used
 
     def _check_second_derivatives(
         self, module: nn.Module, x: Tensor, draws: Draws, weights: list[nn.Parameter]

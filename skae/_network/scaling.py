@@ -95,7 +95,7 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
+        scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
         self._set_location(pca)
@@ -270,9 +270,8 @@ class ScaledAutoEncoder(AutoEncoder):
         missing = None if self.filling is None else x.isnan()
         x_hat = self.reconstruct(x)
         # Each norm is computed before the next tensor is created, which limits the memory.
-        return torch.stack(
-            [_squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
-        )
+        norms = _squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)
+        return torch.stack(norms, dim=1)
 
 
 def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
