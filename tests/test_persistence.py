@@ -15,8 +15,7 @@ import skorch
 import torch
 from helpers import TINY, TRAINED, curved_rows, run_python, tiny
 from numpy.random import PCG64, RandomState
-from numpy.testing import assert_array_equal
-from sklearn.base import BaseEstimator
+from numpy.testing import assert_array_equal, assert_equal
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
@@ -46,7 +45,7 @@ PARAMETERS = {
     "arrays": {"hidden_layer_sizes": np.array([5, 4]), "early_stopping": True, "validation_split": np.abs(X[:10])},
     "scalars": {"alpha": np.float64(1e-3), "activation": np.str_("relu"), "tol": np.float16(0.5)},
     "more scalars": {"batch_size": np.int64(20), "whiten": np.bool_(True), "linear_skip": np.bool_(True)},
-    "torch": {"optimizer": torch.optim.RMSprop, "device": torch.device("cpu"), "random_state": RandomState(3)},
+    "torch": {"optimizer": torch.optim.RMSprop, "device": torch.device("cpu"), "lr": 1e-3},
     "options": {"optimizer": "adamw", "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True, "eps": np.float64(1)}},
     "splitter": {"early_stopping": True, "validation_split": ShuffleSplit(2, random_state=0)},
     "images": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 3, 4)},
@@ -80,25 +79,6 @@ WHOLE |= {
     "detector before fit": (AutoEncoderOutlierDetector, None),
 }
 METHODS = ("transform", "score_samples", "decision_function", "predict_proba")
-# Compared by what they do.
-NOT_COMPARED = ("net_", "scorer_")
-
-
-def typed(value):
-    """A value with the types of all that is in it, to be compared with another."""
-    if isinstance(value, list | tuple):
-        inner = [typed(one) for one in value]
-    elif isinstance(value, dict):
-        inner = {key: typed(one) for key, one in value.items()}
-    elif isinstance(value, np.ndarray):
-        inner = value.dtype, value.flags.writeable, value.tolist()
-    elif isinstance(value, RandomState):
-        inner = typed(value.get_state())
-    elif isinstance(value, BaseEstimator):
-        inner = typed({name: vars(value)[name] for name in vars(value) if name not in NOT_COMPARED})
-    else:
-        inner = repr(value)
-    return type(value), inner
 
 
 def round_trip(estimator, path):
@@ -112,8 +92,9 @@ class TestRoundTrip:
         make, rows = WHOLE[name]
         estimator = make()
         there = round_trip(estimator, path)
-        assert set(vars(there)) == set(vars(estimator))
-        assert typed(there) == typed(estimator)
+        copied, results = pickle.loads(pickle.dumps(estimator)), "cv_results_"  # which have masks, of which is no hash
+        assert_equal(*(vars(one).pop(results, None) for one in (there, copied)))
+        assert joblib.hash(there) == joblib.hash(copied)
         for method in METHODS if rows is not None else ():
             if hasattr(estimator, method):
                 assert_array_equal(getattr(there, method)(rows), getattr(estimator, method)(rows))
@@ -121,7 +102,6 @@ class TestRoundTrip:
             codes = estimator.transform(rows)
             assert_array_equal(there.inverse_transform(codes), estimator.inverse_transform(codes))
             assert there.net_.module_.mean.dtype == estimator.net_.module_.mean.dtype
-            assert typed(list(there.net_.history)) == typed(list(pickle.loads(pickle.dumps(estimator)).net_.history))
 
     @pytest.mark.parametrize("container", ["pandas", "polars"])
     def test_names_and_output(self, container, path):
@@ -139,7 +119,11 @@ class TestRoundTrip:
 
     @pytest.mark.parametrize(
         "parameters, groups",
-        [({**TRAINED, "warm_start": True}, None), ({**TINY, "validation_split": GroupKFold(3)}, np.arange(60) // 6)],
+        [
+            ({**TRAINED, "warm_start": True}, None),
+            ({**TRAINED, "random_state": RandomState(3)}, None),
+            ({**TINY, "validation_split": GroupKFold(3)}, np.arange(60) // 6),
+        ],
     )
     def test_fits_go_on(self, parameters, groups, path):
         estimator = AutoEncoderTransformer(2, **parameters).fit(X, groups=groups)
@@ -193,6 +177,9 @@ class TestRoundTrip:
 
 def halve(x_hat, x):
     return (x_hat - x).abs().sqrt()
+
+
+PCG = RandomState(PCG64(0))
 
 
 class Mine(Regularizer):
@@ -260,9 +247,9 @@ class TestRefusedAtSave:
             (lambda: DecisionTreeClassifier().fit(X, LABELS), TypeError, "it holds sklearn.tree._tree.Tree"),
             (lambda: of_own_network().set_params(module=None), TypeError, "it holds what skops cannot take apart"),
             (
-                lambda: AutoEncoderTransformer(random_state=RandomState(PCG64(0))),
+                lambda: AutoEncoderTransformer(random_state=PCG),
                 ValueError,
-                "^random_state=.* refuse it",
+                "^random_state=.* skae.load would refuse it",
             ),
             (with_nan, ValueError, "'network.encoder.0.bias' has NaN in 1 of 2 values, but none is"),
         ],
@@ -335,7 +322,7 @@ def test_a_state_without_version():
 
 
 def test_nothing_is_unpickled(path, monkeypatch):
-    estimator = fitted("torch")
+    estimator = AutoEncoderTransformer(2, **{**TINY, "random_state": RandomState(3)}).fit(X)
     skae.save(estimator, path)
     for name in ("load", "loads", "Unpickler", "_Unpickler"):
         monkeypatch.setattr(pickle, name, Mock(side_effect=AssertionError("load has unpickled something")))
