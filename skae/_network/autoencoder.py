@@ -78,26 +78,22 @@ class FeedForwardAutoEncoder(AutoEncoder):
     multiplied by features that are scaled to a standard deviation of about one, as the inputs of f are.
     """
 
-    input_gain: Tensor
     output_gain: Tensor
-    pca_encoding: Tensor
-    pca_decoding: Tensor
-    code_limit: Tensor
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
         sizes = self.architecture = architecture
         n_features, n_components = sizes.n_features, sizes.n_components
-        for name in ("input_gain", "output_gain"):
-            self.register_buffer(name, torch.empty(n_features, dtype=dtype))
+        self.input_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.output_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
         if sizes.linear_skip:
-            for name in ("pca_encoding", "pca_decoding"):
-                self.register_buffer(name, torch.empty((n_components, n_features), dtype=dtype))
-            self.register_buffer("code_limit", torch.empty(n_components, dtype=dtype))
+            self.pca_encoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
+            self.pca_decoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
+            self.code_limit = nn.Buffer(torch.empty(n_components, dtype=dtype))
         self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
         self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = self.log_variance_head = None
         if sizes.variational:
-            self.register_buffer("log_variance_at_start", torch.empty(n_components, dtype=dtype))
+            self.log_variance_at_start = nn.Buffer(torch.empty(n_components, dtype=dtype))
         if sizes.kind == "pca":
             return
         self.encoder, self.decoder = build_stacks(sizes, dtype)

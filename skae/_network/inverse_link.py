@@ -28,21 +28,16 @@ class InverseLink(nn.Module):
         Dtype of the values.
     """
 
-    on: Tensor
-    mean: Tensor
-    scale: Tensor
-    offset: Tensor
-    slope: Tensor
-    highest: Tensor
-    varies: Tensor
-
     def __init__(self, kind: str, n_features: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("on", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("scale", torch.empty((), dtype=dtype))
-        for name in ("mean", "offset", "slope", "highest", "varies"):
-            self.register_buffer(name, torch.empty(n_features, dtype=dtype))
+        self.on = nn.Buffer(torch.zeros((), dtype=torch.bool))
+        self.scale = nn.Buffer(torch.empty((), dtype=dtype))
+        self.mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.offset = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.slope = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.highest = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.varies = nn.Buffer(torch.empty(n_features, dtype=dtype))
 
     def init_from_pca(self, pca: PrincipalComponents) -> None:
         """Set the offsets and slopes from statistics of the training samples.

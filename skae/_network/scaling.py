@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
@@ -55,32 +55,23 @@ class ScaledAutoEncoder(AutoEncoder):
         Dtype of samples and codes.
     """
 
-    mean: Tensor
-    training_mean: Tensor
-    scale: Tensor
-    pca_unit: Tensor
-    code_unit: Tensor
-    metric: Tensor
-    code_mean: Tensor
-    code_precision: Tensor
-    code_rms: Tensor
-    loss_unit: Tensor
-
     def __init__(self, network: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network
         self.architecture = sizes = network.architecture
-        for name in ("mean", "training_mean"):
-            self.register_buffer(name, torch.empty(sizes.n_features, dtype=dtype))
-        self.register_buffer("scale", torch.empty((), dtype=dtype))
-        for name in ("pca_unit", "code_unit", "code_rms"):
-            self.register_buffer(name, torch.ones(sizes.n_components, dtype=dtype))
-        self.register_buffer("metric", torch.zeros((sizes.n_components, sizes.n_components), dtype=dtype))
-        self.register_buffer("loss_unit", torch.ones((), dtype=dtype))
-        self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+        n_features, n_components = sizes.n_features, sizes.n_components
+        self.mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.training_mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.scale = nn.Buffer(torch.empty((), dtype=dtype))
+        self.pca_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.code_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.metric = nn.Buffer(torch.zeros((n_components, n_components), dtype=dtype))
+        self.code_rms = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.loss_unit = nn.Buffer(torch.ones((), dtype=dtype))
+        self.filling = PPCAImputer(n_components, n_features, dtype) if sizes.fills else None
         if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
-            self.register_buffer("code_mean", torch.zeros(sizes.n_components, dtype=dtype))
-            self.register_buffer("code_precision", torch.zeros_like(self.metric))
+            self.code_mean = nn.Buffer(torch.zeros(n_components, dtype=dtype))
+            self.code_precision = nn.Buffer(torch.zeros_like(self.metric))
         self.projection = Projection()
         self._exact: tuple = ()
 
