@@ -8,12 +8,12 @@ import secrets
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import sklearn.model_selection
 import torch
+from sklearn import model_selection
 from sklearn.base import BaseEstimator
 
 from skae._autoencoder import AutoEncoderTransformer
@@ -22,51 +22,44 @@ from skae._objectives.losses import LOSSES
 from skae._objectives.regularizers import REGULARIZERS
 from skae._outliers import AutoEncoderOutlierDetector
 
-# What a file may name besides what skops trusts itself.
+# Classes of objects in files, besides those that skops trusts: also the splitters of scikit-learn.
 CLASSES = (
     AutoEncoderTransformer,
     AutoEncoderOutlierDetector,
     *LOSSES.values(),
     *REGULARIZERS.values(),
     torch.device,
-    *(cls for cls in vars(torch.optim).values() if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)),
-    *(
-        getattr(sklearn.model_selection, name)
-        for name in sklearn.model_selection.__all__
-        if name.endswith(("Fold", "Split", "Out")) and not name.startswith("Base")
-    ),
+    *(cls for cls in vars(torch.optim).values() if isinstance(cls, type)),
+    *(cls for name, cls in vars(model_selection).items() if name.endswith(("Fold", "Split", "Out"))),
 )
-# The scorer of a grid search is one that calls the estimator's own `score`; in scikit-learn 1.7 it also holds
-# which metadata that takes.
-TRUSTED = sorted(
-    {f"{cls.__module__}.{cls.__name__}" for cls in CLASSES}
-    | {
-        "sklearn.metrics._scorer._PassthroughScorer",
-        "sklearn.utils._metadata_requests.MetadataRequest",
-        "sklearn.utils._metadata_requests.MethodMetadataRequest",
-    }
-)
+TRUSTED = [
+    *(f"{cls.__module__}.{cls.__name__}" for cls in CLASSES),
+    # The scorer of a grid search, which calls the method `score` of the estimator, and what it requests.
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+]
 SCHEMA = "schema.json"
-# The comment of the zip, which is the end of the file: this, and the digest of everything before it in hexadecimal.
+# Beginning of the comment at the end of the zip file, and length of the digest of all bytes before it, which follows.
 SEAL = b"skae sha256 "
 DIGEST_LENGTH = 64
-# Larger files are refused for their size alone.
+# Maximum size of a file.
 MOST_BYTES = 2**34
-# The same for the same content: no clock, no platform.
+# Fixed dates and modes of members, so that the same estimator gives the same bytes at any time and on any platform.
 DATE, UNIX, MODE = (1980, 1, 1, 0, 0, 0), 3, 0o100644 << 16
 
 
-def save(estimator, path):
+def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     """Save an estimator to a file that holds no code.
 
-    The file is written by skops and appears complete or not at all; it takes the place of one that is there.
+    The file is written with skops. It replaces an existing file, and is written completely or not at all.
 
     Parameters
     ----------
     estimator : estimator
         An estimator of skae or scikit-learn, fitted or not: also a pipeline or a grid search with autoencoders inside.
     path : str or path-like
-        Where to; ``.skae`` is the customary ending.
+        File to write, usually with the extension ``.skae``.
 
     Raises
     ------
@@ -76,16 +69,16 @@ def save(estimator, path):
     ValueError
         If `load` would refuse the file, for example because the network has NaN or the file exceeds 16 GiB.
     OSError
-        If the file cannot be written; what was there before stays.
+        If the file cannot be written. An existing file is then unchanged.
 
     See Also
     --------
-    load : The way back.
+    load : Load an estimator from a file.
 
     Notes
     -----
-    An estimator that has learned by `partial_fit` is saved with the samples that it keeps, up to 4,000 of them, and
-    goes on to the last bit. After `fit` the size of a file does not depend on the number of training samples.
+    An estimator trained with `partial_fit` is saved with the samples that it keeps, up to 4,000, so that training can
+    be continued with identical results. After `fit` the size of a file does not depend on the number of samples.
 
     Examples
     --------
@@ -107,9 +100,9 @@ def save(estimator, path):
         raise TypeError(f"estimator must be an estimator of skae or scikit-learn, got {_short(estimator)}.")
     token = IN_FILE.set(True)
     try:
-        content, error = _dumped(estimator)
-        if error is not None:
-            raise type(error)(f"{_culprit(estimator)} cannot be saved: {error}") from error.__cause__
+        content = _dumped(estimator)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{_culprit(estimator)} cannot be saved: {error}") from error.__cause__
     finally:
         IN_FILE.reset(token)
     if len(content) > MOST_BYTES:
@@ -118,10 +111,10 @@ def save(estimator, path):
         file.write(content)
 
 
-def load(path):
-    """Load an estimator that `save` has written.
+def load(path: str | os.PathLike) -> Any:
+    """Load an estimator from a file written by `save`.
 
-    No code in the file is run and nothing is unpacked to disk, whoever has written it.
+    No code in the file is run and nothing is written to disk, even if the file was not written by `save`.
 
     Parameters
     ----------
@@ -131,8 +124,8 @@ def load(path):
     Returns
     -------
     estimator
-        With the parameters and results of the one that was saved. Autoencoders are on the device they were on, or on
-        the processor where this machine lacks the device.
+        Estimator with the parameters and attributes of the saved one. Autoencoders are on the same device, or on the
+        CPU if that device is not available.
 
     Raises
     ------
@@ -144,12 +137,12 @@ def load(path):
 
     See Also
     --------
-    save : Writes such a file.
+    save : Save an estimator to a file.
 
     Notes
     -----
-    The digest in the file tells damage, not forgery: somebody who changes an estimator on purpose can seal it anew.
-    What is loaded then may hold other numbers, but never code.
+    The digest in the file detects damage, but not intentional changes, because the digest can be changed as well. The
+    loaded estimator may then have other parameters and weights, but it contains no code.
 
     Examples
     --------
@@ -166,9 +159,7 @@ def load(path):
     True
     """
     try:
-        with open(path, "rb") as file:
-            content = _unsealed(file)
-        estimator = _loaded(content)
+        estimator = _loaded(_unsealed(path))
         if not isinstance(estimator, BaseEstimator):
             raise ValueError(f"it holds {_short(estimator)}, which is no estimator.")
     except ValueError as error:
@@ -176,30 +167,38 @@ def load(path):
     return estimator
 
 
-def _dumped(value: Any) -> tuple[bytes, Exception | None]:
-    """Return the bytes of the file for a value, and what cannot be saved, if anything."""
+def _dumped(value: Any) -> bytes:
+    """Return the content of the file for a value.
+
+    Raises
+    ------
+    TypeError
+        If the value holds a type that is not trusted.
+    ValueError
+        If `load` would refuse the file.
+    """
     import skops.io
 
     try:
         content = skops.io.dumps(value)
-        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+        unknown = _untrusted(content)
     except MemoryError:
         raise
-    except Exception as cause:  # whatever the objects themselves raise
-        unknown = {f"what skops cannot take apart ({type(cause).__name__}: {cause})"}
+    except Exception as cause:  # objects can raise any exception
+        unknown = f"what skops cannot take apart ({type(cause).__name__}: {cause})"
     if unknown:
-        return b"", TypeError(
-            f"it holds {', '.join(sorted(unknown))}, but a file of skae.save has numbers, strings, arrays, estimators "
-            "of skae and those of scikit-learn that skops trusts, splitters, torch's optimizers and no other code. "
-            "Save the estimator with pickle or joblib, or, where it is fitted and no longer needs this, replace it "
-            "first, as with set_params(callbacks=None)."
+        raise TypeError(
+            f"it holds {unknown}, but a file of skae.save has numbers, strings, arrays, estimators of skae and those "
+            "of scikit-learn that skops trusts, splitters, torch's optimizers and no other code. Save the estimator "
+            "with pickle or joblib, or, where it is fitted and no longer needs this, replace it first, as with "
+            "set_params(callbacks=None)."
         )
     content = _sealed(content)
     try:
         _loaded(content)
     except ValueError as cause:
-        return b"", ValueError(f"skae.load would refuse it, since {cause}")
-    return content, None
+        raise ValueError(f"skae.load would refuse it, since {cause}") from cause
+    return content
 
 
 def _culprit(estimator: BaseEstimator) -> str:
@@ -207,63 +206,82 @@ def _culprit(estimator: BaseEstimator) -> str:
     parts = estimator.get_params(deep=True)
     by_depth = sorted(parts, key=lambda name: -name.count("__"))
     for name, value in {**{name: parts[name] for name in by_depth}, **vars(estimator)}.items():
-        if name != "net_" and _dumped(value)[1] is not None:
+        try:
+            if name != "net_":
+                _dumped(value)
+        except (TypeError, ValueError):
             return f"{name}={_short(value)}"
     return _short(estimator)
 
 
+def _untrusted(content: bytes) -> str:
+    """Return the names of the types in a file that are not trusted."""
+    import skops.io
+
+    return ", ".join(sorted(set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)))
+
+
 def _loaded(content: bytes) -> Any:
-    """Return the value in a file, after a check that it names trusted types only.
+    """Load the value in a file, and check before that all types are trusted.
 
     Raises
     ------
     ValueError
-        If it does not, or if skops cannot make a value of it.
+        If it names other types, or skops cannot load it.
     """
     import skops.io
 
     try:
         _check_members(content)
-        unknown = set(skops.io.get_untrusted_types(data=content)).difference(TRUSTED)
+        unknown = _untrusted(content)
         if unknown:
             raise ValueError(
-                f"it holds types that are not trusted: {', '.join(sorted(unknown))}. Only those of skae, torch's "
-                "optimizers, splitters and what skops trusts are."
+                f"it holds types that are not trusted: {unknown}. Only those of skae, torch's optimizers, splitters "
+                "and what skops trusts are."
             )
         return skops.io.loads(content, trusted=TRUSTED)
     except ValueError:
         raise
-    except Exception as error:  # skops believes the schema, which may say anything
+    except Exception as error:  # skops does not check the schema
         raise ValueError(f"its content is broken: {type(error).__name__}: {error}.") from error
 
 
 def _check_members(content: bytes) -> None:
-    """Refuse what would take more memory than the file has bytes: members that are packed or overlap."""
+    """Raise a ValueError for members that are compressed or overlap, which could take more memory than the file."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
-        names = Counter(member.filename for member in members)
-        if max(names.values(), default=0) > 1:
-            raise ValueError(f"it has the member {max(names, key=names.__getitem__)!r} more than once.")
+        name, count = Counter(member.filename for member in members).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"it has the member {name!r} more than once.")
         for member in members:
-            packed = member.compress_type != zipfile.ZIP_STORED or archive.open(member).read(2) == b"PK"
-            if packed:
+            if member.compress_type != zipfile.ZIP_STORED or archive.open(member).read(2) == b"PK":
                 raise ValueError(f"its member {member.filename!r} is compressed or an archive, which is not allowed.")
         if sum(member.file_size for member in members) > len(content):
             raise ValueError(f"its members overlap: they take more than the {len(content)} bytes of the file.")
 
 
 def _sealed(content: bytes) -> bytes:
-    """Add the digest, and remove what differs between calls: addresses, names and dates."""
+    """Add the digest, and remove addresses, names and dates, which differ between calls."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(members.pop(SCHEMA))
+    nodes = list(_nodes(schema))
+    # Whether equal immutable objects are one object differs between calls.
+    shared = Counter(node.get("__id__") for node in nodes if node["__loader__"] not in ("JsonNode", "TypeNode"))
+    numbers: dict[int, int] = {}
     names: dict[str, str] = {}
-    _number(schema, Counter(_shared(schema)), {}, names)
+    for node in nodes:
+        address = node.pop("__id__", None)
+        if shared[address] > 1:
+            node["__id__"] = numbers.setdefault(address, len(numbers) + 1)
+        if "file" in node:
+            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{Path(node['file']).suffix}")
+    members = {names[name]: members[name] for name in names}
+    members[SCHEMA] = json.dumps(schema, separators=(",", ":")).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = SEAL + b"0" * DIGEST_LENGTH
-        text = json.dumps(schema, separators=(",", ":")).encode()
-        for name, member in [*((names[name], members[name]) for name in names), (SCHEMA, text)]:
+        for name, member in members.items():
             entry = zipfile.ZipInfo(name, DATE)
             entry.create_system, entry.external_attr = UNIX, MODE
             archive.writestr(entry, member)
@@ -271,45 +289,27 @@ def _sealed(content: bytes) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def _nodes(schema: Any) -> Iterator[dict]:
-    """Each dict of a schema, in its order."""
-    if isinstance(schema, dict):
-        yield schema
-    for child in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+def _nodes(tree: Any) -> Iterator[dict]:
+    """Yield the descriptions of objects in a schema of skops, in order."""
+    if isinstance(tree, dict) and isinstance(tree.get("__loader__"), str):
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         yield from _nodes(child)
 
 
-def _shared(schema: dict) -> Iterator[int]:
-    """Addresses of the objects of a schema, but of those that cannot change, which may be one or several."""
-    for node in _nodes(schema):
-        if isinstance(node.get("__id__"), int) and node.get("__loader__") not in ("JsonNode", "TypeNode"):
-            yield node["__id__"]
-
-
-def _number(schema: dict, counts: Counter, numbers: dict[int, int], names: dict[str, str]) -> None:
-    """Replace identifiers of shared objects and names of files by numbers from one."""
-    for node in _nodes(schema):
-        if isinstance(node.get("__id__"), int):
-            address = node.pop("__id__")
-            if counts[address] > 1:
-                node["__id__"] = numbers.setdefault(address, len(numbers) + 1)
-        if isinstance(node.get("file"), str):
-            ending = os.path.splitext(node["file"])[1]
-            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{ending}")
-
-
-def _unsealed(file: BinaryIO) -> bytes:
-    """Return the content of a file, after a check of its size and its digest.
+def _unsealed(path: str | os.PathLike) -> bytes:
+    """Return the content of a file, and check its size and its digest.
 
     Raises
     ------
     ValueError
-        If one of these is not so.
+        If the file is too large, or its digest is missing or wrong.
     """
-    n_bytes = os.fstat(file.fileno()).st_size
+    n_bytes = os.path.getsize(path)
     if n_bytes > MOST_BYTES:
         raise ValueError(f"it has {n_bytes} bytes, but at most {MOST_BYTES} are allowed.")
-    content = file.read(n_bytes)
+    with open(path, "rb") as file:
+        content = file.read(n_bytes)
     body, expected = memoryview(content)[:-DIGEST_LENGTH], content[-DIGEST_LENGTH:]
     if bytes(body[:4]) != b"PK\x03\x04" or bytes(body[-len(SEAL) :]) != SEAL:
         raise ValueError(
@@ -327,7 +327,7 @@ def _unsealed(file: BinaryIO) -> bytes:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of the target when the block is left in peace, and vanishes otherwise."""
+    """Open a temporary file that replaces the target at the end of the block, or is deleted if the block fails."""
     target = Path(os.path.realpath(os.fsdecode(path)))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -339,20 +339,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file outlive a power cut, where the system can do that for a folder."""
-    with suppress(OSError, AttributeError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _short(value: Any) -> str:
-    """How a value looks, at most a line of it."""
+    """Return the representation of a value, shortened to 100 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, curved_rows
+from helpers import ROOT, curved_rows, tiny
+
+from skae import save
 
 torch.set_num_threads(1)
 
@@ -26,3 +28,16 @@ def data_folder():
 def curved():
     """Sixty rows near a bent surface in five dimensions."""
     return curved_rows()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file that does not exist yet."""
+    return tmp_path / "a.skae"
+
+
+@pytest.fixture
+def saved(path):
+    """The file of a small fitted estimator."""
+    save(tiny(), path)
+    return path

@@ -1,5 +1,6 @@
 """Data, and runs of Python, that several test modules share."""
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from skae import AutoEncoderTransformer
 from skae._objectives.criterion import criterion_of
 from skae._objectives.losses import as_loss
 
@@ -31,6 +33,13 @@ def curved_rows(n_samples=60, seed=0, noise=0.01):
     u, v = random.uniform(-1.0, 1.0, (2, n_samples))
     columns = np.stack([u, v, u**2, u * v, np.sin(3 * v)], axis=1)
     return columns + noise * random.standard_normal(columns.shape)
+
+
+@functools.cache
+def tiny():
+    """Return the smallest network that has left PCA."""
+    settings = {"max_epochs": 10, "batch_size": 8, "early_stopping": False, "lr": 0.1, "random_state": 3}
+    return AutoEncoderTransformer(1, hidden_layer_sizes=2, **settings).fit(curved_rows())
 
 
 def noise_rows(n_samples=80, n_features=6, seed=0):

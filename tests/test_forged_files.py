@@ -12,11 +12,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers import curved_rows, tiny
 from numpy.testing import assert_array_equal
-from test_persistence import X, detector, tiny
 
 import skae
-from skae import AutoEncoderTransformer, persistence
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, persistence
 
 
 def sealed(body):
@@ -40,17 +40,6 @@ def forged(path, schema, members, method=zipfile.ZIP_STORED):
         for name, data in (*members.items(), ("schema.json", text)):
             archive.writestr(name, data)
     path.write_bytes(sealed(path.read_bytes()))
-    return path
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "a.skae"
-
-
-@pytest.fixture
-def saved(path):
-    skae.save(tiny(), path)
     return path
 
 
@@ -80,8 +69,15 @@ ATTACKS = {
 }
 
 
+X = curved_rows()
+
+
 def seeded():
     return AutoEncoderTransformer(random_state=np.random.RandomState(0))
+
+
+def detector():
+    return AutoEncoderOutlierDetector(AutoEncoderTransformer(1, max_epochs=0, random_state=0), contamination=0.1).fit(X)
 
 
 KIND = "_network.content.architecture.content."
@@ -144,15 +140,9 @@ class TestRefusedAtLoad:
         path.write_bytes(start)
         refused(path, rf"it has {len(start)} bytes, begins with .* does not end with the digest of")
 
-    def test_a_bit(self, saved):
-        data = bytearray(saved.read_bytes())
-        data[200] ^= 1
-        saved.write_bytes(data)
-        refused(saved, "SHA-256 digest .* damaged or changed since: save the estimator again")
-
     def test_a_sparse_file_of_a_terabyte(self, path):
-        with open(path, "wb") as file:
-            file.truncate(2**40)
+        path.touch()
+        os.truncate(path, 2**40)
         refused(path, "1099511627776 bytes, but at most 17179869184 are allowed")
 
     @pytest.mark.parametrize("make, place, value, message", WRONG)
@@ -211,10 +201,7 @@ class TestRefusedAtLoad:
 
     @pytest.mark.parametrize(
         "new_names, message",
-        [
-            (["1.npy"] * 1000, "it has the member '1.npy' more than once"),
-            (range(1000), "its members overlap|is broken"),
-        ],
+        [(["1.npy"] * 1000, "member '1.npy' more than once"), (range(1000), "its members overlap|is broken")],
     )
     def test_members_that_are_listed_again(self, new_names, message, saved):
         with zipfile.ZipFile(forged(saved, *opened(saved)), "a") as archive:
@@ -237,71 +224,52 @@ def disturb_bytes(data, draw):
 
 def places(node):
     """Each (container, key) of a tree of JSON."""
-    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in pairs:
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield node, key
         yield from places(child)
 
 
 def disturb_members(schema, members, draw):
-    """Delete one thing or replace it, in the schema or among the arrays."""
+    """Delete one thing, exchange it with another or replace it, in the schema or among the arrays."""
     anywhere, arrays = list(places(schema)), [(members, name) for name in members]
     container, key = draw.choice(anywhere + 20 * arrays)
     other, other_key = draw.choice(arrays if container is members else anywhere)
-    instead = [b"\x93NUMPY"] if container is members else [None, 3, "x", "[1]", [], {}, DICT]
     kind = draw.choice(["exchange", "delete", "replace"])
     if kind == "exchange":
         container[key], other[other_key] = copy.deepcopy(other[other_key]), copy.deepcopy(container[key])
     elif kind == "delete":
         del container[key]
     else:
-        container[key] = draw.choice(instead)
-
-
-N_CASES = int(os.environ.get("SKAE_FUZZ_CASES") or 400) // 4
-
-
-def loaded(path):
-    """The estimator in a file, or None where it is refused as it must be."""
-    try:
-        return skae.load(path)
-    except ValueError as error:
-        assert str(error).startswith(f"{str(path)!r} cannot be loaded: ")
-        assert len(str(error)) > 30 + len(str(path))
-        return None
+        container[key] = draw.choice([b"\x93NUMPY"] if container is members else [None, 3, "x", "[1]", [], {}, DICT])
 
 
 @pytest.mark.fuzz
-class TestFuzz:
-    """Some 400 changed files, the same ones each time; more and new ones with SKAE_FUZZ_CASES=20000."""
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seals", [False, True])
+def test_disturbed_files(seals, saved):
+    """Some 400 changed files, the same ones each time; more and new ones with SKAE_FUZZ_CASES=20000.
 
-    @pytest.fixture
-    def draw(self):
-        return random.Random(None if "SKAE_FUZZ_CASES" in os.environ else 0)
-
-    def test_damage(self, saved, draw):
-        data = saved.read_bytes()
-        for _ in range(2 * N_CASES):
+    Sealed again, a file may hold another estimator; the sums of zip refuse most of the damage to the arrays.
+    """
+    n_cases = int(os.environ.get("SKAE_FUZZ_CASES") or 400) // 2
+    draw = random.Random(None if "SKAE_FUZZ_CASES" in os.environ else 0)
+    data, original, n_refused = saved.read_bytes(), opened(saved), 0
+    modules = {name.split(".")[0] for name in sys.modules}
+    for index in range(n_cases):
+        changed = data
+        while changed == data:
             changed = disturb_bytes(data, draw)
-            saved.write_bytes(changed)
-            if changed != data:
-                assert loaded(saved) is None
-
-    @pytest.mark.filterwarnings("ignore::UserWarning")
-    def test_damage_that_is_sealed_again(self, saved, draw, tmp_path):
-        """It may be another estimator; zip's sums refuse most of the damage to the arrays."""
-        data, original, n_refused = saved.read_bytes(), opened(saved), 0
-        modules = {name.split(".")[0] for name in sys.modules}
-        for index in range(2 * N_CASES):
-            if index % 2:
-                saved.write_bytes(sealed(disturb_bytes(data, draw)))
-            else:
-                schema, members = copy.deepcopy(original)
-                disturb_members(schema, members, draw)
-                forged(saved, schema, members)
-            there = loaded(saved)
-            n_refused += there is None
-            assert type(there) in (AutoEncoderTransformer, type(None))
-        assert n_refused > N_CASES
-        assert {name.split(".")[0] for name in sys.modules} == modules
-        assert os.listdir(tmp_path) == ["a.skae"]
+        saved.write_bytes(sealed(changed) if seals else changed)
+        if seals and index % 2 == 0:
+            schema, members = copy.deepcopy(original)
+            disturb_members(schema, members, draw)
+            forged(saved, schema, members)
+        try:
+            assert type(skae.load(saved)) is AutoEncoderTransformer
+        except ValueError as error:
+            n_refused += 1
+            assert str(error).startswith(f"{str(saved)!r} cannot be loaded: ")
+            assert len(str(error)) > len(str(saved)) + 30
+    assert n_refused > n_cases // 2 if seals else n_refused == n_cases
+    assert {name.split(".")[0] for name in sys.modules} == modules
+    assert os.listdir(saved.parent) == ["a.skae"]

@@ -1,11 +1,11 @@
 """Files: what goes in comes out, and whatever else comes in is refused and runs nothing."""
 
 import copy
-import functools
 import os
 import pickle
 import stat
 from functools import partial
+from unittest.mock import Mock
 
 import joblib
 import numpy as np
@@ -13,9 +13,9 @@ import pytest
 import skops.io
 import skorch
 import torch
-from helpers import TINY, TRAINED, curved_rows, run_python
-from numpy.testing import assert_array_equal
-from sklearn.base import BaseEstimator
+from helpers import TINY, TRAINED, curved_rows, run_python, tiny
+from numpy.random import PCG64, RandomState
+from numpy.testing import assert_array_equal, assert_equal
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
@@ -24,16 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import skae
-from skae import (
-    AutoEncoderOutlierDetector,
-    AutoEncoderTransformer,
-    Contractive,
-    Denoising,
-    Huber,
-    Regularizer,
-    Sparse,
-    persistence,
-)
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, Contractive, Denoising, Huber, Regularizer, Sparse
 
 X = curved_rows()
 LABELS = (X[:, 0] > 0).astype(int)
@@ -50,24 +41,15 @@ PARAMETERS = {
         "loss": Huber(delta=np.float32(0.3)),
         "regularizer": [Sparse(weight=np.float64(0.1)), "denoising", Contractive(n_probes=1)],
     },
-    "pair": {"regularizer": (Denoising(kind="swap"), "sparse"), "callbacks": []},
-    "numpy": {"hidden_layer_sizes": np.array([5, 4]), "alpha": np.float64(1e-3), "activation": np.str_("relu")},
-    "numpy's scalars": {"batch_size": np.int64(20), "tol": np.float16(0.5), "whiten": np.bool_(True)},
+    "pair": {"loss": Huber(delta=float("inf")), "regularizer": (Denoising(kind="swap"), "sparse"), "callbacks": []},
+    "arrays": {"hidden_layer_sizes": np.array([5, 4]), "early_stopping": True, "validation_split": np.abs(X[:10])},
+    "scalars": {"alpha": np.float64(1e-3), "activation": np.str_("relu"), "tol": np.float16(0.5)},
+    "more scalars": {"batch_size": np.int64(20), "whiten": np.bool_(True), "linear_skip": np.bool_(True)},
     "torch": {"optimizer": torch.optim.RMSprop, "device": torch.device("cpu"), "lr": 1e-3},
     "options": {"optimizer": "adamw", "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True, "eps": np.float64(1)}},
     "splitter": {"early_stopping": True, "validation_split": ShuffleSplit(2, random_state=0)},
-    "validation samples": {"early_stopping": True, "validation_split": np.abs(X[:10])},
-    "a generator": {"random_state": np.random.RandomState(3)},
-    "no end": {"loss": Huber(delta=float("inf"))},
     "images": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 3, 4)},
 }
-
-
-@functools.cache
-def tiny():
-    """The smallest network that has left PCA."""
-    settings = {"max_epochs": 10, "batch_size": 8, "early_stopping": False, "lr": 0.1, "random_state": 3}
-    return AutoEncoderTransformer(1, hidden_layer_sizes=2, **settings).fit(X)
 
 
 def fitted(name):
@@ -97,41 +79,11 @@ WHOLE |= {
     "detector before fit": (AutoEncoderOutlierDetector, None),
 }
 METHODS = ("transform", "score_samples", "decision_function", "predict_proba")
-# Compared by what they do.
-NOT_COMPARED = ("net_", "scorer_")
-
-
-def typed(value):
-    """A value with the types of all that is in it, to be compared with another."""
-    if isinstance(value, list | tuple):
-        inner = [typed(one) for one in value]
-    elif isinstance(value, dict):
-        inner = {key: typed(one) for key, one in value.items()}
-    elif isinstance(value, np.ndarray):
-        inner = value.dtype, value.flags.writeable, value.tolist()
-    elif isinstance(value, np.random.RandomState):
-        inner = typed(value.get_state())
-    elif isinstance(value, BaseEstimator):
-        inner = typed({name: vars(value)[name] for name in vars(value) if name not in NOT_COMPARED})
-    else:
-        inner = repr(value)
-    return type(value), inner
 
 
 def round_trip(estimator, path):
     skae.save(estimator, path)
     return skae.load(path)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "a.skae"
-
-
-@pytest.fixture
-def saved(path):
-    skae.save(tiny(), path)
-    return path
 
 
 class TestRoundTrip:
@@ -140,8 +92,9 @@ class TestRoundTrip:
         make, rows = WHOLE[name]
         estimator = make()
         there = round_trip(estimator, path)
-        assert set(vars(there)) == set(vars(estimator))
-        assert typed(there) == typed(estimator)
+        copied, results = pickle.loads(pickle.dumps(estimator)), "cv_results_"  # which have masks, of which is no hash
+        assert_equal(*(vars(one).pop(results, None) for one in (there, copied)))
+        assert joblib.hash(there) == joblib.hash(copied)
         for method in METHODS if rows is not None else ():
             if hasattr(estimator, method):
                 assert_array_equal(getattr(there, method)(rows), getattr(estimator, method)(rows))
@@ -149,7 +102,6 @@ class TestRoundTrip:
             codes = estimator.transform(rows)
             assert_array_equal(there.inverse_transform(codes), estimator.inverse_transform(codes))
             assert there.net_.module_.mean.dtype == estimator.net_.module_.mean.dtype
-            assert typed(list(there.net_.history)) == typed(list(pickle.loads(pickle.dumps(estimator)).net_.history))
 
     @pytest.mark.parametrize("container", ["pandas", "polars"])
     def test_names_and_output(self, container, path):
@@ -162,28 +114,26 @@ class TestRoundTrip:
         assert_array_equal(there.transform(frame).to_numpy(), estimator.transform(frame).to_numpy())
 
     def test_the_same_estimator_gives_the_same_bytes(self, saved, tmp_path):
-        assert tiny().best_epoch_ > 0
         skae.save(skae.load(saved), tmp_path / "b.skae")
         assert saved.read_bytes() == (tmp_path / "b.skae").read_bytes()
 
     @pytest.mark.parametrize(
         "parameters, groups",
-        [({**TRAINED, "warm_start": True}, None), ({**TINY, "validation_split": GroupKFold(3)}, np.arange(60) // 6)],
+        [
+            ({**TRAINED, "warm_start": True}, None),
+            ({**TRAINED, "random_state": RandomState(3)}, None),
+            ({**TINY, "validation_split": GroupKFold(3)}, np.arange(60) // 6),
+        ],
     )
     def test_fits_go_on(self, parameters, groups, path):
         estimator = AutoEncoderTransformer(2, **parameters).fit(X, groups=groups)
         there = round_trip(estimator, path).fit(X, groups=groups)
         assert_array_equal(there.transform(X), estimator.fit(X, groups=groups).transform(X))
 
+    @pytest.mark.parametrize("n_chunks", [1, 4])
     @pytest.mark.parametrize(
-        "n_chunks, parameters",
-        [
-            (1, {}),
-            (4, {}),
-            (4, {"regularizer": "denoising", "dropout": 0.2}),
-            (4, {"optimizer": "sgd"}),
-            (1, {"early_stopping": False}),
-        ],
+        "parameters",
+        [{}, {"regularizer": "denoising", "dropout": 0.2}, {"optimizer": "sgd"}, {"early_stopping": False}],
     )
     def test_streams_go_on(self, n_chunks, parameters, path):
         """To the last bit, also once loaded and saved again."""
@@ -208,17 +158,16 @@ class TestRoundTrip:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_size(self, dtype, path):
         """Three hundred epochs of default parameters, of digits, on few samples or many: little but the weights."""
-        sizes = []
+        sizes, draw = [], RandomState(0).uniform
         for n_samples in (100, 1500):
             rows = load_digits().data[:n_samples].astype(dtype)
             estimator = AutoEncoderTransformer(8, max_epochs=1, early_stopping=False, random_state=0).fit(rows)
-            noise = np.random.RandomState(n_samples)
-            epoch = dict(estimator.net_.history[0])
+            (epoch,) = estimator.net_.history
             changing = [name for name in epoch if isinstance(epoch[name], float)]
             for index in range(2, 301):
-                estimator.net_.history.append({**epoch, "epoch": index, **dict.fromkeys(changing, noise.uniform())})
-            estimator.n_iter_, estimator.loss_curve_ = 300, noise.uniform(size=300).tolist()
-            estimator.validation_scores_ = noise.uniform(size=301).tolist()
+                estimator.net_.history.append({**epoch, "epoch": index, **dict.fromkeys(changing, draw())})
+            estimator.n_iter_ = 300
+            estimator.loss_curve_ = estimator.validation_scores_ = draw(size=300).tolist()
             skae.save(estimator, path)
             weights = sum(value.numpy().nbytes for value in estimator.net_.module_.state_dict().values())
             sizes.append(path.stat().st_size)
@@ -228,6 +177,9 @@ class TestRoundTrip:
 
 def halve(x_hat, x):
     return (x_hat - x).abs().sqrt()
+
+
+PCG = RandomState(PCG64(0))
 
 
 class Mine(Regularizer):
@@ -295,9 +247,9 @@ class TestRefusedAtSave:
             (lambda: DecisionTreeClassifier().fit(X, LABELS), TypeError, "it holds sklearn.tree._tree.Tree"),
             (lambda: of_own_network().set_params(module=None), TypeError, "it holds what skops cannot take apart"),
             (
-                lambda: AutoEncoderTransformer(random_state=np.random.RandomState(np.random.PCG64(0))),
+                lambda: AutoEncoderTransformer(random_state=PCG),
                 ValueError,
-                "^random_state=.* cannot be saved: skae.load would refuse it",
+                "^random_state=.* skae.load would refuse it",
             ),
             (with_nan, ValueError, "'network.encoder.0.bias' has NaN in 1 of 2 values, but none is"),
         ],
@@ -308,7 +260,7 @@ class TestRefusedAtSave:
         assert os.listdir(tmp_path) == []
 
     def test_too_large(self, saved, monkeypatch):
-        monkeypatch.setattr(persistence, "MOST_BYTES", 3000)
+        monkeypatch.setattr("skae.persistence.MOST_BYTES", 3000)
         with pytest.raises(ValueError, match=r"The estimator takes \d+ bytes, but at most 3000 can be saved"):
             skae.save(tiny(), saved)
         with pytest.raises(ValueError, match=r"it has \d+ bytes, but at most 3000 are allowed"):
@@ -320,11 +272,7 @@ class TestWriting:
     @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
     def test_a_failure_leaves_what_was_there(self, name, error, path, monkeypatch):
         path.write_bytes(b"before")
-
-        def fail(*args):
-            raise error
-
-        monkeypatch.setattr(os, name, fail)
+        monkeypatch.setattr(os, name, Mock(side_effect=error))
         with pytest.raises(type(error)):
             skae.save(tiny(), path)
         assert os.listdir(path.parent) == ["a.skae"]
@@ -374,13 +322,10 @@ def test_a_state_without_version():
 
 
 def test_nothing_is_unpickled(path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise AssertionError("load has unpickled something")
-
-    estimator = AutoEncoderTransformer(2, **{**TINY, **PARAMETERS["a generator"]}).fit(X)
+    estimator = AutoEncoderTransformer(2, **{**TINY, "random_state": RandomState(3)}).fit(X)
     skae.save(estimator, path)
     for name in ("load", "loads", "Unpickler", "_Unpickler"):
-        monkeypatch.setattr(pickle, name, fail)
+        monkeypatch.setattr(pickle, name, Mock(side_effect=AssertionError("load has unpickled something")))
     assert_array_equal(skae.load(path).transform(X), estimator.transform(X))
 
 

@@ -1,6 +1,7 @@
 """Description of a network: sizes, kind of layers, inverse link."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -56,7 +57,7 @@ class Architecture:
     fills : bool
         Whether missing values are imputed.
     module_needs : tuple of str
-        Needs of the custom module, as returned by `skae._network.probe.needs_of`.
+        Needs of the custom module, as returned by `skae._network.probe.tried_module`.
     """
 
     n_features: int
@@ -78,8 +79,7 @@ class Architecture:
     @property
     def sizes(self) -> str:
         """Widths of all layers, such as "64-256-128-2-128-256-64"."""
-        unknown = self.kind == "module"
-        encoder, decoder = (("...",), ("...",)) if unknown else (self.encoder_sizes, self.decoder_sizes)
+        encoder, decoder = (("...",), ("...",)) if self.kind == "module" else (self.encoder_sizes, self.decoder_sizes)
         return "-".join(map(str, (self.n_features, *encoder, self.n_components, *decoder, self.n_features)))
 
     @property
@@ -98,14 +98,10 @@ class Architecture:
 
     def _image_work(self, sizes: tuple[int, ...]) -> int:
         """Compute the number of multiplications of convolutions that halve each side, and of the dense layer."""
-        channels, *sides = self.input_shape or (1, 1, 1)
         *widths, dense = sizes
-        work = 0
-        for width in widths:
-            sides = [math.ceil(side / 2) for side in sides]
-            work += math.prod(sides) * FILTER_SIZE * channels * width
-            channels = width
-        return work + (math.prod(sides) * channels + self.n_components) * dense
+        shapes = image_shapes(self.input_shape or (1, 1, 1), widths)
+        convolutions = sum(math.prod(after) * FILTER_SIZE * before[0] for before, after in pairwise(shapes))
+        return convolutions + (math.prod(shapes[-1]) + self.n_components) * dense
 
     @property
     def gated(self) -> bool:
@@ -117,3 +113,19 @@ def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
     """Return the default hidden layer sizes of the encoder: 256 and 128, or more for many components."""
     last = max(128, min(2 * n_components, (n_features + n_components) // 2))
     return max(256, min(2 * last, n_features)), last
+
+
+def image_shapes(image: tuple[int, ...], widths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the channels, height and width of an image before and after convolutions that halve each side, rounded up.
+
+    Parameters
+    ----------
+    image : tuple of int
+        Channels, height and width of the image.
+    widths : sequence of int
+        Number of channels of each convolution.
+    """
+    shapes = [image]
+    for width in widths:
+        shapes.append((width, *(math.ceil(side / 2) for side in shapes[-1][1:])))
+    return shapes

@@ -1,9 +1,9 @@
-"""The autoencoder on standardized samples: a linear path beside an encoder and a decoder."""
+"""Autoencoder for standardized samples: PCA, and an encoder and a decoder."""
 
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -26,20 +26,21 @@ from skae._network.layers import (
 from skae._network.projection import QuadraticLoss
 from skae._pca.components import PrincipalComponents
 
-# The decoder is used as it was trained up to this many times the largest codes of the training samples.
+# Limit of the codes that enter the decoder, as a multiple of the largest codes of the training samples.
 CODE_REACH = 3.0
-# Part of the overall variance that is added to a feature's own, lest a near-constant feature become a wild input.
+# Fraction of the overall variance that is added to the variance of a feature by which inputs are scaled, so that nearly
+# constant features do not become large inputs.
 SPREAD_FLOOR = 0.1
-# The decoder of a variational network has at least this noise, as a fraction of the variance.
+# Minimum noise variance of a variational decoder, as a fraction of the variance.
 RELATIVE_NOISE_FLOOR = 1e-3
-# A direction with less than this fraction of the overall scale is scaled as if it had it.
+# Minimum standard deviation by which codes are scaled, as a fraction of the overall scale.
 MIN_CODE_SCALE = 1e-6
 
 
 class AutoEncoder(nn.Module, ABC):
-    """The protocol of every network here: ``encode`` to codes, ``decode`` back."""
+    """Base class of autoencoders, with the methods ``encode`` and ``decode``."""
 
-    # A callable that disturbs the samples to be encoded; set while training, None otherwise.
+    # Function that corrupts the samples to encode in training mode, or None.
     corruption: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
@@ -51,51 +52,48 @@ class AutoEncoder(nn.Module, ABC):
         """Map codes of shape (n, n_components) to samples of shape (n, n_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct x, from a disturbed x while training."""
-        disturbed = x if self.corruption is None or not self.training else self.corruption(x)
-        return self.decode(self.encode(disturbed))
+        """Reconstruct samples, which are corrupted before in training mode."""
+        corrupted = x if self.corruption is None or not self.training else self.corruption(x)
+        return self.decode(self.encode(corrupted))
 
 
 class FeedForwardAutoEncoder(AutoEncoder):
-    """Two stacks of dense layers, with a linear path beside them or without it.
+    """Encoder and decoder for standardized samples, with PCA added to their outputs or without it.
 
-    With the linear path ``z = A x + f(x)`` and ``x_hat = B z + g(z)``; it starts as PCA, ``A = W`` and ``B = V``,
-    and learns together with the stacks f and g, whose last layers are zero at the start. Without it ``z = f(x)``
-    and ``x_hat = g(z)``. Samples are centered and of unit scale, and so are the codes of PCA.
+    With ``linear_skip`` the codes are ``z = A x + f(x)`` and the reconstructions ``x_hat = B z + g(z)``. Initially, the
+    matrices A and B are those of PCA, and the encoder f and the decoder g are zero. All are trained together. Without
+    ``linear_skip`` the codes are ``z = f(x)`` and the reconstructions ``x_hat = g(z)``. Samples are centered and of
+    unit scale, and so are the codes of PCA.
 
     Parameters
     ----------
     architecture : Architecture
-        What to build.
+        Description of the network.
     dtype : torch.dtype
-        Of all weights and so of all results.
+        Dtype of all weights.
 
     Notes
     -----
-    The weights are unset until `init_from_pca` or `load_state_dict` fills them. The linear path is learned in units
-    in which every feature has a spread of about one, as the stacks are.
+    The weights are uninitialized until `init_from_pca` or `load_state_dict` is called. The matrices A and B are
+    multiplied by features that are scaled to a standard deviation of about one, as the inputs of f are.
     """
 
-    input_gain: Tensor
     output_gain: Tensor
-    pca_encoding: Tensor
-    pca_decoding: Tensor
-    code_limit: Tensor
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
         sizes = self.architecture = architecture
         n_features, n_components = sizes.n_features, sizes.n_components
-        shapes: dict[str, tuple[int, ...]] = {"input_gain": (n_features,), "output_gain": (n_features,)}
+        self.input_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.output_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
         if sizes.linear_skip:
-            shapes |= {"pca_encoding": (n_components, n_features), "pca_decoding": (n_components, n_features)}
-            shapes["code_limit"] = (n_components,)
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.empty(shape, dtype=dtype))
+            self.pca_encoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
+            self.pca_decoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
+            self.code_limit = nn.Buffer(torch.empty(n_components, dtype=dtype))
         self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
         self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = self.log_variance_head = None
         if sizes.variational:
-            self.register_buffer("log_variance_at_start", torch.empty(n_components, dtype=dtype))
+            self.log_variance_at_start = nn.Buffer(torch.empty(n_components, dtype=dtype))
         if sizes.kind == "pca":
             return
         self.encoder, self.decoder = build_stacks(sizes, dtype)
@@ -110,7 +108,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
-        """Take over spread and directions, and draw the first weights of the stacks."""
+        """Set the standard deviations and directions of PCA, and draw the initial weights of encoder and decoder."""
         scale = pca.scale
         spread = pca.feature_std / scale
         spread = np.where(spread > 0, np.sqrt(np.square(spread) + SPREAD_FLOOR), 0.0)
@@ -122,16 +120,16 @@ class FeedForwardAutoEncoder(AutoEncoder):
             values["pca_decoding"] = pca.components * unit[:, np.newaxis]
             values["code_limit"] = np.full(len(unit), np.inf)
         if self.architecture.variational:
-            # Of a Gaussian with the principal directions as factors and PCA's error as noise.
+            # Posterior variance of probabilistic PCA.
             variances = pca.explained_variance / scale**2
             noise = max(1.0 - variances.sum() / len(spread), RELATIVE_NOISE_FLOOR)
             values["log_variance_at_start"] = -np.log1p(variances / noise)
         fill_buffers(self, values)
         if self.link is not None:
-            self.link.init_from_pca(pca.mean, pca.feature_max_abs, scale)
             self.link.on.fill_(not self.architecture.linear_skip)
         for stack in self._stacks():
-            self._draw(weight_layers(stack), generator)
+            if self.architecture.kind != "module":  # a custom module has its own weights
+                draw_weights(weight_layers(stack), generator)
             if self.architecture.linear_skip and not self.architecture.gated:
                 last_layer(stack).weight.zero_()
         if self.log_variance_head is not None:
@@ -141,18 +139,12 @@ class FeedForwardAutoEncoder(AutoEncoder):
             self.linear_encoder.copy_(self.pca_encoding * self.output_gain)
             self.linear_decoder.copy_(self.pca_decoding * self.input_gain)
 
-    def _draw(self, layers: Iterable[nn.Module], generator: torch.Generator) -> None:
-        """Draw weights, but for a user's own network, which brings its own."""
-        if self.architecture.kind != "module":
-            draw_weights(layers, generator)
-
     @torch.no_grad()
     def perturb_output_layers(self, fraction: float, generator: torch.Generator) -> None:
-        """Draw the weights of the output layers, scaled by the root of a fraction.
+        """Draw the weights of the last layers, multiplied by the square root of a fraction, or open the gates by it.
 
-        Training finds better optima when it starts a little off PCA.
-
-        Without a linear path they have been drawn already; gates open instead.
+        Training finds better optima if it does not start exactly at PCA. Without ``linear_skip`` the weights have been
+        drawn before, and do not change.
         """
         if self.architecture.gated:
             self.gates.fill_(math.sqrt(fraction))
@@ -162,11 +154,12 @@ class FeedForwardAutoEncoder(AutoEncoder):
                 last_layer(stack).weight.mul_(math.sqrt(fraction))
 
     def enable_inverse_link(self) -> None:
-        """Leave PCA's range for the link's, which is what will be trained."""
+        """Apply the inverse link, instead of clipping the reconstructions of PCA."""
         if self.link is not None:
             self.link.on.fill_(True)
 
     def _stacks(self) -> list[nn.Module]:
+        """Return the encoder and the decoder, if there are any."""
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
     def _correction(self, index: int, values: Tensor) -> Tensor:
@@ -187,7 +180,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return torch.addmm(correction, inputs, self.linear_encoder.T)
 
     def log_variance(self, x: Tensor) -> Tensor:
-        """Logarithm of the variance of each code of centered samples, of shape (n, n_components)."""
+        """Return the logarithm of the variance of each code of centered samples, of shape (n, n_components)."""
         hidden = x * self.input_gain
         if isinstance(self.encoder, nn.Sequential):
             hidden = self.encoder[:-1](hidden)
@@ -212,7 +205,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
         return x_hat if self.training else x_hat + (z - near) @ self.pca_decoding
 
     def quadratic_loss(self, x: Tensor) -> QuadraticLoss | None:
-        """Return the mean squared error of samples by their codes, if the decoder ends in a linear layer."""
+        """Return the mean squared error of samples as a function of codes, if the last layer is linear, or None."""
         stack, gain = self.decoder, self.output_gain
         if self.link is not None or not isinstance(stack, nn.Sequential) or not isinstance(stack[-1], nn.Linear):
             return None
@@ -230,27 +223,25 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     @torch.no_grad()
     def limit_codes(self, largest: Tensor) -> None:
-        """Continue the decoder linearly along the principal components beyond the codes that it has learned from.
+        """Limit the codes that enter the decoder, and decode what exceeds the limits by PCA.
 
-        A sample far outside then has the reconstruction of PCA, up to a constant.
+        The reconstruction of a sample far from the training samples is then that of PCA, up to a constant.
 
         Parameters
         ----------
         largest : Tensor of shape (n_components,)
-            Largest size of each code over the training samples.
+            Largest absolute value of each code over the training samples.
         """
         if self.architecture.linear_skip:
             self.code_limit.copy_(torch.where(largest > 0, CODE_REACH * largest, torch.inf))
 
 
 def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    """Build encoder and decoder, weights unset but for a user's own."""
+    """Build encoder and decoder with uninitialized weights, or copy a custom module."""
     sizes = architecture
     if sizes.kind == "module":
-        module = copy.deepcopy(sizes.module).to(dtype)
-        return CustomModuleHalf(module, "encode", sizes.module_needs), CustomModuleHalf(
-            module, "decode", sizes.module_needs
-        )
+        module, needs = copy.deepcopy(sizes.module).to(dtype), sizes.module_needs
+        return CustomModuleHalf(module, "encode", needs), CustomModuleHalf(module, "decode", needs)
     if sizes.kind == "conv":
         return conv_stacks(sizes, dtype)
     encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)

@@ -17,20 +17,8 @@ from skae._network.draws import Draws, SeededDraws
 # Needs of a custom module: random numbers in training or evaluation, or a default dtype and device of new tensors.
 DRAWS_IN_TRAINING, DRAWS_IN_EVALUATION, MAKES_TENSORS = "draws", "draws in evaluation", "makes tensors"
 # Functions that create tensors of the default dtype and device.
-_FACTORIES = {
-    torch.zeros,
-    torch.ones,
-    torch.empty,
-    torch.full,
-    torch.rand,
-    torch.randn,
-    torch.eye,
-    torch.linspace,
-    torch.logspace,
-    torch.arange,
-    torch.tensor,
-    torch.scalar_tensor,
-}
+_FACTORIES = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn, torch.eye, torch.linspace}
+_FACTORIES |= {torch.logspace, torch.arange, torch.tensor, torch.scalar_tensor}
 # In evaluation mode, each call draws the same random numbers, so that results are reproducible.
 _EVALUATION_SEEDS = {"encode": 1, "decode": 2}
 
@@ -45,7 +33,7 @@ class CustomModuleHalf(nn.Module):
     direction : {"encode", "decode"}
         Name of the method.
     needs : tuple of str, default=()
-        Needs of the module, as returned by `skae._network.probe.needs_of`.
+        Needs of the module, as returned by `skae._network.probe.tried_module`.
 
     Attributes
     ----------
@@ -62,11 +50,9 @@ class CustomModuleHalf(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Call the method."""
-        if not self.needs:
-            return getattr(self.module, self.direction)(values)
         draws = None
         if self.training and DRAWS_IN_TRAINING in self.needs:
-            draws = self.draws or Draws(_EVALUATION_SEEDS[self.direction])
+            draws = self.draws
         elif DRAWS_IN_EVALUATION in self.needs:
             draws = Draws(_EVALUATION_SEEDS[self.direction])
         return called(self.module, self.direction, values, MAKES_TENSORS in self.needs, draws)
@@ -213,8 +199,8 @@ def _copied(module: nn.Module) -> nn.Module:
 
 def _lazy_layers(module: nn.Module) -> list[str]:
     """Return the names of the layers whose weights are not initialized."""
-    layers: list[tuple[str, Any]] = [pair for pair in module.named_modules() if isinstance(pair[1], LazyModuleMixin)]
-    return [name for name, layer in layers if any(map(is_lazy, [*layer.parameters(), *layer.buffers()]))]
+    layers: list[Any] = [pair for pair in module.named_modules() if isinstance(pair[1], LazyModuleMixin)]
+    return [name for name, layer in layers if layer.has_uninitialized_params()]
 
 
 def _materialize(module: nn.Module, n_features: int, draws: Draws) -> None:

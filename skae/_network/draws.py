@@ -50,8 +50,9 @@ class Draws:
     def used(self) -> bool:
         """Whether any random number has been drawn."""
         fresh = Draws(self.seed)
-        pairs = [(drawn.get_state(), fresh.on(drawn.device).get_state()) for drawn in self.generators.values()]
-        return any(not torch.equal(*pair) for pair in pairs)
+        return any(
+            not torch.equal(one.get_state(), fresh.on(one.device).get_state()) for one in self.generators.values()
+        )
 
 
 class SeededDraws(TorchDispatchMode):
@@ -78,33 +79,25 @@ class SeededDraws(TorchDispatchMode):
         if device.type == "meta":
             return func(*args, **kwargs)
         generator = self.draws.on(device)
-        func, position = _with_generator(func)
-        if position is None:
-            with _replaced_global_state(generator):
-                return func(*args, **kwargs)
-        if position < len(args):
-            return func(*args[:position], generator, *args[position + 1 :], **kwargs)
-        return func(*args, **{**kwargs, "generator": generator})
+        overload = _with_generator(func)
+        if overload is not None:
+            return overload(*args, **{**kwargs, "generator": generator})
+        with _replaced_global_state(generator):
+            return func(*args, **kwargs)
 
 
 @functools.cache
-def _with_generator(func: Any) -> tuple[Any, int | None]:
-    """Return the overload of an operation with a parameter ``generator``, and the position of the parameter or None."""
+def _with_generator(func: Any) -> Any:
+    """Return the overload of an operation that has a parameter ``generator``, or None."""
     name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
-    overloads = [func, *([getattr(func.overloadpacket, name)] if name in func.overloadpacket.overloads() else [])]
-    for overload in overloads:
-        names = [argument.name for argument in overload._schema.arguments]
-        if "generator" in names:
-            return overload, names.index("generator")
-    return func, None
+    overloads = [func, getattr(func.overloadpacket, name, None)]
+    return next((one for one in overloads if one and "generator" in [a.name for a in one._schema.arguments]), None)
 
 
 def _device_of(args: Any, kwargs: dict[str, Any]) -> torch.device:
     """Return the device of an operation: that of the argument ``device``, or else of the first tensor."""
-    if kwargs.get("device") is not None:
-        return torch.device(kwargs["device"])
-    values = pytree.tree_leaves((args, kwargs))
-    return next((value.device for value in values if isinstance(value, Tensor)), torch.device("cpu"))
+    tensors = (value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor))
+    return torch.device(kwargs.get("device") or next((tensor.device for tensor in tensors), "cpu"))
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skae._network.layers import fill_buffers
+from skae._pca.components import PrincipalComponents
 
 # Minimum distance from 0 and 1 of the mean of a feature at which the logistic function is expanded, and minimum rate,
 # as a fraction of the mean rate, for the exponential function. No measurement of this value is recorded.
@@ -28,41 +28,27 @@ class InverseLink(nn.Module):
         Dtype of the values.
     """
 
-    on: Tensor
-    mean: Tensor
-    scale: Tensor
-    offset: Tensor
-    slope: Tensor
-    highest: Tensor
-    varies: Tensor
-
     def __init__(self, kind: str, n_features: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("on", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("scale", torch.empty((), dtype=dtype))
-        for name in ("mean", "offset", "slope", "highest", "varies"):
-            self.register_buffer(name, torch.empty(n_features, dtype=dtype))
+        self.on = nn.Buffer(torch.zeros((), dtype=torch.bool))
+        self.scale = nn.Buffer(torch.empty((), dtype=dtype))
+        self.mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.offset = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.slope = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.highest = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.varies = nn.Buffer(torch.empty(n_features, dtype=dtype))
 
-    def init_from_pca(self, mean: NDArray, reach: NDArray, scale: float) -> None:
+    def init_from_pca(self, pca: PrincipalComponents) -> None:
         """Set the offsets and slopes from statistics of the training samples.
 
         The offset and slope of a nearly constant feature are limited by `MIN_MEAN`. Constant features are always
         reconstructed as their mean.
-
-        Parameters
-        ----------
-        mean : ndarray of shape (n_features,)
-            Mean of each feature.
-        reach : ndarray of shape (n_features,)
-            Largest absolute deviation from the mean of each feature.
-        scale : float
-            Overall scale of the features.
         """
+        mean, scale, reach = pca.mean, pca.scale, pca.feature_max_abs
         if self.kind == "sigmoid":
-            middle = np.clip(mean, MIN_MEAN, 1.0 - MIN_MEAN)
+            middle, highest = np.clip(mean, MIN_MEAN, 1.0 - MIN_MEAN), np.ones_like(mean)
             offset, slope = np.log(middle / (1.0 - middle)), scale / (middle * (1.0 - middle))
-            highest = np.ones_like(mean)
         else:
             middle = np.maximum(mean, MIN_MEAN * (mean.mean() or 1.0))
             offset, slope = np.log(middle), scale / middle
@@ -72,13 +58,12 @@ class InverseLink(nn.Module):
 
     def within_range(self, means: Tensor) -> Tensor:
         """Clip means in units of the data to their range, which rounding errors may have left."""
-        return means.clamp_(0.0, 1.0 if self.kind == "sigmoid" else None)
+        return means.clamp(0.0, 1.0 if self.kind == "sigmoid" else None)
 
     def forward(self, values: Tensor) -> Tensor:
         """Map the output of the decoder to means, which are standardized like the samples."""
         if not self.on:
-            means = torch.addcmul(self.mean, values, self.scale).clamp(min=0.0)
-            means = torch.minimum(means, self.highest) if self.kind == "sigmoid" else means
+            means = self.within_range(torch.addcmul(self.mean, values, self.scale))
         else:
             predictor = torch.addcmul(self.offset, values, self.slope)
             if self.kind == "sigmoid":

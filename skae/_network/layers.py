@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skae._network.architecture import ACTIVATIONS, Architecture
+from skae._network.architecture import ACTIVATIONS, Architecture, image_shapes
 
 # Default numbers of channels of two convolutions, and width of the dense layer after them. No measurement of these
 # values is recorded.
@@ -90,20 +90,17 @@ class TiedDecoder(nn.Module):
         self._layers = [[layer for layer in encoder if isinstance(layer, nn.Linear)][::-1]]
         widths = [layer.in_features for layer in self._layers[0]]
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(width, dtype=dtype)) for width in widths)
-        self.activation_block = nn.ModuleList(
-            nn.Sequential(*activation_block(width, architecture, dtype)) for width in widths[:-1]
-        )
+        blocks = (nn.Sequential(*activation_block(width, architecture, dtype)) for width in widths[:-1])
+        self.activation_block = nn.ModuleList([*blocks, nn.Identity()])
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes to reconstructions."""
-        for layer, bias, *rest in zip(
-            self._layers[0], self.biases, [*self.activation_block, nn.Identity()], strict=True
-        ):
-            z = rest[0](nn.functional.linear(z, layer.weight.T, bias))
+        for layer, bias, block in zip(self._layers[0], self.biases, self.activation_block, strict=True):
+            z = block(nn.functional.linear(z, layer.weight.T, bias))
         return z
 
 
-def weight_layers(stack: nn.Module) -> list[nn.Module]:
+def weight_layers(stack: nn.Module) -> list[Any]:
     """Return the layers of a stack that have a weight matrix or filters, in order."""
     return [layer for layer in stack.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
 
@@ -114,18 +111,16 @@ def last_layer(stack: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def draw_weights(layers: Iterable[nn.Module], generator: torch.Generator) -> None:
+def draw_weights(layers: Iterable[Any], generator: torch.Generator) -> None:
     """Draw uniform weights with variance 1 / n_inputs, which do not depend on the dtype, and set biases to zero."""
     for layer in layers:
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            n_inputs: float = layer.weight[0].numel()
-            if isinstance(layer, nn.ConvTranspose2d):  # each output depends on a part of the filter
-                n_inputs = layer.weight[:, 0].numel() / (layer.stride[0] * layer.stride[1])
-            bound = (3.0 / n_inputs) ** 0.5
-            weight = torch.empty_like(layer.weight, dtype=torch.float32)
-            layer.weight.copy_(weight.uniform_(-bound, bound, generator=generator))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        n_inputs = layer.weight[0].numel()
+        if isinstance(layer, nn.ConvTranspose2d):  # each output depends on a part of the filter
+            n_inputs = layer.weight[:, 0].numel() / (layer.stride[0] * layer.stride[1])
+        bound = (3.0 / n_inputs) ** 0.5
+        weight = torch.empty_like(layer.weight, dtype=torch.float32)
+        layer.weight.copy_(weight.uniform_(-bound, bound, generator=generator))
+        nn.init.zeros_(layer.bias)
 
 
 def trainable_state(module: nn.Module) -> list[Tensor]:
@@ -164,43 +159,43 @@ def conv_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Sequ
     """Build an encoder of strided convolutions and a dense layer, and a decoder with the layers in reverse order.
 
     Each convolution halves the height and width, rounded up. The output of the decoder has the shape of the input.
+
+    Raises
+    ------
+    ValueError
+        As in `check_images`.
     """
-    return _encoder(architecture, dtype), _decoder(architecture, dtype)
+    sizes = architecture.encoder_sizes, architecture.decoder_sizes
+    check_images(architecture.input_shape, architecture.n_features, *sizes)
+    image = cast(tuple[int, ...], architecture.input_shape)
+    return _encoder(image, architecture, dtype), _decoder(image, architecture, dtype)
 
 
-def _encoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+def _encoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
     """Build the convolutional encoder."""
-    channels, height, width = cast(tuple[int, int, int], architecture.input_shape)
     *widths, dense = architecture.encoder_sizes
-    layers: list[nn.Module] = [nn.Unflatten(1, (channels, height, width))]
-    for n_out in widths:
-        layers.append(nn.utils.skip_init(nn.Conv2d, channels, n_out, 3, stride=2, padding=1, dtype=dtype))
+    shapes = image_shapes(image, widths)
+    layers: list[nn.Module] = [nn.Unflatten(1, image)]
+    for (n_in, *_), (n_out, *_) in pairwise(shapes):
+        layers.append(nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, stride=2, padding=1, dtype=dtype))
         layers += activation_block(n_out, architecture, dtype, images=True)
-        channels, height, width = n_out, math.ceil(height / 2), math.ceil(width / 2)
-    layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, dense, dtype=dtype)]
-    layers += activation_block(dense, architecture, dtype)
-    return nn.Sequential(*layers, nn.utils.skip_init(nn.Linear, dense, architecture.n_components, dtype=dtype))
+    ends = dense_stack((math.prod(shapes[-1]), dense, architecture.n_components), architecture, dtype)
+    return nn.Sequential(*layers, nn.Flatten(), *ends)
 
 
-def _decoder(architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
+def _decoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
     """Build the convolutional decoder."""
-    channels, *sides = cast(tuple[int, int, int], architecture.input_shape)
     dense, *widths = architecture.decoder_sizes
-    shapes = [tuple(sides)]
-    for _ in widths:
-        shapes.append(tuple(math.ceil(side / 2) for side in shapes[-1]))
-    n_flat = math.prod(shapes[-1]) * widths[0]
-    layers: list[nn.Module] = [nn.utils.skip_init(nn.Linear, architecture.n_components, dense, dtype=dtype)]
-    layers += [*activation_block(dense, architecture, dtype), nn.utils.skip_init(nn.Linear, dense, n_flat, dtype=dtype)]
-    layers += [*activation_block(n_flat, architecture, dtype), nn.Unflatten(1, (widths[0], *shapes[-1]))]
-    for index, n_in in enumerate(widths):
-        before, after = shapes[-1 - index], shapes[-2 - index]
-        last = index == len(widths) - 1
-        n_out = channels if last else widths[index + 1]
-        missing = tuple(large - (2 * small - 1) for small, large in zip(before, after, strict=True))
+    shapes = image_shapes(image, widths[::-1])[::-1]
+    n_flat = math.prod(shapes[0])
+    layers: list[nn.Module] = [*dense_stack((architecture.n_components, dense, n_flat), architecture, dtype)]
+    layers += [*activation_block(n_flat, architecture, dtype), nn.Unflatten(1, shapes[0])]
+    for small, large in pairwise(shapes):
+        missing = [after - (2 * before - 1) for before, after in zip(small[1:], large[1:], strict=True)]
         options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": missing, "dtype": dtype}
-        layers.append(nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, **options))
-        layers += [] if last else activation_block(n_out, architecture, dtype, images=True)
+        layers.append(nn.utils.skip_init(nn.ConvTranspose2d, small[0], large[0], 3, **options))
+        if large != image:
+            layers += activation_block(large[0], architecture, dtype, images=True)
     return nn.Sequential(*layers, nn.Flatten())
 
 

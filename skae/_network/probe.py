@@ -1,8 +1,10 @@
 """Test calls of custom modules before training."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from skae._network.architecture import Architecture
 from skae._network.custom import DRAWS_IN_EVALUATION, DRAWS_IN_TRAINING, MAKES_TENSORS, called, custom_module
 from skae._network.draws import Draws
+from skae._network.layers import trainable
+from skae._utils import seeded_generator
 
 ADVICE = (
     "It must accept any number of samples, including one, in the dtype of X and in float64, in which codes far from "
@@ -41,39 +45,6 @@ class Demands:
     second_derivatives: bool = False
 
 
-def needs_of(module: nn.Module, n_features: int, n_components: int, demands: Demands) -> tuple[str, ...]:
-    """Call a custom module as in training and evaluation, and determine what it needs.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Module with the methods ``encode`` and ``decode``. A copy is called.
-    n_features : int
-        Number of features of the samples.
-    n_components : int
-        Number of features of the codes.
-    demands : Demands
-        Conditions under which the module is used.
-
-    Returns
-    -------
-    tuple of str
-        Constants of `skae._network.custom`, such as ``DRAWS_IN_TRAINING``.
-
-    Raises
-    ------
-    ValueError
-        If a call fails or returns another shape or dtype than expected.
-    """
-    try:
-        return _Probe(module, n_features, n_components, demands, like_input=False).needs()
-    except ValueError as error:
-        try:
-            return _Probe(module, n_features, n_components, demands, like_input=True).needs()
-        except ValueError:
-            raise error from error.__cause__
-
-
 def tried_module(
     module: "nn.Module | type[nn.Module] | None",
     params: Mapping[str, Any],
@@ -82,19 +53,35 @@ def tried_module(
     seed: int,
     demands: Demands,
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """Create a custom module by `custom_module`, and determine its needs by `needs_of`.
+    """Create a custom module, call it as in training and evaluation, and determine what it needs.
+
+    Parameters
+    ----------
+    module : nn.Module class, instance or None
+        Module with the methods ``encode`` and ``decode``.
+    params : dict
+        Other keyword arguments of a class.
+    n_features : int
+        Number of features of the samples.
+    n_components : int
+        Number of features of the codes.
+    seed : int
+        Seed of the initial weights, as in `custom_module`.
+    demands : Demands
+        Conditions under which the module is used.
 
     Returns
     -------
     module : nn.Module or None
         The module, or None if the parameter is None.
     needs : tuple of str
-        Its needs.
+        Constants of `skae._network.custom`, such as ``DRAWS_IN_TRAINING``.
 
     Raises
     ------
     ValueError
-        If there are parameters without a class, or as in `custom_module` and `needs_of`.
+        If there are parameters without a class, a call fails or returns another shape or dtype than expected, or as in
+        `custom_module`.
     TypeError
         As in `custom_module`.
     """
@@ -103,7 +90,14 @@ def tried_module(
             raise ValueError(f"module_params={params!r} is for a module class, but module is None. Pass the class.")
         return None, ()
     module = custom_module(module, params, n_features, n_components, seed)
-    return module, needs_of(module, n_features, n_components, demands)
+    widths = {"encode": (n_features, n_components), "decode": (n_components, n_features)}
+    try:
+        return module, _Probe(module, widths, demands, like_input=False).needs()
+    except ValueError as error:
+        try:
+            return module, _Probe(module, widths, demands, like_input=True).needs()
+        except ValueError:
+            raise error from error.__cause__
 
 
 def check_same(before: Architecture, now: Architecture) -> None:
@@ -135,63 +129,70 @@ def _shapes(module: nn.Module | None) -> dict[str, tuple[int, ...]]:
     return {} if module is None else {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
+@dataclass(frozen=True)
 class _Probe:
-    """Test calls of a module, with or without a default dtype and device of the tensors that it creates."""
+    """Test calls of a module.
 
-    def __init__(
-        self, module: nn.Module, n_features: int, n_components: int, demands: Demands, like_input: bool
-    ) -> None:
-        self.module = module
-        self.widths = {"encode": (n_features, n_components), "decode": (n_components, n_features)}
-        self.demands = demands
-        self.like_input = like_input
+    Attributes
+    ----------
+    module : nn.Module
+        The module, copies of which are called.
+    widths : dict of str to tuple of int
+        Numbers of features of the input and the output of ``encode`` and ``decode``.
+    demands : Demands
+        Conditions under which the module is used.
+    like_input : bool
+        Whether tensors that the module creates without a dtype or device get those of the input.
+    """
+
+    module: nn.Module
+    widths: dict[str, tuple[int, int]]
+    demands: Demands
+    like_input: bool
 
     def needs(self) -> tuple[str, ...]:
         """Make all calls, and return the needs of the module."""
-        found = [MAKES_TENSORS] if self.like_input else []
-        if self._draws_in_evaluation():
-            found.append(DRAWS_IN_EVALUATION)
-        if self.demands.training_dtype is not None and self._draws_in_training(self.demands.training_dtype):
-            found.append(DRAWS_IN_TRAINING)
-        return tuple(found)
+        evaluation, training = Draws(0), Draws(0)
+        self._evaluate(evaluation)
+        if self.demands.training_dtype is not None:
+            self._train(training, self.demands.training_dtype)
+        needs = {
+            MAKES_TENSORS: self.like_input,
+            DRAWS_IN_EVALUATION: evaluation.used,
+            DRAWS_IN_TRAINING: training.used,
+        }
+        return tuple(name for name, needed in needs.items() if needed)
 
-    def _draws_in_evaluation(self) -> bool:
-        """Call the module in evaluation mode, and return whether it draws random numbers."""
-        draws = Draws(0)
+    def _evaluate(self, draws: Draws) -> None:
+        """Call the module in evaluation mode."""
         single_only = self.demands.device.type == "mps"
         for dtype in (torch.float32,) if single_only else (torch.float32, torch.float64):
             module = copy.deepcopy(self.module).to(self.demands.device, dtype).eval()
-            for n_samples in (2, 1, 3):
-                for context in (torch.no_grad, torch.inference_mode):
-                    with context():
-                        self._encode_and_decode(module, self._samples(n_samples, dtype), draws, "in evaluation mode")
-        return draws.used
+            for n_samples, context in product((2, 1, 3), (torch.no_grad, torch.inference_mode)):
+                with context():
+                    self._encode_and_decode(module, self._samples(n_samples, dtype), draws)
 
-    def _draws_in_training(self, dtype: torch.dtype) -> bool:
-        """Call the module in training mode, and return whether it draws random numbers."""
-        draws = Draws(0)
+    def _train(self, draws: Draws, dtype: torch.dtype) -> None:
+        """Call the module in training mode, and compute gradients."""
         module = copy.deepcopy(self.module).to(self.demands.device, dtype).train()
-        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        weights = trainable(module)
         for n_samples in (self.demands.smallest_batch, 3):
             x = self._samples(n_samples, dtype)
-            z, x_hat = self._encode_and_decode(module, x, draws, "while training")
+            z, x_hat = self._encode_and_decode(module, x, draws)
             loss = z.square().mean() + x_hat.square().mean()
-            if loss.requires_grad:
-                self._call("encode or decode", n_samples, dtype, "while training", _gradients, loss, weights)
+            with self._explained("encode or decode", module, x):
+                _gradients(loss, weights)
             if self.demands.second_derivatives:
                 self._check_second_derivatives(module, x, draws, weights)
-        return draws.used
 
     def _check_second_derivatives(
         self, module: nn.Module, x: Tensor, draws: Draws, weights: list[nn.Parameter]
     ) -> None:
         """Compute second derivatives of the encoder, as in a contractive penalty."""
-        x = x.requires_grad_()
-        codes = called(module, "encode", x, self.like_input, draws)
+        codes = called(module, "encode", x.requires_grad_(), self.like_input, draws)
         try:
             (gradient,) = torch.autograd.grad(codes.sum(), x, create_graph=True)
-            if gradient.requires_grad:
-                _gradients(gradient.square().sum(), weights)
+            _gradients(gradient.square().sum(), weights)
         except RuntimeError as error:
             raise ValueError(
                 "regularizer='contractive' needs second derivatives of encode, which a layer of module "
@@ -200,25 +201,24 @@ class _Probe:
 
     def _samples(self, n_samples: int, dtype: torch.dtype) -> Tensor:
         """Draw samples from the standard normal distribution, because samples are standardized."""
-        generator = torch.Generator().manual_seed(0)
-        values = torch.randn(n_samples, self.widths["encode"][0], generator=generator)
+        values = torch.randn(n_samples, self.widths["encode"][0], generator=seeded_generator(0))
         return values.to(self.demands.device, dtype)
 
-    def _encode_and_decode(self, module: nn.Module, x: Tensor, draws: Draws, when: str) -> tuple[Tensor, Tensor]:
+    def _encode_and_decode(self, module: nn.Module, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return the codes and reconstructions of samples."""
-        z = self._checked_call(module, "encode", x, draws, when)
-        return z, self._checked_call(module, "decode", z, draws, when)
+        z = self._checked_call(module, "encode", x, draws)
+        return z, self._checked_call(module, "decode", z, draws)
 
-    def _checked_call(self, module: nn.Module, direction: str, values: Tensor, draws: Draws, when: str) -> Tensor:
+    def _checked_call(self, module: nn.Module, direction: str, values: Tensor, draws: Draws) -> Tensor:
         """Call a method, and check the shape and dtype of its result."""
-        n_samples, width = len(values), self.widths[direction][1]
-        arguments = module, direction, values, self.like_input, draws
-        result = self._call(direction, n_samples, values.dtype, when, called, *arguments)
+        with self._explained(direction, module, values):
+            result = called(module, direction, values, self.like_input, draws)
+        expected = len(values), self.widths[direction][1]
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        if shape != (n_samples, width):
+        if shape != expected:
             raise ValueError(
                 f"{direction} of module {type(module).__name__} returned {shape} for an input of shape "
-                f"{tuple(values.shape)}, but must return a tensor of shape ({n_samples}, {width})."
+                f"{tuple(values.shape)}, but must return a tensor of shape {expected}."
             )
         if result.dtype != values.dtype:
             raise ValueError(
@@ -227,26 +227,25 @@ class _Probe:
             )
         return result
 
-    def _call(
-        self, what: str, n_samples: int, dtype: torch.dtype, when: str, function: Callable, *arguments: Any
-    ) -> Any:
-        """Call a function, and convert any exception to a ValueError that names the module."""
+    @contextmanager
+    def _explained(self, what: str, module: nn.Module, values: Tensor) -> Iterator[None]:
+        """Convert any exception in this block to a ValueError that names the module and the values."""
         try:
-            return function(*arguments)
+            yield
         except Exception as error:
-            batch_size = (
-                " batch_size=1 makes batches of one sample." if n_samples == 1 and when == "while training" else ""
-            )
+            samples = "1 sample" if len(values) == 1 else f"{len(values)} samples"
+            advice = "batch_size=1 makes batches of one sample. " if len(values) == 1 and module.training else ""
             raise ValueError(
-                f"{what} of module {type(self.module).__name__} fails for {n_samples} sample"
-                f"{'s' if n_samples > 1 else ''} in {_name(dtype)} {when}: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}.{batch_size} {ADVICE}"
+                f"{what} of module {type(module).__name__} fails for {samples} in {_name(values.dtype)} "
+                f"{'while training' if module.training else 'in evaluation mode'}: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. {advice}{ADVICE}"
             ) from error
 
 
-def _gradients(loss: Tensor, weights: list[nn.Parameter]) -> Any:
-    """Compute the gradients of a loss, or return None if there are no weights."""
-    return torch.autograd.grad(loss, weights, allow_unused=True) if weights else None
+def _gradients(loss: Tensor, weights: list[nn.Parameter]) -> None:
+    """Compute the gradients of a loss, if it depends on weights."""
+    if weights and loss.requires_grad:
+        torch.autograd.grad(loss, weights, allow_unused=True)
 
 
 def _name(dtype: torch.dtype) -> str:

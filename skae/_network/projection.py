@@ -1,7 +1,7 @@
 """Project samples onto the manifold of a decoder, and differentiate encoders and decoders."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,37 +26,23 @@ METRIC_RIDGE = 1e-3
 JACOBIAN_VALUES = 1_000_000
 
 
-class CodeLoss(Protocol):
-    """The loss of each sample as a function of its code."""
-
-    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses, of shape (n,), and their gradients by the codes, of shape (n, n_components)."""
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """What belongs to the samples, one after the other along the first dimension."""
-
-    def of(self, *tensors: Tensor) -> "CodeLoss":
-        """Return the loss of other samples, or of some of these."""
-
-
 class ProjectionState(NamedTuple):
-    """Where the projection of some samples stands.
+    """State of the projection of samples.
 
     Attributes
     ----------
     z : Tensor of shape (n, n_components)
-        The best codes so far.
+        Codes with the lowest losses so far.
     losses : Tensor of shape (n,)
-        Their losses.
+        Losses of the codes.
     direction : Tensor of shape (n, n_components)
-        Their preconditioned gradients.
+        Preconditioned gradients of the losses.
     length : Tensor of shape (n,)
         Lengths of the next steps.
     slope : Tensor of shape (n,)
-        What a step of length one is expected to gain.
+        Expected decrease of the losses by a step of length one.
     moving : Tensor of bool of shape (n,)
-        Whether another step is expected to gain enough.
+        Whether the expected decrease is large enough for another step.
     """
 
     z: Tensor
@@ -68,7 +54,7 @@ class ProjectionState(NamedTuple):
 
 
 class ReconstructionLoss:
-    """Any loss of any decoder, differentiated automatically.
+    """Any loss of the reconstructions by any decoder.
 
     Parameters
     ----------
@@ -154,6 +140,12 @@ class QuadraticLoss:
         """Return the loss of other samples."""
         products, squares = tensors
         return QuadraticLoss(self.hidden, self.gram, products, squares, self.n_features)
+
+
+# Loss of each sample as a function of its code. A call with codes of shape (n, n_components) returns losses of shape
+# (n,) and their gradients. The first dimension of ``tensors`` is that of the samples, and ``of`` returns the loss for
+# other such tensors.
+CodeLoss = ReconstructionLoss | QuadraticLoss
 
 
 def project(loss: CodeLoss, starts: Sequence[Tensor], metric: Tensor, n_steps: int) -> Tensor:
@@ -271,11 +263,11 @@ def mean_gauss_newton(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         return total / len(z)
 
 
-def decoder_jacobians(decode, z):
+def decoder_jacobians(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Compute the Jacobian of each reconstruction by its code, of shape (n, n_features, n_components).
 
-    Some layers of a user's own network have no second derivatives, such as attention and distances, and recurrent
-    layers on a GPU have none at all in evaluation mode: differences take their place, which ask for values alone.
+    Some layers of custom modules have no second derivatives, such as attention and distances, and recurrent layers on a
+    GPU have no derivatives in evaluation mode. For these, finite differences are used.
     """
     try:
         return _by_two_passes(decode, z)
@@ -286,13 +278,13 @@ def decoder_jacobians(decode, z):
 
 
 def _differentiable(values: Tensor) -> Tensor:
-    """Copy values such that derivatives by them can be computed, also from inference mode."""
+    """Return values that require gradients, also for tensors created in inference mode."""
     return (values.clone() if values.is_inference() else values).detach().requires_grad_()
 
 
 @torch.no_grad()
-def _by_differences(decode, z):
-    """Central differences, with the steps at which rounding and curvature cost about the same."""
+def _by_differences(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Compute central differences, with steps for which errors by rounding and by curvature are similar."""
     features = []
     for index in range(z.shape[1]):
         step = torch.finfo(z.dtype).eps ** (1 / 3) * z[:, index].abs().clamp(min=1.0)
@@ -304,8 +296,8 @@ def _by_differences(decode, z):
 
 
 @gradients_on()
-def _by_two_passes(decode, z):
-    """Compute the Jacobians by two backward passes; more layers lack forward derivatives."""
+def _by_two_passes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Compute the Jacobians by two backward passes, which more layers support than forward derivatives."""
     z = _differentiable(z)
     x_hat = decode(z)
     weights = torch.zeros_like(x_hat, requires_grad=True)
@@ -321,7 +313,7 @@ def average_jacobian(
     n_out: int,
     signed: bool,
 ) -> Tensor:
-    """Average the derivatives of a function over samples of values: their mean, or the root of their mean square."""
+    """Compute the mean of the derivatives of a function over samples, or the root mean square if not signed."""
     total = torch.zeros((), dtype=values.dtype, device=values.device)
     for samples in values.split(max(JACOBIAN_VALUES // (n_out * values.shape[1]), 1)):
         part = jacobians(function, samples)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
@@ -24,18 +24,18 @@ SPREAD_RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Projection:
-    """What the projection of samples minimizes, and how far it goes.
+    """Loss that the projection of samples minimizes, and number of steps.
 
     Attributes
     ----------
     n_steps : int
-        Largest number of steps; 0 keeps the code of the encoder.
+        Maximum number of steps. With 0, codes are those of the encoder.
     loss : Loss
-        The loss that was trained.
+        Loss of the training.
     penalties : tuple of Regularizer
-        Regularizers, whose ``code_penalty`` is added.
+        Regularizers, whose ``code_penalty`` is added to the loss.
     incomplete : bool
-        Whether samples with missing values are projected too.
+        Whether samples with missing values are also projected.
     """
 
     n_steps: int = 0
@@ -55,59 +55,49 @@ class ScaledAutoEncoder(AutoEncoder):
         Dtype of samples and codes.
     """
 
-    mean: Tensor
-    training_mean: Tensor
-    scale: Tensor
-    pca_unit: Tensor
-    code_unit: Tensor
-    metric: Tensor
-    code_mean: Tensor
-    code_precision: Tensor
-    code_rms: Tensor
-    loss_unit: Tensor
-
     def __init__(self, network: FeedForwardAutoEncoder, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = network
         self.architecture = sizes = network.architecture
-        self.register_buffer("mean", torch.empty(sizes.n_features, dtype=dtype))
-        self.register_buffer("training_mean", torch.empty(sizes.n_features, dtype=dtype))
-        self.register_buffer("scale", torch.empty((), dtype=dtype))
-        self.register_buffer("pca_unit", torch.empty(sizes.n_components, dtype=dtype))
-        self.register_buffer("code_unit", torch.empty(sizes.n_components, dtype=dtype))
-        self.register_buffer("metric", torch.zeros((sizes.n_components, sizes.n_components), dtype=dtype))
-        self.register_buffer("code_rms", torch.ones(sizes.n_components, dtype=dtype))
-        self.register_buffer("loss_unit", torch.ones((), dtype=dtype))
-        self.filling = PPCAImputer(sizes.n_components, sizes.n_features, dtype) if sizes.fills else None
+        n_features, n_components = sizes.n_features, sizes.n_components
+        self.mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.training_mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
+        self.scale = nn.Buffer(torch.empty((), dtype=dtype))
+        self.pca_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.code_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.metric = nn.Buffer(torch.zeros((n_components, n_components), dtype=dtype))
+        self.code_rms = nn.Buffer(torch.ones(n_components, dtype=dtype))
+        self.loss_unit = nn.Buffer(torch.ones((), dtype=dtype))
+        self.filling = PPCAImputer(n_components, n_features, dtype) if sizes.fills else None
         if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
-            self.register_buffer("code_mean", torch.zeros(sizes.n_components, dtype=dtype))
-            self.register_buffer("code_precision", torch.zeros_like(self.metric))
+            self.code_mean = nn.Buffer(torch.zeros(n_components, dtype=dtype))
+            self.code_precision = nn.Buffer(torch.zeros_like(self.metric))
         self.projection = Projection()
         self._exact: tuple = ()
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
         """Initialize the network from principal components, and draw its other weights."""
-        linear = self.architecture.linear_skip
-        unit = code_unit(pca) if linear else np.ones(self.architecture.n_components)
-        location = {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)}
-        fill_buffers(self, {**location, "pca_unit": unit})
-        self.code_unit.copy_(self.pca_unit)
-        if self.filling is not None:
-            self.filling.init_from_pca(pca)
+        self._set_location(pca)
+        if self.architecture.linear_skip:
+            fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
         self.network.init_from_pca(pca, generator)
 
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale, dtype=self.scale.dtype, device=self.scale.device)
+        scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
             unit.mul_(scale / self.scale)
+        self._set_location(pca)
+
+    def _set_location(self, pca: PrincipalComponents) -> None:
+        """Set the mean and scale of the samples."""
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
             self.filling.init_from_pca(pca)
         if self.network.link is not None:
-            self.network.link.init_from_pca(pca.mean, pca.feature_max_abs, pca.scale)
+            self.network.link.init_from_pca(pca)
 
     def whiten(self, spread: NDArray) -> None:
         """Divide codes by their standard deviations."""
@@ -254,7 +244,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes to reconstructions in the units of the data."""
-        return self._in_data_units(z / self.code_unit)
+        return self.decode_unit(z / self.code_unit)
 
     def log_variance(self, x: Tensor) -> Tensor:
         """Compute the log variance of each code, in the units of the codes."""
@@ -263,11 +253,7 @@ class ScaledAutoEncoder(AutoEncoder):
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map codes of unit scale to reconstructions in the units of the data."""
         # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
-        return self._in_data_units(z.clone())
-
-    def _in_data_units(self, z: Tensor) -> Tensor:
-        """Map codes of unit scale to reconstructions in the units of the data."""
-        x_hat = torch.addcmul(self.mean, self.network.decode(z), self.scale)
+        x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def squares(self, x: Tensor) -> Tensor:
@@ -275,9 +261,8 @@ class ScaledAutoEncoder(AutoEncoder):
         missing = None if self.filling is None else x.isnan()
         x_hat = self.reconstruct(x)
         # Each norm is computed before the next tensor is created, which limits the memory.
-        return torch.stack(
-            [_squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)], dim=1
-        )
+        norms = _squared_norms(x_hat.sub_(x), missing), _squared_norms(x - self.training_mean, missing)
+        return torch.stack(norms, dim=1)
 
 
 def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from reprlib import repr
 from typing import Any
 
@@ -15,10 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from skae._data.array_api import to_numpy
 from skae._network.architecture import ACTIVATIONS, Architecture
-from skae._network.layers import check_images
 from skae._network.scaling import build
-from skae._objectives.losses import LOSSES
-from skae._objectives.regularizers import REGULARIZERS
+from skae._objectives.losses import Loss
+from skae._objectives.regularizers import Regularizer
 
 # Increased whenever the content or the meaning of states changes.
 FORMAT_VERSION = 1
@@ -40,14 +39,10 @@ ALLOWED: dict[str, tuple] = {
     "link": ("identity", "sigmoid", "exp"),
     "module": (None,),
     "module_needs": ((),),
-    "linear_skip": (False, True),
+    "linear_skip": (False, True, np.False_, np.True_),
     "variational": (False, True),
     "fills": (False, True),
 }
-SIZES = ("n_features", "n_components")
-STACKS = ("encoder_sizes", "decoder_sizes")
-# Exceptions of torch for sizes with which no network can be built.
-BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 
 def stamped(state: dict) -> dict:
@@ -128,23 +123,19 @@ def check_transformer(state: dict) -> None:
     mean, found = state[NETWORK]["arrays"]["mean"], to_numpy(state["mean_"])
     if getattr(found, "dtype", None) != mean.dtype or not np.array_equal(found, mean):
         raise ValueError(f"mean_ is not that of the network: {repr(found)}.")
-    _check_curves(state)
+    for name in CURVES:
+        curve = [] if state[name] is None else state[name]
+        if type(curve) is not list or not all(isinstance(value, float) for value in curve):
+            raise ValueError(f"{name} must be a list of float, got {repr(curve)}.")
+    n_losses = len(state["loss_curve_"])
+    if not state["best_epoch_"] <= state["n_iter_"] == n_losses:
+        raise ValueError(
+            f"best_epoch_={state['best_epoch_']}, n_iter_={state['n_iter_']} and {n_losses} values in loss_curve_ do "
+            "not belong together."
+        )
     if type(state["device_"]) is not str:
         raise ValueError(f"device_ must be a string, got {repr(state['device_'])}.")
     _check_stream(state.get(STREAM))
-
-
-def _check_curves(state: dict) -> None:
-    """Check that the numbers of losses and scores are consistent with the number of epochs."""
-    scores = [] if state["validation_scores_"] is None else state["validation_scores_"]
-    for name, curve in zip(CURVES, (state["loss_curve_"], scores), strict=True):
-        if type(curve) is not list or not all(isinstance(value, float) for value in curve):
-            raise ValueError(f"{name} must be a list of float, got {repr(curve)}.")
-    if not state["best_epoch_"] <= state["n_iter_"] == len(state["loss_curve_"]):
-        raise ValueError(
-            f"best_epoch_={state['best_epoch_']}, n_iter_={state['n_iter_']} and {len(state['loss_curve_'])} values in "
-            "loss_curve_ do not belong together."
-        )
 
 
 def _check_stream(stream: Any) -> None:
@@ -178,14 +169,12 @@ def check_detector(state: dict) -> None:
 
 
 def check_network_dict(network: Any) -> Architecture:
-    """Check the architecture, arrays and history of a network, as returned by `net_to_dict`.
-
-    The network is built without allocating memory.
+    """Check the architecture, arrays and projection of a network, as returned by `net_to_dict`.
 
     Parameters
     ----------
     network : dict
-        Architecture, arrays and history of a network.
+        Architecture, arrays, history and projection of a network.
 
     Returns
     -------
@@ -195,21 +184,19 @@ def check_network_dict(network: Any) -> Architecture:
     Raises
     ------
     ValueError
-        If the architecture or the history is not valid, an array is missing, unknown, or has another shape or dtype
+        If the architecture or the projection is not valid, an array is missing, unknown, or has another shape or dtype
         than in the architecture, or an array has NaN.
     """
     check_names(network, "the network", ("architecture", "arrays", "history", "projection"))
-    arrays, history = network["arrays"], network["history"]
+    arrays, described, projection = network["arrays"], network["architecture"], network["projection"]
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("the arrays of the network must be a dict of arrays only.")
-    if not _is_history(history):
-        raise ValueError("the history of the network must have one entry per epoch, as a list or as columns.")
-    _check_projection(network["projection"])
-    described = network["architecture"]
+    _check_projection(projection)
     if isinstance(described, dict) and isinstance(described.get("module"), torch.nn.Module):
         return Architecture(**described)  # a custom module, which can only come from a pickle
     architecture = _checked_architecture(described, arrays)
-    check_names(arrays, "the network", shapes := _shapes(architecture, arrays))
+    shapes = _shapes(architecture, arrays)
+    check_names(arrays, "the network", shapes)
     for name, array in arrays.items():
         found = array.dtype.name, array.shape
         if found != shapes[name]:
@@ -221,18 +208,9 @@ def check_network_dict(network: Any) -> Architecture:
 
 
 def _check_projection(projection: Any) -> None:
-    """Check the description of the projection."""
+    """Check the description of a projection. Losses and regularizers in lists are checked where they are built."""
     check_names(projection, "the projection", ("n_steps", "loss", "penalties", "incomplete"))
-    named: list[tuple[Any, Any]] = [
-        (projection["loss"], LOSSES),
-        *((one, REGULARIZERS) for one in projection["penalties"] or ()),
-    ]
-    known = all(
-        isinstance(part, BaseEstimator)
-        or callable(part)
-        or (type(part) is list and len(part) == 2 and part[0] in table and type(part[1]) is dict)
-        for part, table in named
-    )
+    known = all(isinstance(part, list | Loss | Regularizer) for part in (projection["loss"], *projection["penalties"]))
     n_steps = projection["n_steps"]
     if not known or type(n_steps) is not int or n_steps < 0 or type(projection["incomplete"]) is not bool:
         raise ValueError(f"the projection must have steps, a loss and penalties, got {repr(projection)}.")
@@ -259,51 +237,22 @@ def check_names(found: Any, what: str, required: Any, optional: Any = ()) -> Non
 
 def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Architecture:
     """Check each field of an architecture, and return the architecture."""
-    known = {field.name: field for field in fields(Architecture)}
-    required = [field.name for field in known.values() if field.default is MISSING]
-    check_names(described, "the architecture", required, known)
-    most_values, most_layers = sum(array.size for array in arrays.values()), len(arrays)
+    check_names(described, "the architecture", [field.name for field in fields(Architecture)])
+    # PCA alone does not use the sizes of hidden layers.
+    most = sys.maxsize if described["kind"] == "pca" else sum(array.size for array in arrays.values())
     for name, value in described.items():
+        allowed: Any = ALLOWED.get(name, f"sizes up to the {most} values of its arrays, at most {len(arrays)}")
         if name in ALLOWED:
-            good = any(_is_the_same(value, allowed) for allowed in ALLOWED[name])
-        elif name in SIZES:
-            good = _is_size(value, most_values)
-        elif name in STACKS or (name == "input_shape" and value is not None):
-            good = type(value) is tuple and len(value) <= most_layers
-            # The sizes are not used if there are no layers.
-            most = sys.maxsize if described.get("kind") == "pca" else most_values
-            good = good and all(_is_size(width, most) for width in value)
+            good = any(isinstance(value, type(one)) and value == one for one in allowed)
         elif name == "dropout":
-            good = type(value) is float and 0.0 <= value < 1.0
+            allowed, good = "floats from 0 to below 1", type(value) is float and 0.0 <= value < 1.0
         else:
-            good = type(value) is type(known[name].default)
+            sizes = value if type(value) is tuple else (value,)
+            good = len(sizes) <= len(arrays) and all(type(size) is int and 1 <= size <= most for size in sizes)
+            good |= name == "input_shape" and value is None
         if not good:
-            default = known[name].default
-            kind = "floats from 0 to below 1" if name == "dropout" else f"values like {default!r}"
-            if default is MISSING or name == "input_shape":
-                kind = f"sizes up to the {most_values} values of its arrays, at most {most_layers}"
-            raise ValueError(f"the architecture has {name}={value!r}, but allowed are {ALLOWED.get(name, kind)}.")
+            raise ValueError(f"the architecture has {name}={value!r}, but allowed are {allowed}.")
     return Architecture(**described)
-
-
-def _is_the_same(value: Any, allowed: Any) -> bool:
-    """Return whether two values are equal and of the same type; bool of NumPy is a bool, but 1 is not True."""
-    types = (bool, np.bool_) if type(allowed) is bool else type(allowed)
-    return isinstance(value, types) and value == allowed
-
-
-def _is_history(history: Any) -> bool:
-    """Return whether a history is a list of one dict per epoch, or a dict of columns of the same length."""
-    if type(history) is list:
-        return all(type(epoch) is dict for epoch in history)
-    columns: list[Any] = list(history.values()) if type(history) is dict else [None]
-    flat = all(type(column) is list or (isinstance(column, np.ndarray) and column.ndim == 1) for column in columns)
-    return flat and len(set(map(len, columns))) <= 1
-
-
-def _is_size(value: Any, most: int) -> bool:
-    """Return whether a value is an int from 1 to a maximum."""
-    return type(value) is int and 1 <= value <= most
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -318,16 +267,10 @@ class _WithoutMemory(TorchFunctionMode):
 
 def _shapes(architecture: Architecture, arrays: Mapping[str, NDArray]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the dtype and shape of each array of a network, which is built without memory."""
-    dtype = getattr(arrays.get("mean"), "dtype", None)
-    if dtype not in (np.float64, np.float32):
-        raise ValueError(f"the network computes in {dtype}, but only float64 and float32 are allowed.")
+    dtype = torch.float64 if "mean" in arrays and arrays["mean"].dtype == np.float64 else torch.float32
     try:
-        if architecture.kind == "conv":
-            encoder, decoder = architecture.encoder_sizes, architecture.decoder_sizes
-            check_images(architecture.input_shape, architecture.n_features, encoder, decoder)
         with torch.device("meta"), _WithoutMemory():
-            module = build(architecture, torch.float64 if dtype == np.float64 else torch.float32)
-    except BUILD_ERRORS as error:
+            state = build(architecture, dtype).state_dict().items()
+    except Exception as error:  # torch raises errors of many kinds
         raise ValueError(f"the architecture {architecture} cannot be built: {error}") from error
-    state = module.state_dict().items()
     return {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state}
