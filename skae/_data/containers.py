@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
 # Data with more than LARGE_SIZE values are not loaded into memory as a whole: they stay in their file. Samples are read
 # in blocks of up to BLOCK_VALUES values and shuffled within windows of WINDOW_BLOCKS blocks. The order does not depend
@@ -125,7 +124,8 @@ def as_samples(X: Any) -> Any:
 
 def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
     """Generate slices of consecutive samples with up to ``n_values`` values, but at least one sample."""
-    return gen_batches(X.shape[0], max(n_values // max(X.shape[1], 1), 1))
+    n_samples = max(n_values // max(X.shape[1], 1), 1)
+    return (slice(first, first + n_samples) for first in range(0, X.shape[0], n_samples))
 
 
 def map_chunks(function: Callable[[NDArray], NDArray], X: Samples, n_values: int) -> NDArray:

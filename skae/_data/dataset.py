@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
-from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skae._data.containers import WINDOW_BLOCKS, Samples, block_length, is_large
@@ -327,7 +326,9 @@ def apply_in_batches(
     is_tensor = isinstance(X, Tensor)
     device = X.device if is_tensor else "cpu"
     result = torch.empty((len(X), n_features), dtype=torch_dtype(np.dtype(dtype)), device=device)
-    for chunk in gen_batches(len(X), max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)):
+    chunk_size = max(EVALUATION_VALUES // max(X.shape[1], n_features), 1)
+    for first in range(0, len(X), chunk_size):
+        chunk = slice(first, first + chunk_size)
         samples = X[chunk].detach() if is_tensor else as_tensor(X[chunk])
         result[chunk] = function(samples.to(like.device, like.dtype))
     return result if is_tensor else result.numpy()

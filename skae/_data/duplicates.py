@@ -109,6 +109,8 @@ def _near_copies(sample: Sample) -> NDArray:
     if tree.query_ball_point(projected.spread_out(N_QUERIES), radius, return_length=True).mean() > MAX_CANDIDATES:
         return none
     pairs = tree.query_pairs(radius, output_type="ndarray")
+    if len(pairs) == 0:
+        return none
 
     def distances(positions: NDArray) -> NDArray:
         return np.linalg.norm(sample[positions[:, 0]].astype(np.float64) - sample[positions[:, 1]], axis=1)
