@@ -66,7 +66,7 @@ PARAMETERS = {
 @functools.cache
 def tiny():
     """The smallest network that has left PCA."""
-    settings = {"max_epochs": 10, "batch_size": 8, "early_stopping": False, "lr": 0.1, "random_state": 3}
+    settings = {"max_epochs": 10, "batch_size": 8, "early_stopping": False, "lr": 0.1, "random_state": 2}
     return AutoEncoderTransformer(1, hidden_layer_sizes=2, **settings).fit(X)
 
 
