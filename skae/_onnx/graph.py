@@ -54,8 +54,9 @@ class Graph:
         """Add an operator, unless the same has been added before, and return the name of its result."""
         key = (kind, inputs, repr(attributes))
         if key not in self._known:
-            self._known[key] = next(self._names)
-            self.nodes.append(_onnx().helper.make_node(kind, inputs, [self._known[key]], **attributes))
+            name = self._known[key] = next(self._names)
+            # Versions of onnxruntime confuse nodes without names.
+            self.nodes.append(_onnx().helper.make_node(kind, inputs, [name], name, **attributes))
         return self._known[key]
 
     def constant(self, value: Tensor) -> str:
@@ -127,7 +128,8 @@ class Graph:
             elif node.op == "call_function":
                 values |= {one: self.constant(known[one]) for one in node.all_input_nodes if one in known}
                 values[node] = self._translated(node, values)
-        results: Any = graph.output_node().args[0]
+            elif node.op == "output":
+                results: Any = node.args[0]
         return [values[one] if one in values else self.constant(known[one]) for one in results]
 
     def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, str]) -> str:
