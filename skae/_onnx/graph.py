@@ -37,8 +37,6 @@ class Graph:
         The constants.
     dtypes : dict
         The torch dtypes of values whose dtype is known.
-    expanded : dict
-        What has been repeated for each sample.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -47,16 +45,16 @@ class Graph:
         self.constants: list[Any] = []
         self.dtypes: dict[str, torch.dtype] = {}
         self._names = (f"{prefix}_{number}" for number in itertools.count())
-        self.expanded: dict[str, str] = {}
         self._known: dict[Any, str] = {}
 
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: Any, **attributes: Any) -> str:
         """Add an operator, unless the same has been added before, and return the name of its result."""
-        key = (kind, inputs, repr(attributes))
+        names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
+        key = (kind, *names, repr(attributes))
         if key not in self._known:
             name = self._known[key] = next(self._names)
             # Versions of onnxruntime confuse nodes without names.
-            self.nodes.append(_onnx().helper.make_node(kind, inputs, [name], name, **attributes))
+            self.nodes.append(_onnx().helper.make_node(kind, names, [name], name, **attributes))
         return self._known[key]
 
     def constant(self, value: Tensor) -> str:
@@ -70,9 +68,9 @@ class Graph:
         return self._known[key]
 
     def cast(self, value: Any, dtype: torch.dtype) -> str:
-        """Return the name of a value or number in this dtype."""
+        """Return the name of a value, constant or number in this dtype."""
         if not isinstance(value, str):
-            return self.constant(torch.tensor(value, dtype=dtype))
+            return self.constant(torch.as_tensor(value, dtype=dtype))
         if self.dtypes.get(value) == dtype:
             return value
         name = self.op("Cast", value, to=tensor_type(dtype))
@@ -85,13 +83,6 @@ class Graph:
             return self.constant(torch.tensor(sizes, dtype=torch.int64))
         parts = (size if isinstance(size, str) else self.shape([size]) for size in sizes)
         return self.op("Concat", *parts, axis=0)
-
-    def common_dtype(self, *values: Any) -> torch.dtype:
-        """Return the dtype in which values and numbers are compared."""
-        dtypes = [self.dtypes[value] for value in values if isinstance(value, str)]
-        if any(isinstance(value, float) for value in values):
-            dtypes.append(torch.float64)
-        return dtypes[0] if len(dtypes) == 1 else torch.promote_types(*dtypes)
 
     def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
         """Add a function of some values.
@@ -116,30 +107,30 @@ class Graph:
             If the function cannot be traced, or an operation has no translation.
         """
         graph = traced(function, examples)
-        inputs, values, known = iter(zip(names, examples, strict=True)), {}, {}
+        inputs = iter(zip(names, examples, strict=True))
+        values: dict[torch.fx.Node, Any] = {}  # names, and constants as tensors
         for node in graph.nodes:
+            args, kwargs = map_arg((node.args, node.kwargs), values.get)
             if node.op == "placeholder":
                 values[node], example = next(inputs)
                 self.dtypes[values[node]] = example.dtype
             elif node.op == "get_attr":
-                known[node] = getattr(graph.owning_module, node.target)
-            elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
-                known[node] = node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
-            elif node.op == "call_function":
-                values |= {one: self.constant(known[one]) for one in node.all_input_nodes if one in known}
-                values[node] = self._translated(node, values)
+                values[node] = getattr(graph.owning_module, node.target)
             elif node.op == "output":
-                results: Any = node.args[0]
-        return [values[one] if one in values else self.constant(known[one]) for one in results]
+                results = args[0]
+            elif any(isinstance(values[one], str) for one in node.all_input_nodes):
+                values[node] = self._translated(node, args, kwargs)
+            else:
+                values[node] = node.target(*args, **kwargs)
+        return [one if isinstance(one, str) else self.constant(one) for one in results]
 
-    def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, str]) -> str:
+    def _translated(self, node: torch.fx.Node, args: Any, kwargs: Any) -> str:
         """Add an operation of torch."""
-        target = getattr(node.target, "overloadpacket", node.target)
-        args, kwargs = map_arg((node.args, node.kwargs), lambda one: values[one])
-        out = node.meta["val"]
-        result = OPERATIONS[target](self, out, *args, **kwargs) if target in OPERATIONS else NotImplemented
-        if result is NotImplemented:
-            raise untranslated(f"contains the operation {node.target}, which has no translation")
+        target, out = getattr(node.target, "overloadpacket", node.target), node.meta["val"]
+        try:
+            result = OPERATIONS[target](self, out, *args, **kwargs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise untranslated(f"contains the operation {node.target}, which has no translation") from error
         self.dtypes[result] = dtype_of(out)
         return result
 
