@@ -1,6 +1,7 @@
 """ONNX graphs, to which traced functions are added, and what a fitted network computes as such a graph."""
 
 import copy
+import importlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,10 +53,14 @@ class Graph:
         names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
         key = (kind, *names, repr(attributes))
         if key not in self._known:
-            name = self._known[key] = next(self._names)
-            # Versions of onnxruntime confuse nodes without names.
-            self.nodes.append(_onnx().helper.make_node(kind, names, [name], name, **attributes))
+            self._known[key] = next(self._names)
+            self.add(kind, names, [self._known[key]], **attributes)
         return self._known[key]
+
+    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
+        """Add an operator with these results."""
+        # Some versions of onnxruntime confuse nodes without names.
+        self.nodes.append(package("onnx.helper").make_node(kind, inputs, outputs, outputs[0], **attributes))
 
     def constant(self, value: Tensor) -> str:
         """Add a constant, unless the same has been added before, and return its name."""
@@ -63,7 +68,7 @@ class Graph:
         key = (array.dtype, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = next(self._names)
-            self.constants.append(_onnx().numpy_helper.from_array(array, self._known[key]))
+            self.constants.append(package("onnx.numpy_helper").from_array(array, self._known[key]))
             self.dtypes[self._known[key]] = value.dtype
         return self._known[key]
 
@@ -155,29 +160,26 @@ class Graph:
         list of str
             Names of the last state.
         """
-        helper = _onnx().helper
         body = Graph(next(self._names))
-        scalars = [(next(body._names), torch.int64), (next(body._names), torch.bool)]
-        inside = [(next(body._names), example.dtype) for example in examples[len(fixed) :]]
-        before = [name for name, _ in inside]
+        dtypes = [example.dtype for example in examples[len(fixed) :]]
+        number, going, *before = itertools.islice(body._names, 2 + len(state))
         chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape([0]))
         some = [body.op("Gather", name, chosen, axis=0) for name in [*fixed, *before]]
         after = body.call(step, some, examples)
         rows = body.op("Unsqueeze", chosen, body.shape([1]))
-        results = [body.op("ScatterND", *pair) for pair in zip(before, [rows] * len(before), after, strict=True)]
-        going = body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0)
-        results = [body.cast(going, torch.bool), *results]
-        inputs = [_port(name, dtype, []) for name, dtype in scalars] + [_port(name, dtype) for name, dtype in inside]
-        outputs = [_port(name, dtype) for name, (_, dtype) in zip(results, [scalars[1], *inside], strict=True)]
-        inner = helper.make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
+        results = [body.op("ScatterND", *values) for values in zip(before, [rows] * len(before), after, strict=True)]
+        some_going = body.cast(body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0), torch.bool)
+        inputs = [_port(number, torch.int64, []), _port(going, torch.bool, []), *map(_port, before, dtypes)]
+        outputs = map(_port, [some_going, *results], [torch.bool, *dtypes])
+        inner = package("onnx.helper").make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
         last = [next(self._names) for _ in state]
-        ends = self.constant(torch.tensor(n_steps)), self.constant(torch.tensor(True))
-        self.nodes.append(helper.make_node("Loop", [*ends, *state], last, body=inner))
+        ends = self.cast(n_steps, torch.int64), self.cast(True, torch.bool)
+        self.add("Loop", [*ends, *state], last, body=inner)
         return last
 
 
-def _onnx() -> Any:
-    """Return the onnx package.
+def package(name: str) -> Any:
+    """Return onnx, skl2onnx or a module of them.
 
     Raises
     ------
@@ -185,20 +187,20 @@ def _onnx() -> Any:
         If it is not installed.
     """
     try:
-        import onnx
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError('skae.onnx needs the onnx package: pip install "skae[onnx]".') from error
-    return onnx
+        missing = name.partition(".")[0]
+        raise ImportError(f'skae.onnx needs the {missing} package: pip install "skae[onnx]".') from error
 
 
 def tensor_type(dtype: torch.dtype) -> int:
     """Return what ONNX calls a dtype."""
-    return _onnx().helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
+    return package("onnx.helper").np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
 
 
 def _port(name: str, dtype: torch.dtype, shape: list | None = None) -> Any:
     """Return an input or output of a graph."""
-    return _onnx().helper.make_tensor_value_info(name, tensor_type(dtype), shape)
+    return package("onnx.helper").make_tensor_value_info(name, tensor_type(dtype), shape)
 
 
 def traceable(module: ScaledAutoEncoder) -> ScaledAutoEncoder:
@@ -265,13 +267,12 @@ def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
 def decoder_model(module: ScaledAutoEncoder) -> Any:
     """Return the decoder as a model from "codes" to "X", which have the precision of the network."""
     model, graph, dtype = traceable(module), Graph("skae"), module.mean.dtype
-    sizes, helper = model.architecture, _onnx().helper
+    sizes, helper = model.architecture, package("onnx.helper")
     example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=torch.float64)
-    graph.dtypes["codes"] = dtype
     (result,) = graph.call(lambda z: (model.decode(z),), [graph.cast("codes", torch.float64)], [example])
-    graph.nodes.append(helper.make_node("Cast", [result], ["X"], to=tensor_type(dtype)))
-    ends = (("codes", sizes.n_components), ("X", sizes.n_features))
-    inputs, outputs = ([_port(name, dtype, [None, width])] for name, width in ends)
+    graph.add("Cast", [result], ["X"], to=tensor_type(dtype))
+    inputs = [_port("codes", dtype, [None, sizes.n_components])]
+    outputs = [_port("X", dtype, [None, sizes.n_features])]
     proto = helper.make_graph(graph.nodes, "decoder", inputs, outputs, graph.constants)
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae")

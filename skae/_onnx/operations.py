@@ -14,17 +14,17 @@ def dtype_of(value: Any) -> torch.dtype:
     return getattr(value, "dtype", torch.float64 if isinstance(value, torch.SymFloat) else torch.int64)
 
 
-def _unary(kind: str) -> Callable:
-    """Translate an operation on each value."""
-    return lambda graph, out, x: graph.op(kind, x)
+def _plain(kind: str) -> Callable:
+    """Translate an operation on tensors of the same dtype."""
+    return lambda graph, out, *inputs: graph.op(kind, *inputs)
 
 
 def _binary(kind: str) -> Callable:
     """Translate an operation on pairs of values."""
 
     def translate(graph: Any, out: Any, x: Any, y: Any, alpha: float = 1) -> str:
-        # Numbers are compared in double precision.
-        dtype = torch.float64 if kind in COMPARISONS else dtype_of(out)
+        compares = dtype_of(out) == torch.bool and kind not in ("And", "Or")
+        dtype = torch.float64 if compares else dtype_of(out)
         x, y = graph.cast(x, dtype), graph.cast(y, dtype)
         y = y if alpha == 1 else graph.op("Mul", y, graph.cast(alpha, dtype))
         return graph.op(kind, x, y)
@@ -56,13 +56,17 @@ def _slice(graph: Any, out: Any, x: Any, dim: int = 0, first: Any = 0, last: Any
 def _index(graph: Any, out: Any, x: Any, indices: list) -> str:
     """Translate a choice along one dimension."""
     ((axis, index),) = ((dim, index) for dim, index in enumerate(indices) if index is not None)
-    return graph.op("Gather", x, index, axis=axis)
+    return _gather(graph, out, x, axis, index)
 
 
 def _pad(graph: Any, out: Any, x: Any, pads: list, value: float = 0.0) -> str:
     rest = [0] * (out.dim() - len(pads) // 2)
     before, after = [*rest, *pads[-2::-2]], [*rest, *pads[::-2]]
     return graph.op("Pad", x, graph.shape([*before, *after]), graph.cast(value, out.dtype))
+
+
+def _gather(graph: Any, out: Any, x: Any, dim: int, index: Any) -> str:
+    return graph.op("Gather", x, graph.cast(index, torch.int64), axis=dim)
 
 
 def _same(graph: Any, out: Any, x: Any, **options: Any) -> str:
@@ -79,26 +83,24 @@ def _reshape(graph: Any, out: Any, x: Any, sizes: list) -> str:
     return graph.op("Reshape", x, graph.shape(sizes), allowzero=int(-1 not in sizes))
 
 
-COMPARISONS = {
+# By what they are called in ONNX.
+PLAIN = {
+    **{name.capitalize(): [getattr(aten, name)] for name in ("abs", "exp", "log", "neg", "reciprocal", "relu")},
+    **{name.capitalize(): [getattr(aten, name)] for name in ("sign", "sin", "sqrt", "tanh")},
+    "IsInf": [aten.isinf],
+    "IsNaN": [aten.isnan],
+    "MatMul": [aten.mm, aten.bmm],
+    "Not": [aten.bitwise_not, aten.logical_not],
+}
+BINARY: dict[str, list[Any]] = {
+    "Add": [aten.add, operator.add],
+    "And": [aten.bitwise_and, aten.logical_and],
+    "Div": [aten.div, operator.floordiv, operator.truediv],
     "Equal": [aten.eq],
     "Greater": [aten.gt],
     "GreaterOrEqual": [aten.ge],
     "Less": [aten.lt],
     "LessOrEqual": [aten.le],
-}
-# By what they are called in ONNX: operations on each value, and on pairs of values.
-UNARY = {
-    **{name.capitalize(): [getattr(aten, name)] for name in ("abs", "exp", "log", "neg", "reciprocal")},
-    **{name.capitalize(): [getattr(aten, name)] for name in ("relu", "sign", "sin", "sqrt", "tanh")},
-    "IsInf": [aten.isinf],
-    "IsNaN": [aten.isnan],
-    "Not": [aten.bitwise_not, aten.logical_not],
-}
-BINARY: dict[str, list[Any]] = {
-    **COMPARISONS,
-    "Add": [aten.add, operator.add],
-    "And": [aten.bitwise_and, aten.logical_and],
-    "Div": [aten.div, operator.floordiv, operator.truediv],
     "Max": [aten.maximum],
     "Min": [aten.minimum],
     "Mul": [aten.mul, operator.mul],
@@ -106,29 +108,30 @@ BINARY: dict[str, list[Any]] = {
     "Pow": [aten.pow],
     "Sub": [aten.sub, operator.sub],
 }
+REDUCTIONS = {"ReduceMax": [aten.amax], "ReduceMean": [aten.mean], "ReduceMin": [aten.amin], "ReduceSum": [aten.sum]}
 # Called with the graph, the result of the example, and the arguments, of which tensors are names or constants.
 OPERATIONS: dict[Any, Callable] = {
-    **{operation: _unary(kind) for kind, operations in UNARY.items() for operation in operations},
-    **{operation: _binary(kind) for kind, operations in BINARY.items() for operation in operations},
-    **{getattr(aten, name): _reduction(f"Reduce{kind}") for name, kind in {"sum": "Sum", "mean": "Mean"}.items()},
-    **{getattr(aten, name): _reduction(f"Reduce{kind}") for name, kind in {"amax": "Max", "amin": "Min"}.items()},
+    **{
+        operation: translation(kind)
+        for translation, kinds in ((_plain, PLAIN), (_binary, BINARY), (_reduction, REDUCTIONS))
+        for kind, operations in kinds.items()
+        for operation in operations
+    },
     **dict.fromkeys((aten._to_copy, aten.alias, aten.clone, aten.detach, aten.lift_fresh_copy), _same),
+    **dict.fromkeys((aten.copy, aten.full_like), _like),
+    **dict.fromkeys((aten.index_select, aten.select), _gather),
     torch.sym_float: lambda graph, out, x: graph.cast(x, torch.float64),
     aten.sym_size: lambda graph, out, x, dim: graph.op("Shape", x, start=dim, end=dim + 1),
     aten.clamp: _clamp,
     aten.where: lambda graph, out, condition, *values: graph.op(
         "Where", condition, *(graph.cast(value, out.dtype) for value in values)
     ),
-    aten.mm: lambda graph, out, x, y: graph.op("MatMul", x, y),
-    aten.bmm: lambda graph, out, x, y: graph.op("MatMul", x, y),
     aten.cat: lambda graph, out, parts, dim=0: graph.op(
         "Concat", *(graph.cast(part, out.dtype) for part in parts), axis=dim
     ),
     aten.full: lambda graph, out, sizes, value, **options: graph.op(
         "Expand", graph.cast(value, out.dtype), graph.shape(sizes)
     ),
-    aten.full_like: _like,
-    aten.copy: _like,
     aten.view: _reshape,
     aten.expand: lambda graph, out, x, sizes: graph.op(
         "Expand", x, graph.shape([1 if size == -1 else size for size in sizes])
@@ -137,8 +140,6 @@ OPERATIONS: dict[Any, Callable] = {
     aten.squeeze: lambda graph, out, x, dims: graph.op("Squeeze", x, graph.shape(dims)),
     aten.permute: lambda graph, out, x, order: graph.op("Transpose", x, perm=[dim % out.dim() for dim in order]),
     aten.slice: _slice,
-    aten.select: lambda graph, out, x, dim, index: graph.op("Gather", x, graph.cast(index, torch.int64), axis=dim),
-    aten.index_select: lambda graph, out, x, dim, index: graph.op("Gather", x, index, axis=dim),
     aten.index: _index,
     aten.constant_pad_nd: _pad,
 }

@@ -7,7 +7,8 @@ from typing import Any
 
 import scipy.special
 import torch
-from numpy.polynomial import chebyshev
+from numpy.polynomial import chebyshev, polynomial
+from numpy.typing import NDArray
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 from torch._dispatch.python import enable_python_dispatcher
@@ -22,7 +23,6 @@ from skae._onnx.operations import OPERATIONS
 ERF_IS_ONE = 6.0
 # Bends the range of the error function such that a polynomial of this degree is exact to 3e-15.
 ERF_BEND, ERF_DEGREE = 2.0, 18
-ERF_LAST = (ERF_IS_ONE - ERF_BEND) / (ERF_IS_ONE + ERF_BEND)
 
 
 def traced(function: Callable, examples: Sequence[Tensor]) -> torch.fx.Graph:
@@ -89,16 +89,15 @@ def erf(x: Tensor) -> Tensor:
     It is one minus exp(-x^2) times a polynomial in a variable that maps zero to infinity to a finite interval.
     """
 
-    def scaled_complement(t: Any) -> Any:
-        bent = (t + 1.0) / 2.0 * (ERF_LAST + 1.0) - 1.0
-        return scipy.special.erfcx(ERF_BEND * (1.0 + bent) / (1.0 - bent))
+    last = ERF_IS_ONE / (ERF_IS_ONE + ERF_BEND)
 
-    coefficients = chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled_complement, ERF_DEGREE)).tolist()
+    def scaled_complement(t: NDArray) -> NDArray:
+        ratio = last * (t + 1.0) / 2.0
+        return scipy.special.erfcx(ERF_BEND * ratio / (1.0 - ratio))
+
+    coefficients = chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled_complement, ERF_DEGREE))
     size = x.abs().clamp(max=ERF_IS_ONE)
-    t = ((size - ERF_BEND) / (size + ERF_BEND) + 1.0) * (2.0 / (ERF_LAST + 1.0)) - 1.0
-    value = torch.zeros_like(t)
-    for coefficient in reversed(coefficients):
-        value = value * t + coefficient
+    value = polynomial.polyval(size / (size + ERF_BEND) * (2.0 / last) - 1.0, coefficients)
     return torch.sign(x) * (1.0 - torch.exp(-size * size) * value)
 
 
@@ -135,24 +134,15 @@ def solve(A: Tensor, b: Tensor) -> Tensor:
     return system[:, :, -1]
 
 
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
     """Compute a convolution by a matrix product; onnxruntime has none in double precision."""
-    n_taps, options = weight[0, 0].numel(), (stride, padding, dilation, transposed, output_padding, 1)
+    *places, groups = options
+    n_taps, transposed = weight[0, 0].numel(), options[3]
     with _disable_current_modes():
-        # Which value, or 0 for none, each tap of a filter meets: filters of a single one return the number of the value.
+        # Which value each tap of a filter meets, or 0 for none: a filter that has only this tap returns its number.
         numbers = torch.arange(1.0, x[0, 0].numel() + 1.0, dtype=torch.float64).reshape(1, 1, *x.shape[2:])
         taps = torch.eye(n_taps, dtype=torch.float64).reshape(n_taps, 1, *weight.shape[2:])
-        met = torch.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *options)
+        met = torch.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *places, 1)
         sides, index = met.shape[2:], met.flatten(2)[0].T.flatten().round().long()
     values = torch.nn.functional.pad(x.flatten(2).transpose(1, 2), (0, 0, 1, 0)).index_select(1, index)
     values = values.reshape(-1, n_taps, groups, x.shape[1] // groups).permute(2, 0, 1, 3)
