@@ -126,7 +126,7 @@ def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:
             f"needs operator set {OPSET} or higher. Pass target_opset={OPSET} to skl2onnx.to_onnx."
         )
     graph = Graph(scope.get_unique_variable_name("skae"))
-    names = [graph.cast(one.full_name, torch.float64) for one in operator.inputs]
+    names = graph.casts([one.full_name for one in operator.inputs], torch.float64)
     return graph, graph.op("Concat", *names, axis=1)
 
 

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,10 @@ class Graph:
         self.dtypes[name] = dtype
         return name
 
+    def casts(self, values: Iterable[Any], dtype: torch.dtype) -> list[str]:
+        """Return the names of several values in this dtype."""
+        return [self.cast(value, dtype) for value in values]
+
     def shape(self, sizes: Sequence[Any]) -> str:
         """Return the name of a list of whole numbers, some of which may be names themselves."""
         if all(isinstance(size, int) for size in sizes):
@@ -111,14 +115,12 @@ class Graph:
         NotImplementedError
             If the function cannot be traced, or an operation has no translation.
         """
-        graph = traced(function, examples)
-        inputs = iter(zip(names, examples, strict=True))
+        graph, inputs = traced(function, examples), iter(names)
         values: dict[torch.fx.Node, Any] = {}  # names, and constants as tensors
         for node in graph.nodes:
             args, kwargs = map_arg((node.args, node.kwargs), values.get)
             if node.op == "placeholder":
-                values[node], example = next(inputs)
-                self.dtypes[values[node]] = example.dtype
+                values[node] = next(inputs)
             elif node.op == "get_attr":
                 values[node] = getattr(graph.owning_module, node.target)
             elif node.op == "output":
@@ -127,17 +129,17 @@ class Graph:
                 values[node] = self._translated(node, args, kwargs)
             else:
                 values[node] = node.target(*args, **kwargs)
+            if isinstance(values.get(node), str):
+                self.dtypes[values[node]] = dtype_of(node.meta["val"])
         return [one if isinstance(one, str) else self.constant(one) for one in results]
 
     def _translated(self, node: torch.fx.Node, args: Any, kwargs: Any) -> str:
         """Add an operation of torch."""
-        target, out = getattr(node.target, "overloadpacket", node.target), node.meta["val"]
         try:
-            result = OPERATIONS[target](self, out, *args, **kwargs)
+            operation = OPERATIONS[getattr(node.target, "overloadpacket", node.target)]
+            return operation(self, node.meta["val"], *args, **kwargs)
         except (KeyError, TypeError, ValueError) as error:
             raise untranslated(f"contains the operation {node.target}, which has no translation") from error
-        self.dtypes[result] = dtype_of(out)
-        return result
 
     def loop(
         self, step: Callable, fixed: Sequence[str], state: Sequence[str], examples: Sequence[Tensor], n_steps: int

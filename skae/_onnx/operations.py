@@ -25,7 +25,7 @@ def _binary(kind: str) -> Callable:
     def translate(graph: Any, out: Any, x: Any, y: Any, alpha: float = 1) -> str:
         compares = dtype_of(out) == torch.bool and kind not in ("And", "Or")
         dtype = torch.float64 if compares else dtype_of(out)
-        x, y = graph.cast(x, dtype), graph.cast(y, dtype)
+        x, y = graph.casts([x, y], dtype)
         y = y if alpha == 1 else graph.op("Mul", y, graph.cast(alpha, dtype))
         return graph.op(kind, x, y)
 
@@ -70,7 +70,12 @@ def _gather(graph: Any, out: Any, x: Any, dim: int, index: Any) -> str:
 
 
 def _same(graph: Any, out: Any, x: Any, **options: Any) -> str:
-    return graph.cast(x, out.dtype)
+    return graph.cast(x, dtype_of(out))
+
+
+def _expand(graph: Any, out: Any, x: Any, sizes: list, **options: Any) -> str:
+    sizes = [1 if size == -1 else size for size in sizes]
+    return graph.op("Expand", graph.cast(x, out.dtype), graph.shape(sizes))
 
 
 def _like(graph: Any, out: Any, x: Any, value: Any, **options: Any) -> str:
@@ -111,31 +116,16 @@ BINARY: dict[str, list[Any]] = {
 REDUCTIONS = {"ReduceMax": [aten.amax], "ReduceMean": [aten.mean], "ReduceMin": [aten.amin], "ReduceSum": [aten.sum]}
 # Called with the graph, the result of the example, and the arguments, of which tensors are names or constants.
 OPERATIONS: dict[Any, Callable] = {
-    **{
-        operation: translation(kind)
-        for translation, kinds in ((_plain, PLAIN), (_binary, BINARY), (_reduction, REDUCTIONS))
-        for kind, operations in kinds.items()
-        for operation in operations
-    },
-    **dict.fromkeys((aten._to_copy, aten.alias, aten.clone, aten.detach, aten.lift_fresh_copy), _same),
+    **dict.fromkeys((aten._to_copy, aten.alias, aten.clone, aten.detach, aten.lift_fresh_copy, torch.sym_float), _same),
     **dict.fromkeys((aten.copy, aten.full_like), _like),
     **dict.fromkeys((aten.index_select, aten.select), _gather),
-    torch.sym_float: lambda graph, out, x: graph.cast(x, torch.float64),
     aten.sym_size: lambda graph, out, x, dim: graph.op("Shape", x, start=dim, end=dim + 1),
     aten.clamp: _clamp,
-    aten.where: lambda graph, out, condition, *values: graph.op(
-        "Where", condition, *(graph.cast(value, out.dtype) for value in values)
-    ),
-    aten.cat: lambda graph, out, parts, dim=0: graph.op(
-        "Concat", *(graph.cast(part, out.dtype) for part in parts), axis=dim
-    ),
-    aten.full: lambda graph, out, sizes, value, **options: graph.op(
-        "Expand", graph.cast(value, out.dtype), graph.shape(sizes)
-    ),
+    aten.where: lambda graph, out, condition, *values: graph.op("Where", condition, *graph.casts(values, out.dtype)),
+    aten.cat: lambda graph, out, parts, dim=0: graph.op("Concat", *graph.casts(parts, out.dtype), axis=dim),
+    aten.full: lambda graph, out, sizes, value, **options: _expand(graph, out, value, sizes),
+    aten.expand: _expand,
     aten.view: _reshape,
-    aten.expand: lambda graph, out, x, sizes: graph.op(
-        "Expand", x, graph.shape([1 if size == -1 else size for size in sizes])
-    ),
     aten.unsqueeze: lambda graph, out, x, dim: graph.op("Unsqueeze", x, graph.shape([dim])),
     aten.squeeze: lambda graph, out, x, dims: graph.op("Squeeze", x, graph.shape(dims)),
     aten.permute: lambda graph, out, x, order: graph.op("Transpose", x, perm=[dim % out.dim() for dim in order]),
@@ -143,3 +133,6 @@ OPERATIONS: dict[Any, Callable] = {
     aten.index: _index,
     aten.constant_pad_nd: _pad,
 }
+for translation, kinds in ((_plain, PLAIN), (_binary, BINARY), (_reduction, REDUCTIONS)):
+    for kind, operations in kinds.items():
+        OPERATIONS |= dict.fromkeys(operations, translation(kind))

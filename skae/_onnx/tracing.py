@@ -8,13 +8,13 @@ from typing import Any
 import scipy.special
 import torch
 from numpy.polynomial import chebyshev, polynomial
-from numpy.typing import NDArray
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.testing import assert_close
 from torch.utils._python_dispatch import _disable_current_modes
 
 from skae._onnx.operations import OPERATIONS
@@ -57,22 +57,18 @@ def traced(function: Callable, examples: Sequence[Tensor]) -> torch.fx.Graph:
                 module = make_fx(function, _decompositions())(*fakes)
                 # Operations in place are replaced by others.
                 module = make_fx(torch.func.functionalize(module), _decompositions())(*fakes)
-            some = [[example[:n] for example in examples] for n in (1, len(examples[0]) - 1)]
-            same = all(all(map(_close, module(*values), function(*values))) for values in some)
+            for n_samples in (1, len(examples[0]) - 1):
+                some = [example[:n_samples] for example in examples]
+                assert_close(module(*some), function(*some), rtol=1e-6, atol=1e-6, equal_nan=True)
+    except AssertionError as error:
+        raise untranslated(
+            "computes something else when it is called again, by simpler operations, or with another number of samples"
+        ) from error
     except Exception as error:  # what is traced may be a user's code
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise untranslated(f"cannot be traced: {reason}") from error
-    if not same:
-        raise untranslated(
-            "computes something else when it is called again, by simpler operations, or with another number of samples"
-        )
     module.graph.eliminate_dead_code()
     return module.graph
-
-
-def _close(values: Tensor, expected: Tensor) -> bool:
-    """Return whether values agree up to rounding."""
-    return torch.allclose(values.double(), expected.double(), rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 def untranslated(reason: str) -> NotImplementedError:
@@ -88,16 +84,16 @@ def erf(x: Tensor) -> Tensor:
 
     It is one minus exp(-x^2) times a polynomial in a variable that maps zero to infinity to a finite interval.
     """
-
     last = ERF_IS_ONE / (ERF_IS_ONE + ERF_BEND)
 
-    def scaled_complement(t: NDArray) -> NDArray:
+    def scaled_complement(t: Any) -> Any:
         ratio = last * (t + 1.0) / 2.0
         return scipy.special.erfcx(ERF_BEND * ratio / (1.0 - ratio))
 
     coefficients = chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled_complement, ERF_DEGREE))
     size = x.abs().clamp(max=ERF_IS_ONE)
-    value = polynomial.polyval(size / (size + ERF_BEND) * (2.0 / last) - 1.0, coefficients)
+    t: Any = size / (size + ERF_BEND) * (2.0 / last) - 1.0
+    value: Any = polynomial.polyval(t, coefficients)
     return torch.sign(x) * (1.0 - torch.exp(-size * size) * value)
 
 
@@ -142,7 +138,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
         # Which value each tap of a filter meets, or 0 for none: a filter that has only this tap returns its number.
         numbers = torch.arange(1.0, x[0, 0].numel() + 1.0, dtype=torch.float64).reshape(1, 1, *x.shape[2:])
         taps = torch.eye(n_taps, dtype=torch.float64).reshape(n_taps, 1, *weight.shape[2:])
-        met = torch.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *places, 1)
+        met = torch.ops.aten.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *places, 1)
         sides, index = met.shape[2:], met.flatten(2)[0].T.flatten().round().long()
     values = torch.nn.functional.pad(x.flatten(2).transpose(1, 2), (0, 0, 1, 0)).index_select(1, index)
     values = values.reshape(-1, n_taps, groups, x.shape[1] // groups).permute(2, 0, 1, 3)
@@ -158,13 +154,11 @@ def convolution_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Any, *options: Any
 ) -> tuple[Tensor, None, None]:
     """Compute the gradient of a convolution by its input: a transposed convolution, or the other way round."""
-    stride, padding, dilation, transposed, more, groups, _ = options
-    if not transposed:
-        ends = zip(x.shape[2:], gradient.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)
-        more = [
-            size - ((out - 1) * step - 2 * pad + wide * (kernel - 1) + 1) for size, out, step, pad, wide, kernel in ends
-        ]
-    return convolution(gradient, weight, None, stride, padding, dilation, not transposed, more, groups), None, None
+    stride, padding, dilation, transposed, _, groups, _ = options
+    sides = zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+    rest = [(size + 2 * pad - wide * (kernel - 1) - 1) % step for size, pad, wide, kernel, step in sides]
+    options = (stride, padding, dilation, not transposed, rest, groups)
+    return convolution(gradient, weight, None, *options), None, None
 
 
 @cache
@@ -175,9 +169,8 @@ def _decompositions() -> dict:
     more += [aten.linalg_vector_norm, aten.native_group_norm, aten.native_layer_norm, aten.split_with_sizes]
     simpler = {**core_aten_decompositions(), **get_decompositions(more)}
     # Other decompositions of torch go down to operations below those of the table.
-    for operation, function in decomposition_table.items():
-        if function.__module__ == "torch._decomp.decompositions":
-            simpler[operation] = function
+    module = "torch._decomp.decompositions"
+    simpler |= {one: how for one, how in decomposition_table.items() if how.__module__ == module}
     own = {
         aten.as_strided.default: as_strided,
         aten.convolution.default: convolution,
