@@ -382,9 +382,9 @@ class WithRounding(Users):
         return super().encode(torch.div(x, 2, rounding_mode="floor"))
 
 
-class WithMaskedSamples(Users):
+class WithMasks(Users):
     def encode(self, x):
-        x = x.clone()
+        x = torch.cat([x[:, torch.tensor([True, False, True, True, False])], x[:, [4, 1]]], dim=1)
         x[x.sum(dim=1) < 0.5] = 0.25
         return super().encode(x)
 
@@ -413,9 +413,9 @@ def test_modules_without_translation(module, reason):
         skl2onnx.to_onnx(estimator, X[:1])
 
 
-def test_samples_chosen_by_a_mask():
+def test_samples_and_features_chosen_by_masks():
     X = curved_rows()
-    estimator = moved(tiny(module=WithMaskedSamples, projection_steps=0).fit(X), X)
+    estimator = moved(tiny(module=WithMasks, projection_steps=0).fit(X), X)
     assert_allclose(run(session_of(estimator, X), X), estimator.transform(X), atol=1e-9)
 
 

@@ -56,6 +56,8 @@ def _slice(graph: Any, out: Any, x: Any, dim: int = 0, first: Any = 0, last: Any
 def _index(graph: Any, out: Any, x: Any, indices: list) -> str:
     """Translate a choice along one dimension."""
     ((axis, index),) = ((dim, index) for dim, index in enumerate(indices) if index is not None)
+    if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
+        (index,) = index.nonzero(as_tuple=True)
     return _gather(graph, out, x, axis, index)
 
 

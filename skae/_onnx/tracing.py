@@ -55,7 +55,7 @@ def traced(function: Callable, examples: Sequence[Tensor]) -> torch.fx.Graph:
         with torch.no_grad():
             with mode, enable_python_dispatcher():
                 module = make_fx(function, _decompositions())(*fakes)
-                # Operations in place are replaced by others.
+                # Operations in place become others that return their result.
                 module = make_fx(torch.func.functionalize(module), _decompositions())(*fakes)
             for n_samples in (1, len(examples[0]) - 1):
                 some = [example[:n_samples] for example in examples]
