@@ -60,7 +60,7 @@ class Graph:
     def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
         """Add an operator with these results."""
         # Some versions of onnxruntime confuse nodes without names.
-        self.nodes.append(package("onnx.helper").make_node(kind, inputs, outputs, outputs[0], **attributes))
+        self.nodes.append(package("onnx").helper.make_node(kind, inputs, outputs, outputs[0], **attributes))
 
     def constant(self, value: Tensor) -> str:
         """Add a constant, unless the same has been added before, and return its name."""
@@ -68,7 +68,7 @@ class Graph:
         key = (array.dtype, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = next(self._names)
-            self.constants.append(package("onnx.numpy_helper").from_array(array, self._known[key]))
+            self.constants.append(package("onnx").numpy_helper.from_array(array, self._known[key]))
             self.dtypes[self._known[key]] = value.dtype
         return self._known[key]
 
@@ -86,11 +86,12 @@ class Graph:
         """Return the names of several values in this dtype."""
         return [self.cast(value, dtype) for value in values]
 
-    def shape(self, sizes: Sequence[Any]) -> str:
-        """Return the name of a list of whole numbers, some of which may be names themselves."""
+    def shape(self, sizes: Any) -> str:
+        """Return the name of a list of whole numbers, some of which may be names themselves, or of a single one."""
+        sizes = [sizes] if isinstance(sizes, int | str) else sizes
         if all(isinstance(size, int) for size in sizes):
             return self.constant(torch.tensor(sizes, dtype=torch.int64))
-        parts = (size if isinstance(size, str) else self.shape([size]) for size in sizes)
+        parts = (size if isinstance(size, str) else self.shape(size) for size in sizes)
         return self.op("Concat", *parts, axis=0)
 
     def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
@@ -165,15 +166,15 @@ class Graph:
         body = Graph(next(self._names))
         dtypes = [example.dtype for example in examples[len(fixed) :]]
         number, going, *before = itertools.islice(body._names, 2 + len(state))
-        chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape([0]))
+        chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape(0))
         some = [body.op("Gather", name, chosen, axis=0) for name in [*fixed, *before]]
         after = body.call(step, some, examples)
-        rows = body.op("Unsqueeze", chosen, body.shape([1]))
+        rows = body.op("Unsqueeze", chosen, body.shape(1))
         results = [body.op("ScatterND", *values) for values in zip(before, [rows] * len(before), after, strict=True)]
         some_going = body.cast(body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0), torch.bool)
         inputs = [_port(number, torch.int64, []), _port(going, torch.bool, []), *map(_port, before, dtypes)]
         outputs = map(_port, [some_going, *results], [torch.bool, *dtypes])
-        inner = package("onnx.helper").make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
+        inner = package("onnx").helper.make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
         last = [next(self._names) for _ in state]
         ends = self.cast(n_steps, torch.int64), self.cast(True, torch.bool)
         self.add("Loop", [*ends, *state], last, body=inner)
@@ -197,12 +198,12 @@ def package(name: str) -> Any:
 
 def tensor_type(dtype: torch.dtype) -> int:
     """Return what ONNX calls a dtype."""
-    return package("onnx.helper").np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
+    return package("onnx").helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
 
 
 def _port(name: str, dtype: torch.dtype, shape: list | None = None) -> Any:
     """Return an input or output of a graph."""
-    return package("onnx.helper").make_tensor_value_info(name, tensor_type(dtype), shape)
+    return package("onnx").helper.make_tensor_value_info(name, tensor_type(dtype), shape)
 
 
 def traceable(module: ScaledAutoEncoder) -> ScaledAutoEncoder:
@@ -269,7 +270,7 @@ def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
 def decoder_model(module: ScaledAutoEncoder) -> Any:
     """Return the decoder as a model from "codes" to "X", which have the precision of the network."""
     model, graph, dtype = traceable(module), Graph("skae"), module.mean.dtype
-    sizes, helper = model.architecture, package("onnx.helper")
+    sizes, helper = model.architecture, package("onnx").helper
     example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=torch.float64)
     (result,) = graph.call(lambda z: (model.decode(z),), [graph.cast("codes", torch.float64)], [example])
     graph.add("Cast", [result], ["X"], to=tensor_type(dtype))

@@ -36,7 +36,7 @@ def _reduction(kind: str) -> Callable:
     """Translate a sum, mean or extreme along some dimensions."""
 
     def translate(graph: Any, out: Any, x: Any, dims: Any = (), keepdim: bool = False, **options: Any) -> str:
-        axes = [graph.shape([dims] if isinstance(dims, int) else dims)] if dims else []
+        axes = [graph.shape(dims)] if dims else []
         return graph.op(kind, graph.cast(x, out.dtype), *axes, keepdims=int(keepdim))
 
     return translate
@@ -50,7 +50,7 @@ def _clamp(graph: Any, out: Any, x: Any, min: Any = None, max: Any = None) -> st
 
 def _slice(graph: Any, out: Any, x: Any, dim: int = 0, first: Any = 0, last: Any = None, step: int = 1) -> str:
     last = torch.iinfo(torch.int64).max if last is None else last
-    return graph.op("Slice", x, *(graph.shape([value]) for value in (first or 0, last, dim, step)))
+    return graph.op("Slice", x, *(graph.shape(value) for value in (first or 0, last, dim, step)))
 
 
 def _index(graph: Any, out: Any, x: Any, indices: list) -> str:
@@ -128,7 +128,7 @@ OPERATIONS: dict[Any, Callable] = {
     aten.full: lambda graph, out, sizes, value, **options: _expand(graph, out, value, sizes),
     aten.expand: _expand,
     aten.view: _reshape,
-    aten.unsqueeze: lambda graph, out, x, dim: graph.op("Unsqueeze", x, graph.shape([dim])),
+    aten.unsqueeze: lambda graph, out, x, dim: graph.op("Unsqueeze", x, graph.shape(dim)),
     aten.squeeze: lambda graph, out, x, dims: graph.op("Squeeze", x, graph.shape(dims)),
     aten.permute: lambda graph, out, x, order: graph.op("Transpose", x, perm=[dim % out.dim() for dim in order]),
     aten.slice: _slice,
