@@ -355,14 +355,14 @@ class TestWriting:
 
 
 @pytest.mark.parametrize("how", [pickle, joblib])
-@pytest.mark.parametrize("version", [0, 99, None])
+@pytest.mark.parametrize("version", [1, 99, None])
 @pytest.mark.parametrize("make", [tiny, detector])
 def test_states_of_another_version(make, version, how, path, monkeypatch):
     estimator = make()
     with monkeypatch.context() as patched, open(path, "wb") as file:
         patched.setattr("skae._network.state.FORMAT_VERSION", version)
         how.dump(estimator, file)
-    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 1: fit"
+    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 2: fit"
     with open(path, "rb") as file, pytest.raises(ValueError, match=message):
         how.load(file)
 
