@@ -154,8 +154,8 @@ class AutoEncoderTransformer(
         and 600 steps for up to 2,000 samples, and more for more samples. With ``early_stopping=False``, it is the exact
         number of epochs, and "auto" is 600 steps.
     batch_size : "auto" or int, default="auto"
-        Number of samples per step, into which the samples are divided evenly. "auto" is 256, or all samples if there
-        are fewer.
+        Approximate number of samples per step; all batches have about the same size. "auto" is 256, or all samples if
+        there are fewer.
     early_stopping : bool, default=True
         Whether a validation set is split off, by which the number of epochs is selected and PCA is compared with the
         network. If False, all epochs are run, and PCA is kept if it reconstructs the training samples better.

@@ -372,6 +372,23 @@ class WithMemory(Users):
         return super().encode(x) * self.calls
 
 
+class WithOneSample(Users):
+    def encode(self, x):
+        return super().encode(x if x.shape[0] > 1 else -x)
+
+
+class WithRounding(Users):
+    def encode(self, x):
+        return super().encode(torch.div(x, 2, rounding_mode="floor"))
+
+
+class WithMasks(Users):
+    def encode(self, x):
+        x = torch.cat([x[:, torch.tensor([True, False, True, True, False])], x[:, [4, 1]]], dim=1)
+        x[x.sum(dim=1) < 0.5] = 0.25
+        return super().encode(x)
+
+
 class WithDraws(Users):
     def encode(self, x):
         return super().encode(x) + torch.randn(x.shape[0], 1)
@@ -383,6 +400,8 @@ class WithDraws(Users):
         (WithBessel, "contains the operation aten.special_bessel_j0.default, which has no translation"),
         (WithChoice, "cannot be traced: .*data-dependent"),
         (WithMemory, "computes something else when it is called again"),
+        (WithOneSample, "computes something else .* with another number of samples"),
+        (WithRounding, "contains the operation aten.div.Tensor_mode, which has no translation"),
         (WithDraws, "cannot be traced"),
     ],
 )
@@ -392,6 +411,12 @@ def test_modules_without_translation(module, reason):
     skae.onnx.register()
     with pytest.raises(NotImplementedError, match=rf"cannot be converted to ONNX: it {reason}.* Build a custom module"):
         skl2onnx.to_onnx(estimator, X[:1])
+
+
+def test_samples_and_features_chosen_by_masks():
+    X = curved_rows()
+    estimator = moved(tiny(module=WithMasks, projection_steps=0).fit(X), X)
+    assert_allclose(run(session_of(estimator, X), X), estimator.transform(X), atol=1e-9)
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):

@@ -95,6 +95,8 @@ class TestRoundTrip:
         copied, results = pickle.loads(pickle.dumps(estimator)), "cv_results_"  # which have masks, of which is no hash
         assert_equal(*(vars(one).pop(results, None) for one in (there, copied)))
         assert joblib.hash(there) == joblib.hash(copied)
+        writable = {name: value.flags.writeable for name, value in vars(estimator).items() if type(value) is np.ndarray}
+        assert {name: vars(there)[name].flags.writeable for name in writable} == writable
         for method in METHODS if rows is not None else ():
             if hasattr(estimator, method):
                 assert_array_equal(getattr(there, method)(rows), getattr(estimator, method)(rows))
@@ -303,14 +305,14 @@ class TestWriting:
 
 
 @pytest.mark.parametrize("how", [pickle, joblib])
-@pytest.mark.parametrize("version", [0, 99, None])
+@pytest.mark.parametrize("version", [1, 99, None])
 @pytest.mark.parametrize("make", [tiny, detector])
 def test_states_of_another_version(make, version, how, path, monkeypatch):
     estimator = make()
     with monkeypatch.context() as patched, open(path, "wb") as file:
         patched.setattr("skae._network.state.FORMAT_VERSION", version)
         how.dump(estimator, file)
-    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 1: fit"
+    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 2: fit"
     with open(path, "rb") as file, pytest.raises(ValueError, match=message):
         how.load(file)
 

@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
+from threadpoolctl import threadpool_limits
 
 from skae import AutoEncoderTransformer
 from skae._training import fit
@@ -114,6 +115,16 @@ class TestDeterminism:
             "print(*(digest(kind, curved_rows(200)) for kind in KINDS.values()))"
         )
         assert run_python(code).split() == [digest(kind, curved_rows(200)) for kind in KINDS.values()]
+
+    @pytest.mark.skipif(os.cpu_count() == 1, reason="there is one thread")
+    def test_threads_of_numpy(self):
+        """A wide table is trained in a basis; its coordinates are the same for any number of threads of NumPy."""
+        X, scores = noise_rows(2000, 617), []
+        for n_threads in (1, 2):
+            with threadpool_limits(n_threads, user_api="blas"):
+                estimator = AutoEncoderTransformer(2, hidden_layer_sizes=8, max_epochs=1, random_state=0).fit(X)
+            scores.append(estimator.validation_scores_)
+        assert scores[0] == scores[1]
 
     def test_threads(self):
         X = curved_rows(200)

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._autoencoder import AutoEncoderTransformer
-from skae._onnx.graph import EXAMPLE_SAMPLES, OPSET, Graph, add_codes, traceable
+from skae._onnx.graph import EXAMPLE_SAMPLES, OPSET, Graph, add_codes, package, traceable
 from skae._outliers import AutoEncoderOutlierDetector, resolution
 from skae._utils import check_inherited, follow
 
@@ -22,66 +21,50 @@ def register_converters() -> None:
     ImportError
         If skl2onnx is not installed.
     """
-    try:
-        import skl2onnx  # noqa: F401
-    except ImportError as error:
-        raise ImportError('skae.onnx.register needs the skl2onnx package: pip install "skae[onnx]".') from error
-    for base in _converters():
+    package("skl2onnx")
+    for base in CONVERTERS:
         follow(base, _register)
-
-
-def _converters() -> dict:
-    """Return the functions that declare and compute the results of each kind of estimator."""
-    return {
-        AutoEncoderTransformer: (_declare_codes, _convert_transformer),
-        AutoEncoderOutlierDetector: (_declare_labels, _convert_detector),
-    }
 
 
 def _register(cls: type) -> None:
     """Register a class with the converter of the class that it inherits from, unless it has one already."""
-    from skl2onnx import update_registered_converter
-    from skl2onnx._supported_operators import sklearn_operator_name_map
-
-    for base, functions in _converters().items():
-        if issubclass(cls, base) and cls not in sklearn_operator_name_map:
-            update_registered_converter(cls, f"Skae{base.__name__}", *functions)
+    skl2onnx, operators = package("skl2onnx"), package("skl2onnx._supported_operators")
+    for base, functions in CONVERTERS.items():
+        if issubclass(cls, base) and cls not in operators.sklearn_operator_name_map:
+            skl2onnx.update_registered_converter(cls, f"Skae{base.__name__}", *functions)
 
 
 def _declare_codes(operator: Any) -> None:
     """Declare type and shape of the codes."""
-    estimator = operator.raw_operator
+    estimator, types = operator.raw_operator, package("skl2onnx.common.data_types")
     check_inherited(type(estimator), AutoEncoderTransformer, "transform")
     _check_features(operator)
-    kind = _types().FloatTensorType if _dtype_of(operator.inputs) == np.float32 else _types().DoubleTensorType
+    kind = types.FloatTensorType if _precision(operator) == torch.float32 else types.DoubleTensorType
     operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), estimator.n_components_])
 
 
 def _declare_labels(operator: Any) -> None:
     """Declare types and shapes of labels and scores, which are float64 whatever the dtype of the samples."""
-    check_is_fitted(operator.raw_operator)
-    if not isinstance(_autoencoder(operator.raw_operator), AutoEncoderTransformer):
-        raise TypeError(
-            f"estimator_ of {type(operator.raw_operator).__name__} must be an AutoEncoderTransformer to be converted, "
-            f"got {operator.raw_operator.estimator_!r}. Convert that estimator by itself, or fit a detector of an "
-            "autoencoder to what the steps before it return."
-        )
+    detector, types = operator.raw_operator, package("skl2onnx.common.data_types")
     _check_features(operator)
-    check_inherited(
-        type(operator.raw_operator), AutoEncoderOutlierDetector, "predict", "decision_function", "score_samples"
-    )
-    estimator = _autoencoder(operator.raw_operator)
+    check_inherited(type(detector), AutoEncoderOutlierDetector, "predict", "decision_function", "score_samples")
+    estimator = _autoencoder(detector)
     check_inherited(type(estimator), AutoEncoderTransformer, "transform", "inverse_transform", "score_samples")
     shape = [operator.inputs[0].get_first_dimension(), 1]
-    operator.outputs[0].type = _types().Int64TensorType(shape)
-    operator.outputs[1].type = _types().DoubleTensorType(shape)
+    operator.outputs[0].type, operator.outputs[1].type = types.Int64TensorType(shape), types.DoubleTensorType(shape)
 
 
-def _autoencoder(detector: Any) -> Any:
-    """Return the fitted estimator of a detector, or the best one of a search."""
+def _autoencoder(detector: AutoEncoderOutlierDetector) -> AutoEncoderTransformer:
+    """Return the fitted autoencoder of a detector, which may be the best one of a search."""
     fitted = detector.estimator_
     while isinstance(fitted, BaseSearchCV):
         fitted = fitted.best_estimator_
+    if not isinstance(fitted, AutoEncoderTransformer):
+        raise TypeError(
+            f"estimator_ of {type(detector).__name__} must be an AutoEncoderTransformer to be converted, got "
+            f"{detector.estimator_!r}. Convert that estimator by itself, or fit a detector of an autoencoder to what "
+            "the steps before it return."
+        )
     return fitted
 
 
@@ -89,7 +72,7 @@ def _check_features(operator: Any) -> None:
     """Check that the estimator is fitted, with as many features as the input has."""
     estimator = operator.raw_operator
     check_is_fitted(estimator)
-    widths = [variable.type.shape[1] for variable in operator.inputs]
+    widths = [variable.get_second_dimension() for variable in operator.inputs]
     if None not in widths and sum(widths) != estimator.n_features_in_:
         raise ValueError(
             f"The input has {sum(widths)} features, but {type(estimator).__name__} was fitted with "
@@ -97,35 +80,27 @@ def _check_features(operator: Any) -> None:
         )
 
 
-def _types() -> Any:
-    """Return the types of skl2onnx."""
-    from skl2onnx.common import data_types
-
-    return data_types
-
-
-def _dtype_of(variables: Any) -> np.dtype:
+def _precision(operator: Any) -> torch.dtype:
     """Return the dtype of the results of `transform`: float32 stays, and everything else becomes float64."""
-    single = all(type(one.type) is _types().FloatTensorType for one in variables)
-    return np.dtype(np.float32 if single else np.float64)
+    single = package("skl2onnx.common.data_types").FloatTensorType
+    return torch.float32 if all(type(one.type) is single for one in operator.inputs) else torch.float64
 
 
 def _convert_transformer(scope: Any, operator: Any, container: Any) -> None:
     """Compute the codes."""
     graph, x = _begun(scope, operator, container)
     z = add_codes(graph, traceable(operator.raw_operator.net_.module_), x)
-    dtype = torch.float32 if _dtype_of(operator.inputs) == np.float32 else torch.float64
-    _finish(graph, [graph.cast(z, dtype)], scope, operator, container)
+    _finish(graph, [graph.cast(z, _precision(operator))], operator, container)
 
 
 def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
     """Compute labels and the decision function."""
-    detector = operator.raw_operator
     graph, x = _begun(scope, operator, container)
+    detector = operator.raw_operator
     module = _autoencoder(detector).net_.module_
     model = traceable(module)
     z = add_codes(graph, model, x)
-    factor, constant = resolution(module, _dtype_of(operator.inputs) == np.float64)
+    factor, constant = resolution(module, _precision(operator) == torch.float64)
 
     def decide(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         missing = x.isnan() if model.filling is not None else torch.zeros_like(x, dtype=torch.bool)
@@ -140,7 +115,7 @@ def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
     sizes = model.architecture
     widths = (sizes.n_features, sizes.n_components)
     examples = [torch.zeros((EXAMPLE_SAMPLES, width), dtype=torch.float64) for width in widths]
-    _finish(graph, graph.call(decide, [x, z], examples), scope, operator, container)
+    _finish(graph, graph.call(decide, [x, z], examples), operator, container)
 
 
 def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:
@@ -151,22 +126,21 @@ def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:
             f"needs operator set {OPSET} or higher. Pass target_opset={OPSET} to skl2onnx.to_onnx."
         )
     graph = Graph(scope.get_unique_variable_name("skae"))
-    names = [graph.cast(one.full_name, torch.float64) for one in operator.inputs]
-    return graph, names[0] if len(names) == 1 else graph.op("Concat", *names, axis=1)
+    names = graph.casts([one.full_name for one in operator.inputs], torch.float64)
+    return graph, graph.op("Concat", *names, axis=1)
 
 
-def _finish(graph: Graph, results: list[str], scope: Any, operator: Any, container: Any) -> None:
+def _finish(graph: Graph, results: list[str], operator: Any, container: Any) -> None:
     """Make values the results of the operator, and append the graph to the model."""
-    from onnx import helper
+    for name, output in zip(results, operator.outputs, strict=True):
+        graph.add("Identity", [name], [output.full_name])
+    container.nodes += graph.nodes
+    container.initializers += graph.constants
+    container.node_domain_version_pair_sets.add(("", OPSET))
 
-    nodes = [
-        helper.make_node("Identity", [name], [output.full_name])
-        for name, output in zip(results, operator.outputs, strict=True)
-    ]
-    for tensor in graph.constants:
-        container.add_initializer(tensor.name, None, None, tensor)
-    for node in [*graph.nodes, *nodes]:
-        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        label = scope.get_unique_operator_name(node.op_type)
-        inputs, outputs = list(node.input), list(node.output)
-        container.add_node(node.op_type, inputs, outputs, op_version=OPSET, name=label, **attributes)
+
+# How the results of each kind of estimator are declared and computed.
+CONVERTERS = {
+    AutoEncoderTransformer: (_declare_codes, _convert_transformer),
+    AutoEncoderOutlierDetector: (_declare_labels, _convert_detector),
+}

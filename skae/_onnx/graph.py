@@ -1,8 +1,9 @@
 """ONNX graphs, to which traced functions are added, and what a fitted network computes as such a graph."""
 
 import copy
+import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,6 @@ class Graph:
         The constants.
     dtypes : dict
         The torch dtypes of values whose dtype is known.
-    expanded : dict
-        What has been repeated for each sample.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -47,16 +46,21 @@ class Graph:
         self.constants: list[Any] = []
         self.dtypes: dict[str, torch.dtype] = {}
         self._names = (f"{prefix}_{number}" for number in itertools.count())
-        self.expanded: dict[str, str] = {}
         self._known: dict[Any, str] = {}
 
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: Any, **attributes: Any) -> str:
         """Add an operator, unless the same has been added before, and return the name of its result."""
-        key = (kind, inputs, repr(attributes))
+        names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
+        key = (kind, *names, repr(attributes))
         if key not in self._known:
             self._known[key] = next(self._names)
-            self.nodes.append(_onnx().helper.make_node(kind, inputs, [self._known[key]], **attributes))
+            self.add(kind, names, [self._known[key]], **attributes)
         return self._known[key]
+
+    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
+        """Add an operator with these results."""
+        # Some versions of onnxruntime confuse nodes without names.
+        self.nodes.append(package("onnx").helper.make_node(kind, inputs, outputs, outputs[0], **attributes))
 
     def constant(self, value: Tensor) -> str:
         """Add a constant, unless the same has been added before, and return its name."""
@@ -64,33 +68,31 @@ class Graph:
         key = (array.dtype, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = next(self._names)
-            self.constants.append(_onnx().numpy_helper.from_array(array, self._known[key]))
+            self.constants.append(package("onnx").numpy_helper.from_array(array, self._known[key]))
             self.dtypes[self._known[key]] = value.dtype
         return self._known[key]
 
     def cast(self, value: Any, dtype: torch.dtype) -> str:
-        """Return the name of a value or number in this dtype."""
+        """Return the name of a value, constant or number in this dtype."""
         if not isinstance(value, str):
-            return self.constant(torch.tensor(value, dtype=dtype))
+            return self.constant(torch.as_tensor(value, dtype=dtype))
         if self.dtypes.get(value) == dtype:
             return value
         name = self.op("Cast", value, to=tensor_type(dtype))
         self.dtypes[name] = dtype
         return name
 
-    def shape(self, sizes: Sequence[Any]) -> str:
-        """Return the name of a list of whole numbers, some of which may be names themselves."""
+    def casts(self, values: Iterable[Any], dtype: torch.dtype) -> list[str]:
+        """Return the names of several values in this dtype."""
+        return [self.cast(value, dtype) for value in values]
+
+    def shape(self, sizes: Any) -> str:
+        """Return the name of a list of whole numbers, some of which may be names themselves, or of a single one."""
+        sizes = [sizes] if isinstance(sizes, int | str) else sizes
         if all(isinstance(size, int) for size in sizes):
             return self.constant(torch.tensor(sizes, dtype=torch.int64))
-        parts = (size if isinstance(size, str) else self.shape([size]) for size in sizes)
+        parts = (size if isinstance(size, str) else self.shape(size) for size in sizes)
         return self.op("Concat", *parts, axis=0)
-
-    def common_dtype(self, *values: Any) -> torch.dtype:
-        """Return the dtype in which values and numbers are compared."""
-        dtypes = [self.dtypes[value] for value in values if isinstance(value, str)]
-        if any(isinstance(value, float) for value in values):
-            dtypes.append(torch.float64)
-        return dtypes[0] if len(dtypes) == 1 else torch.promote_types(*dtypes)
 
     def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
         """Add a function of some values.
@@ -114,32 +116,31 @@ class Graph:
         NotImplementedError
             If the function cannot be traced, or an operation has no translation.
         """
-        graph = traced(function, examples)
-        inputs, values, known = iter(zip(names, examples, strict=True)), {}, {}
+        graph, inputs = traced(function, examples), iter(names)
+        values: dict[torch.fx.Node, Any] = {}  # names, and constants as tensors
         for node in graph.nodes:
+            args, kwargs = map_arg((node.args, node.kwargs), values.get)
             if node.op == "placeholder":
-                values[node], example = next(inputs)
-                self.dtypes[values[node]] = example.dtype
+                values[node] = next(inputs)
             elif node.op == "get_attr":
-                known[node] = getattr(graph.owning_module, node.target)
-            elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
-                known[node] = node.target(*map_arg(node.args, known.get), **map_arg(node.kwargs, known.get))
-            elif node.op == "call_function":
-                values |= {one: self.constant(known[one]) for one in node.all_input_nodes if one in known}
-                values[node] = self._translated(node, values)
-        results: Any = graph.output_node().args[0]
-        return [values[one] if one in values else self.constant(known[one]) for one in results]
+                values[node] = getattr(graph.owning_module, node.target)
+            elif node.op == "output":
+                results = args[0]
+            elif any(isinstance(values[one], str) for one in node.all_input_nodes):
+                values[node] = self._translated(node, args, kwargs)
+            else:
+                values[node] = node.target(*args, **kwargs)
+            if isinstance(values.get(node), str):
+                self.dtypes[values[node]] = dtype_of(node.meta["val"])
+        return [one if isinstance(one, str) else self.constant(one) for one in results]
 
-    def _translated(self, node: torch.fx.Node, values: dict[torch.fx.Node, str]) -> str:
+    def _translated(self, node: torch.fx.Node, args: Any, kwargs: Any) -> str:
         """Add an operation of torch."""
-        target = getattr(node.target, "overloadpacket", node.target)
-        args, kwargs = map_arg((node.args, node.kwargs), lambda one: values[one])
-        out = node.meta["val"]
-        result = OPERATIONS[target](self, out, *args, **kwargs) if target in OPERATIONS else NotImplemented
-        if result is NotImplemented:
-            raise untranslated(f"contains the operation {node.target}, which has no translation")
-        self.dtypes[result] = dtype_of(out)
-        return result
+        try:
+            operation = OPERATIONS[getattr(node.target, "overloadpacket", node.target)]
+            return operation(self, node.meta["val"], *args, **kwargs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise untranslated(f"contains the operation {node.target}, which has no translation") from error
 
     def loop(
         self, step: Callable, fixed: Sequence[str], state: Sequence[str], examples: Sequence[Tensor], n_steps: int
@@ -162,29 +163,26 @@ class Graph:
         list of str
             Names of the last state.
         """
-        helper = _onnx().helper
         body = Graph(next(self._names))
-        scalars = [(next(body._names), torch.int64), (next(body._names), torch.bool)]
-        inside = [(next(body._names), example.dtype) for example in examples[len(fixed) :]]
-        before = [name for name, _ in inside]
-        chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape([0]))
+        dtypes = [example.dtype for example in examples[len(fixed) :]]
+        number, going, *before = itertools.islice(body._names, 2 + len(state))
+        chosen = body.op("Squeeze", body.op("NonZero", before[-1]), body.shape(0))
         some = [body.op("Gather", name, chosen, axis=0) for name in [*fixed, *before]]
         after = body.call(step, some, examples)
-        rows = body.op("Unsqueeze", chosen, body.shape([1]))
-        results = [body.op("ScatterND", *pair) for pair in zip(before, [rows] * len(before), after, strict=True)]
-        going = body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0)
-        results = [body.cast(going, torch.bool), *results]
-        inputs = [_port(name, dtype, []) for name, dtype in scalars] + [_port(name, dtype) for name, dtype in inside]
-        outputs = [_port(name, dtype) for name, (_, dtype) in zip(results, [scalars[1], *inside], strict=True)]
-        inner = helper.make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
+        rows = body.op("Unsqueeze", chosen, body.shape(1))
+        results = [body.op("ScatterND", *values) for values in zip(before, [rows] * len(before), after, strict=True)]
+        some_going = body.cast(body.op("ReduceSum", body.cast(after[-1], torch.int64), keepdims=0), torch.bool)
+        inputs = [_port(number, torch.int64, []), _port(going, torch.bool, []), *map(_port, before, dtypes)]
+        outputs = map(_port, [some_going, *results], [torch.bool, *dtypes])
+        inner = package("onnx").helper.make_graph(body.nodes, body.prefix, inputs, outputs, body.constants)
         last = [next(self._names) for _ in state]
-        ends = self.constant(torch.tensor(n_steps)), self.constant(torch.tensor(True))
-        self.nodes.append(helper.make_node("Loop", [*ends, *state], last, body=inner))
+        ends = self.cast(n_steps, torch.int64), self.cast(True, torch.bool)
+        self.add("Loop", [*ends, *state], last, body=inner)
         return last
 
 
-def _onnx() -> Any:
-    """Return the onnx package.
+def package(name: str) -> Any:
+    """Return onnx, skl2onnx or a module of them.
 
     Raises
     ------
@@ -192,20 +190,20 @@ def _onnx() -> Any:
         If it is not installed.
     """
     try:
-        import onnx
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError('skae.onnx needs the onnx package: pip install "skae[onnx]".') from error
-    return onnx
+        missing = name.partition(".")[0]
+        raise ImportError(f'skae.onnx needs the {missing} package: pip install "skae[onnx]".') from error
 
 
 def tensor_type(dtype: torch.dtype) -> int:
     """Return what ONNX calls a dtype."""
-    return _onnx().helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
+    return package("onnx").helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
 
 
 def _port(name: str, dtype: torch.dtype, shape: list | None = None) -> Any:
     """Return an input or output of a graph."""
-    return _onnx().helper.make_tensor_value_info(name, tensor_type(dtype), shape)
+    return package("onnx").helper.make_tensor_value_info(name, tensor_type(dtype), shape)
 
 
 def traceable(module: ScaledAutoEncoder) -> ScaledAutoEncoder:
@@ -272,13 +270,12 @@ def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
 def decoder_model(module: ScaledAutoEncoder) -> Any:
     """Return the decoder as a model from "codes" to "X", which have the precision of the network."""
     model, graph, dtype = traceable(module), Graph("skae"), module.mean.dtype
-    sizes, helper = model.architecture, _onnx().helper
+    sizes, helper = model.architecture, package("onnx").helper
     example = torch.zeros((EXAMPLE_SAMPLES, sizes.n_components), dtype=torch.float64)
-    graph.dtypes["codes"] = dtype
     (result,) = graph.call(lambda z: (model.decode(z),), [graph.cast("codes", torch.float64)], [example])
-    graph.nodes.append(helper.make_node("Cast", [result], ["X"], to=tensor_type(dtype)))
-    ends = (("codes", sizes.n_components), ("X", sizes.n_features))
-    inputs, outputs = ([_port(name, dtype, [None, width])] for name, width in ends)
+    graph.add("Cast", [result], ["X"], to=tensor_type(dtype))
+    inputs = [_port("codes", dtype, [None, sizes.n_components])]
+    outputs = [_port("X", dtype, [None, sizes.n_features])]
     proto = helper.make_graph(graph.nodes, "decoder", inputs, outputs, graph.constants)
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="skae")
