@@ -1,14 +1,16 @@
 """AutoEncoderTransformer: parameters, validation and public methods."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -32,14 +34,21 @@ from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
-from skae._objectives.losses import LOSSES, SquaredError, as_loss
+from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
-from skae._training.fit import NetworkInitializer, fit_network
-from skae._training.net import TrainingConfig, check_callbacks, net_from_dict, net_to_dict
+from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
+from skae._training.net import (
+    BATCH_SIZE,
+    ReconstructionNet,
+    TrainingConfig,
+    check_callbacks,
+    net_from_dict,
+    net_to_dict,
+)
 from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
-from skae._training.selection import ValidationSplit, automatic_batch_size
+from skae._training.selection import ValidationSplit
 from skae._utils import (
     Documented,
     FollowedMixin,
@@ -53,8 +62,8 @@ from skae._utils import (
 )
 
 
-def _takes_steps(estimator):
-    """Whether an estimator can learn from some of the samples."""
+def _takes_steps(estimator: Any) -> bool:
+    """Return whether the estimator has `partial_fit`."""
     if isinstance(estimator.optimizer, str) and estimator.optimizer == "lbfgs":
         raise AttributeError(
             "partial_fit is not available with optimizer='lbfgs', which takes all samples in each step. Call fit, or "
@@ -72,157 +81,157 @@ class AutoEncoderTransformer(
     TransformerMixin,
     BaseEstimator,
 ):
-    """Nonlinear dimensionality reduction by an autoencoder that starts at PCA.
+    """Nonlinear dimensionality reduction by an autoencoder that is initialized from PCA.
 
-    The codes are the principal components plus what a network adds to them, and the reconstruction is
-    PCA's plus what a second network adds. PCA is the first candidate; samples held out from training decide
-    whether and how far training goes on from there.
+    The code of a sample is that of the nearest point of the manifold of the decoder. Encoder and decoder are the sums
+    of those of PCA and of a neural network. A network is used only if it reconstructs held-out samples better than PCA.
 
     Parameters
     ----------
     n_components : int, default=2
-        Number of components, the size of the bottleneck; at most ``min(n_samples, n_features)``.
+        Number of components, which is the size of the bottleneck, at most ``min(n_samples, n_features)``.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
-        Widths of the encoder's hidden layers, from the input to the bottleneck. "auto" chooses two from the
-        numbers of features and components.
+        Sizes of the hidden layers of the encoder. "auto" is (256, 128), or larger for many components.
     decoder_layer_sizes : "auto", int or sequence of int, default="auto"
-        Widths of the decoder's hidden layers, from the bottleneck to the output. "auto" mirrors the encoder.
+        Sizes of the hidden layers of the decoder. "auto" is the reverse of the encoder.
     activation : {"gelu", "relu", "silu", "elu", "tanh", "logistic", "identity"}, default="gelu"
-        Nonlinearity between the layers. "identity" makes the autoencoder linear; with ``linear_skip=True``
-        that is PCA itself, and nothing is left to train.
+        Activation function of the hidden layers. "identity" is a linear autoencoder; with ``linear_skip=True``, it is
+        PCA.
     linear_skip : bool, default=True
-        Whether PCA runs beside the networks. False gives the plain autoencoder, which starts anywhere and
-        may end below PCA.
+        Whether the encoder and the decoder of PCA are added to the networks. False is an autoencoder with random
+        initialization, which may have a lower score than PCA.
     loss : str, Loss or callable, default="squared_error"
-        What training minimizes, pooled over all features: "squared_error", "absolute_error", "huber",
-        "binary_cross_entropy", "poisson" or "cosine". "binary_cross_entropy" is for values between 0 and 1,
-        "poisson" for counts, "cosine" for embeddings. A callable ``loss(x_hat, x)``, such as a torch loss with
-        ``reduction="none"``, takes samples in units of the data and returns the loss of each value or sample.
-        Reconstructions are means: probabilities with "binary_cross_entropy", rates with "poisson". PCA is
-        judged by the loss, and kept if no epoch improves on it, with ``linear_skip=True``.
+        Loss function: "squared_error", "absolute_error", "huber", "binary_cross_entropy" for values between 0 and 1,
+        "poisson" for counts or "cosine" for embeddings, or an instance of `skae.Loss`. A callable
+        ``loss(x_hat, x)``, such as a torch loss with ``reduction="none"``, takes samples in the units of the data and
+        returns the loss of each value or sample. Reconstructions are means: probabilities with
+        "binary_cross_entropy" and rates with "poisson". PCA is compared by this loss.
     regularizer : str, Regularizer, list of these or None, default=None
         Regularization added to the loss: "denoising", "sparse", "contractive" or "variational"; see
-        `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Epochs are then compared by the
-        loss with what the regularizer adds, so the reconstruction may be worse than PCA's.
+        `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Networks are then compared by the
+        regularized loss, and the score may be lower than that of PCA.
     architecture : {"dense", "tied", "conv"}, default="dense"
-        How the networks are built. "tied" has the encoder's weights transposed in the decoder. "conv" is for samples
-        that are images: strided convolutions and one dense layer, and the other way round.
-        ``hidden_layer_sizes`` are then the channels, and last the width of the dense layer, (32, 64, 256) by
-        default.
+        Architecture of the networks. With "tied", the weights of the decoder are those of the encoder, transposed. With
+        "conv", the encoder has strided convolutions and a dense layer, and the decoder is its reverse;
+        ``hidden_layer_sizes`` are the numbers of channels and the size of the dense layer, by default (32, 64, 256).
     input_shape : tuple of int or None, default=None
-        Channels, height and width of the images, for "conv".
+        Channels, height and width of the images for "conv".
     allow_nan : bool, default=False
-        Whether X may have NaN for missing values. They are imputed by probabilistic PCA from the other values of the
-        sample, and are ignored in losses and scores; held-out samples are compared with some of their values hidden.
-        ``inverse_transform(transform(X))`` has values for them. A sample of which all values are missing is replaced
-        by the mean; a feature of which all values are missing raises an error.
+        Whether X may have missing values, encoded as NaN. They are imputed by probabilistic PCA before the encoder and
+        are ignored in losses and scores. Held-out samples are compared by values that are hidden from the encoder.
+        ``inverse_transform(transform(X))`` imputes them. A sample without any values is reconstructed as the mean. A
+        feature without any values raises an error.
     normalization : {"batch", "layer"} or None, default=None
-        Normalizes hidden values before each activation, over a batch or over a sample.
+        Normalization before each activation.
     dropout : float, default=0.0
-        Fraction of the hidden values that is dropped at each step of training.
+        Fraction of the hidden units that are set to zero in each training step.
     module : torch.nn.Module class or instance or None, default=None
-        A network of your own in place of these, with ``encode`` from (n, n_features) to (n, n_components) and
-        ``decode`` back; samples are centered and of unit spread. A class is called with the two numbers; of an
-        instance a copy is trained. With ``linear_skip=True`` it learns what PCA leaves.
+        Custom network with the methods ``encode`` and ``decode``, which map tensors of shape (n, n_features) to
+        (n, n_components) and back. Samples are centered and divided by their overall scale. A class is instantiated
+        with the two numbers; an instance is copied. With ``linear_skip=True``, PCA is added to it.
     module_params : dict or None, default=None
         Further arguments for a ``module`` that is a class, such as ``{"width": 64}``.
     alpha : float, default=0.0
-        Strength of the L2 penalty on the weights: the optimizer's weight decay where it has one.
+        Strength of the L2 regularization of the weights, which is the weight decay of optimizers that have one.
     whiten : bool, default=False
-        False gives codes in units of the data, as PCA's are: a step of one moves the reconstruction by one, by root
-        mean square over training samples. True gives codes of unit variance on the training samples.
+        If False, codes are in units of the data, as with PCA: a unit step of a code moves the reconstruction by one, in
+        the root mean square over the training samples. If True, codes have unit variance on the training samples.
     projection_steps : "auto" or int, default="auto"
-        Largest number of steps that `transform` takes from the code of the encoder, or of PCA, toward the nearest point
-        of the decoder's manifold. "auto" is 16, of which samples need four to six. 0 is the encoder alone, for example
-        where single samples have to be encoded within a fraction of a millisecond.
+        Largest number of steps from the code of the encoder, or of PCA, to that of the nearest point of the decoder's
+        manifold in `transform`. "auto" is 16, of which most samples need four to six. With 0, codes are those of the
+        encoder, which takes a fraction of a millisecond for a single sample.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
-        Finds the weights. "lbfgs" takes all samples in each step.
+        Optimizer of the weights. "lbfgs" uses all samples in each step.
     optimizer_params : dict or None, default=None
-        Further arguments for the optimizer, such as ``{"momentum": 0.95}`` for "sgd". They go before what is chosen
-        here otherwise: a momentum of 0.9 after Nesterov for "sgd", a line search for "lbfgs", and ``alpha``.
+        Further arguments for the optimizer, such as ``{"momentum": 0.95}`` for "sgd". They override the defaults, which
+        are a Nesterov momentum of 0.9 for "sgd" and a line search for "lbfgs", and ``alpha``.
     lr : "auto" or float, default="auto"
-        Learning rate, from which it falls linearly to zero in each run after a short rise. "auto" is 0.025 for dense
-        and 0.003 for other networks, 0.1 for "sgd" and 1 for "lbfgs". A `skorch.callbacks.LRScheduler` replaces this
-        schedule. It does not depend on the units of X.
+        Largest learning rate. In each run, the learning rate first increases to it and then decreases linearly to zero.
+        "auto" is 0.025 for dense and 0.003 for other networks, 0.1 for "sgd" and 1 for "lbfgs". A
+        `skorch.callbacks.LRScheduler` replaces this schedule. It does not depend on the units of X.
     max_epochs : "auto" or int, default="auto"
-        Largest number of passes over the training samples in the search; 0 is PCA. "auto" is a budget of steps that
-        doubles while held-out samples gain: 300, 600 and 1,200 for up to 2,000 samples, more for more samples. With
-        ``early_stopping=False`` exactly so many epochs are run, and "auto" is 600 steps.
+        Largest number of passes over the training samples in the search. 0 is PCA. "auto" stands for runs of 300, 300
+        and 600 steps for up to 2,000 samples, and more for more samples. With ``early_stopping=False``, it is the exact
+        number of epochs, and "auto" is 600 steps.
     batch_size : "auto" or int, default="auto"
-        Number of samples per step, about which the samples are divided evenly. "auto" is 256, or all samples if there
+        Number of samples per step, into which the samples are divided evenly. "auto" is 256, or all samples if there
         are fewer.
     early_stopping : bool, default=True
-        Whether samples are held out from training, to decide whether a network is better than PCA and how long to
-        train. Otherwise the last epoch is kept, unless PCA reconstructs the training samples better.
+        Whether a validation set is split off, by which the number of epochs is selected and PCA is compared with the
+        network. If False, all epochs are run, and PCA is kept if it reconstructs the training samples better.
     validation_fraction : float, default=0.1
-        Fraction of the samples set aside, chosen at random. Few samples are set aside in several parts in turn, each
-        with a training of its own, and refit on together. Identical samples, near copies (nearer to each other than
-        a tenth of the usual distance to the nearest other sample) and samples of a group are on one side.
+        Fraction of the samples in the validation set. For few samples, several validation sets are used, each with a
+        training of its own. Identical samples, near copies (nearer to each other than a tenth of the usual distance to
+        the nearest other sample) and the samples of a group are on one side of the split.
     validation_split : cross-validation splitter, {array-like, sparse matrix} of shape (n_validation, n_features) or \
             None, default=None
-        Which samples are set aside, in place of a random fraction: a splitter of scikit-learn, such as
-        ``GroupKFold(10)`` or ``PredefinedSplit``, each split of which is a training of its own; or validation samples
-        beside X, which never train. It is called with the ``y`` and ``groups`` of `fit`.
+        Replaces the random split: a cross-validation splitter such as ``GroupKFold(10)`` or ``PredefinedSplit``, which
+        is called with the ``y`` and ``groups`` of `fit` and each split of which has a training of its own; or
+        validation samples that are not in X.
     tol : float, default=0.015
-        Gain of the held-out samples, as a fraction of the variance, below which the search ends.
+        The search ends when a run decreases the loss of the validation samples by less than this fraction of the
+        variance.
     warm_start : bool, default=False
-        Whether `fit` continues from the fitted network, moved to the mean and the scale of X. Training starts from PCA
-        if that reconstructs X better.
+        Whether `fit` continues from the fitted network, which is moved to the mean and the scale of X. It is
+        initialized from PCA if that reconstructs X better.
     callbacks : list of skorch callbacks, default=None
-        Callbacks for the training that chooses the epoch, instances, classes or pairs of a name and either. Copies of
-        those that change what is learned act in every other training too, as on all samples: ``LRScheduler``,
-        ``Freezer`` and other ``ParamMapper``, ``GradientNormClipping``, and all with a method ``on_grad_computed``.
+        Callbacks of the first training of the search, as instances, classes or pairs of a name and either of them.
+        Callbacks that change the weights are copied for all other trainings: ``LRScheduler``, ``Freezer`` and other
+        ``ParamMapper``, ``GradientNormClipping``, and all with a method ``on_grad_computed``.
     device : str or torch.device, default="cpu"
-        "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one present.
+        "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest available device.
     random_state : int, RandomState instance or None, default=None
         Controls the validation split, weight initialization and shuffling. Pass an int for reproducible results, which
-        are the same to the last bit on a CPU.
+        are identical on the same CPU.
     verbose : int, default=0
-        0 is silent. 1 shows a bar with the epoch, the losses as shares of the variance, the best epoch so far and the
-        time that is left at most. 2 prints a line for each epoch.
+        0 is silent. 1 shows a progress bar with the losses, as fractions of the variance, and the best epoch. 2 prints
+        a line per epoch.
 
     Attributes
     ----------
     n_components_ : int
-        Size of the bottleneck.
+        Number of components.
     mean_ : ndarray of shape (n_features,)
         Mean of each feature of the training samples.
     n_iter_ : int
-        Epochs run.
+        Number of epochs of the search.
     best_epoch_ : int
-        Number of epochs after which held-out samples were best; 0 is the start, which is PCA with
-        ``linear_skip=True``. Training then ends with some steps on all samples.
+        Number of epochs with the lowest validation loss; 0 stands for the initialization, which is PCA with
+        ``linear_skip=True``. The tuning on all samples follows.
     loss_curve_ : list of float
-        Training loss of each epoch of the search, regularizers included, as a fraction of the loss of the mean.
+        Training loss of each epoch of the search, with regularization, as a fraction of the loss of the mean.
     validation_scores_ : list of float or None
-        Fraction of the held-out samples' variance explained, of another loss the fraction saved, by codes after three
-        steps of the projection: at the start, and after each run. None if no samples were held out.
+        Score of the validation samples at the initialization and after each run: one minus the fraction of the loss of
+        the mean that is left, by codes after three projection steps. None without validation samples.
     validation_epochs_ : list of int
         Number of epochs before each of these.
     device_ : str
-        Where the network is.
+        Device of the network.
     net_ : skorch.NeuralNet
-        The fitted net, its module in evaluation mode.
+        The fitted net. Its module is in evaluation mode.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had names that are all strings.
+        Names of features seen during `fit`. Defined only if X has feature names that are all strings.
 
     See Also
     --------
-    sklearn.decomposition.PCA : The linear case, and the start of this one.
-    sklearn.decomposition.KernelPCA : Nonlinear by a kernel; its inverse is approximate.
-    sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is a plain autoencoder without codes.
+    sklearn.decomposition.PCA : Linear dimensionality reduction, from which this is initialized.
+    sklearn.decomposition.KernelPCA : Nonlinear dimensionality reduction with kernels and an approximate inverse.
+    sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is an autoencoder without codes.
 
     Notes
     -----
-    X is centered and scaled internally, so neither units nor offsets matter. PCA's code is the least-squares code of a
-    sample; an encoder only estimates it. `transform` therefore moves the code of the encoder by a few gradient steps to
-    that of the nearest point of the decoder's manifold, by the loss that was trained. Training consists of runs, in
-    each of which the learning rate falls to zero; their length doubles while held-out samples, projected, gain more
-    than ``tol``. The last steps are taken on all samples. The result is PCA of all samples where so few samples carry
-    the loss that held-out samples could say nothing about others, where no run improves on PCA by more than two
-    standard errors, and where the network reconstructs all samples worse than PCA.
+    X is centered and scaled internally, so the result does not depend on units or offsets.
+
+    The code of PCA is the least-squares code of a sample, while an encoder only estimates it. `transform` therefore
+    moves the code of the encoder, by a few gradient steps, to that of the nearest point of the manifold of the decoder,
+    as measured by the loss.
+
+    Training consists of runs, in each of which the learning rate decreases to zero. The number of epochs doubles while
+    the loss of the validation samples, after projection, decreases by more than ``tol``. The network is then tuned on
+    all samples. PCA is kept if too few samples carry the loss for a comparison, if no run is better than PCA by more
+    than two standard errors, or if the network reconstructs all samples worse than PCA.
 
     References
     ----------
@@ -282,39 +291,39 @@ class AutoEncoderTransformer(
 
     def __init__(
         self,
-        n_components=2,
+        n_components: int = 2,
         *,
-        hidden_layer_sizes="auto",
-        decoder_layer_sizes="auto",
-        activation="gelu",
-        linear_skip=True,
-        loss="squared_error",
-        regularizer=None,
-        architecture="dense",
-        input_shape=None,
-        allow_nan=False,
-        normalization=None,
-        dropout=0.0,
-        module=None,
-        module_params=None,
-        alpha=0.0,
-        whiten=False,
-        projection_steps="auto",
-        optimizer="adam",
-        optimizer_params=None,
-        lr="auto",
-        max_epochs="auto",
-        batch_size="auto",
-        early_stopping=True,
-        validation_fraction=0.1,
-        validation_split=None,
-        tol=0.015,
-        warm_start=False,
-        callbacks=None,
-        device="cpu",
-        random_state=None,
-        verbose=0,
-    ):
+        hidden_layer_sizes: str | int | Sequence[int] = "auto",
+        decoder_layer_sizes: str | int | Sequence[int] | None = "auto",
+        activation: str = "gelu",
+        linear_skip: bool = True,
+        loss: str | Loss | Callable = "squared_error",
+        regularizer: str | Regularizer | Sequence[str | Regularizer] | None = None,
+        architecture: str = "dense",
+        input_shape: Sequence[int] | None = None,
+        allow_nan: bool = False,
+        normalization: str | None = None,
+        dropout: float = 0.0,
+        module: Callable | None = None,
+        module_params: dict | None = None,
+        alpha: float = 0.0,
+        whiten: bool = False,
+        projection_steps: str | int = "auto",
+        optimizer: str | type = "adam",
+        optimizer_params: dict | None = None,
+        lr: str | float = "auto",
+        max_epochs: str | int = "auto",
+        batch_size: str | int = "auto",
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        validation_split: Any = None,
+        tol: float = 0.015,
+        warm_start: bool = False,
+        callbacks: Sequence | None = None,
+        device: str | torch.device = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
         self.decoder_layer_sizes = decoder_layer_sizes
@@ -348,37 +357,37 @@ class AutoEncoderTransformer(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, groups=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the autoencoder.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Training samples, at least two; float32 and float64 are kept, everything else becomes float64.
+            Training samples, at least two. float32 and float64 are kept, other types are converted to float64.
         y : Ignored
-            Not used, present for scikit-learn's sake: the samples are their own targets.
+            Not used, present for API consistency by convention. It is passed on to a ``validation_split`` splitter.
         sample_weight : array-like of shape (n_samples,), default=None
-            How much each sample counts: in PCA, in the loss and where an epoch is chosen. Whole numbers count as
-            repetitions of a sample, up to ten a sample on average, other weights relative to their mean. Samples of
-            weight zero are ignored.
+            Weights of the samples in PCA, in the loss and in the validation score. Integers are treated as repetitions
+            of a sample, up to ten per sample on average; other weights are relative to their mean. Samples with weight
+            zero are ignored.
         groups : array-like of shape (n_samples,), default=None
-            Labels of samples that depend on each other, such as measurements of one patient or windows of one
-            recording, numbers or strings. The samples of a group are on one side of the validation split, and count
-            as one where uncertainty is estimated. None finds identical samples and near copies, and takes each of the
-            others for a group of its own.
+            Group labels, numbers or strings, of samples that are not independent, such as those of one patient. The
+            samples of a group are on one side of the validation split, and count as one in standard errors. If None,
+            identical samples and near copies are groups.
 
         Returns
         -------
         AutoEncoderTransformer
-            The estimator itself.
+            Fitted estimator.
 
         Raises
         ------
         ValueError
             If a parameter, the device, X or a weight is not as described, if ``n_components`` exceeds
-            ``min(n_samples, n_features)``, or if the loss becomes infinite or no number.
+            ``min(n_samples, n_features)``, or if the loss becomes infinite or NaN.
         TypeError
-            If ``optimizer`` is a class but no torch optimizer, or ``callbacks`` holds what is no skorch callback.
+            If ``optimizer`` is a class but not a torch optimizer, or an entry of ``callbacks`` is not a skorch
+            callback.
         """
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
         with _unchanged_on_failure(self), gradients_on():
@@ -399,44 +408,42 @@ class AutoEncoderTransformer(
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
                 config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
-                vars(self).update(_fitted_attributes(*fit_network(start, config, validation), X))
+                self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
-                    vars(self).pop(name, None)
+                    self.__dict__.pop(name, None)
         return self
 
     @available_if(_takes_steps)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Learn from some more samples, in one pass over them.
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the autoencoder incrementally to a chunk of samples, in one pass.
 
-        For samples that come in chunks, of any size from one sample. The running mean and principal directions are
-        those of all samples so far. The network takes a step for every half batch of new samples, together with as
-        many out of a memory of 2000; samples that do not fill a half batch wait for the next call. A fraction of the
-        samples, as many at most, is held out; by these it is decided after each call whether the codes are the
-        network's or PCA's. Go over the data several times for a better network. After `fit`, training continues from
-        the fitted network. All parameters keep the values that they have at the first call.
+        Chunks can have any size from one sample. Mean and principal components are those of all samples so far. The
+        network takes one step per half batch of new samples, with as many drawn from up to 2,000 earlier samples;
+        samples that do not fill a half batch are kept for the next call. A fraction of the samples, also up to 2,000,
+        is held out, and selects the network or PCA after each call. Several passes over the data give a better network.
+        After `fit`, training continues from the fitted network. Parameters must not change after the first call.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Samples; the dtype of the first chunk stays.
+            Samples. All chunks are converted to the dtype of the first one.
         y : Ignored
-            Not used, present for scikit-learn's sake.
+            Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
             As in `fit`.
 
         Returns
         -------
         AutoEncoderTransformer
-            The estimator itself.
+            Fitted estimator.
 
         Raises
         ------
         ValueError
-            If a parameter, the device, X or a weight is not as described, or if the loss becomes infinite or no
-            number.
+            If a parameter, the device, X or a weight is not as described, or if the loss becomes infinite or NaN.
         AttributeError
-            If ``optimizer="lbfgs"``, which takes all samples in each step.
+            If ``optimizer="lbfgs"``, which uses all samples in each step.
         """
         with _unchanged_on_failure(self), gradients_on():
             fresh = not hasattr(self, "net_")
@@ -447,12 +454,12 @@ class AutoEncoderTransformer(
             self._stream = stream = self._stream_for(sample)
             with stream.unchanged_on_failure():
                 stream.take(sample)
-                vars(self).update(_fitted_attributes(*stream.network(), X))
+                self.__dict__.update(_fitted_attributes(*stream.network(), X))
             self.n_samples_seen_ = stream.n_seen
         return self
 
-    def transform(self, X):
-        """Map samples to codes: those of the nearest points of the decoder's manifold.
+    def transform(self, X: Any) -> Any:
+        """Transform samples to the codes of the nearest points of the decoder's manifold.
 
         Parameters
         ----------
@@ -462,7 +469,7 @@ class AutoEncoderTransformer(
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            The codes, in the dtype of X.
+            Codes, in the dtype of X.
 
         Raises
         ------
@@ -473,18 +480,18 @@ class AutoEncoderTransformer(
         X = validated_samples(self, X, "transform")
         return self._map(X, "project", self.n_components_)
 
-    def inverse_transform(self, X):
-        """Map codes back to samples.
+    def inverse_transform(self, X: Any) -> Any:
+        """Transform codes back to samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            Codes as `transform` returns them.
+            Codes, as returned by `transform`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Reconstructed samples in the units of the training samples, in the dtype of the codes.
+            Reconstructions in the units of the training samples, in the dtype of the codes.
 
         Raises
         ------
@@ -503,26 +510,26 @@ class AutoEncoderTransformer(
         return self._map(Z, "decode", self.n_features_in_)
 
     @np.errstate(under="ignore")
-    def score(self, X, y=None, sample_weight=None):
-        """Return the fraction of the variance of X that its reconstruction explains, all features pooled.
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the fraction of the variance of X that is explained by the reconstruction.
 
-        ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. On the training samples of a linear autoencoder it is
-        the sum of PCA's ``explained_variance_ratio_``; on other samples it is comparable between the two.
+        It is ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. For PCA and its training samples, it is the sum of
+        ``explained_variance_ratio_``.
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Samples in the units of the training samples.
         y : Ignored
-            Not used.
+            Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
-            How much each sample's squares count; equally if None.
+            Sample weights.
 
         Returns
         -------
         float
-            Over values that are there. 1 is perfect, 0 is as good as the mean of the training samples, below 0 is
-            worse.
+            The score, without missing values. It is 1 for a perfect reconstruction, 0 for the mean of the training
+            samples, and negative for worse ones.
         """
         check_is_fitted(self)
         X = validated_samples(self, X, "score")
@@ -533,10 +540,10 @@ class AutoEncoderTransformer(
         return float(1.0 - errors / offsets)
 
     @np.errstate(under="ignore")
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> Any:
         """Return minus the mean squared reconstruction error of each sample.
 
-        It is low where a sample is unlike the training samples.
+        It is low for samples that differ from the training samples.
 
         Parameters
         ----------
@@ -546,23 +553,23 @@ class AutoEncoderTransformer(
         Returns
         -------
         ndarray of shape (n_samples,)
-            In squared units of X, the mean over the features that the sample has values in; 0 is a perfect
+            Minus the mean over the features without missing values, in squared units of X; 0 for a perfect
             reconstruction.
         """
         check_is_fitted(self)
         return -self._mean_squares(validated_samples(self, X, "score_samples"))[:, 0]
 
-    def _mean_squares(self, X):
-        """Mean squares of each sample's reconstruction error and of its offset from the mean, of shape (n, 2)."""
+    def _mean_squares(self, X: Any) -> Any:
+        """Compute the mean square of each sample's error and that of its offset from the mean, of shape (n, 2)."""
         counts = asarray_like(n_present(to_numpy(X))[:, np.newaxis], X) if self.allow_nan else self.n_features_in_
         return self._map(X, "squares", 2, np.float64) / counts
 
     @property
-    def _n_features_out(self):
-        """Number of codes, for `get_feature_names_out`."""
+    def _n_features_out(self) -> int:
+        """Number of output features, for `get_feature_names_out`."""
         return self.n_components_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True
@@ -571,26 +578,26 @@ class AutoEncoderTransformer(
         tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, LOSSES["poisson"])
         return tags
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(state.get("_stream"), Stream):
             state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
         return stamped(state if net is None else {**state, NETWORK: net_to_dict(net)})
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         state = checked(self, state, OF_TRANSFORMER)
         network = state.pop(NETWORK, None)
         if network is not None:
             check_transformer({**state, NETWORK: network})
         super().__setstate__(state)
         if network is not None:
-            self.net_ = net_from_dict(network, self.device_)
+            self.net_ = net_from_dict(network, str(state["device_"]))
             self.device_ = str(self.net_.device)
 
     @np.errstate(under="ignore")
-    def _map(self, X, direction, n_features, dtype=None):
-        """Send samples or codes through the network, at least in its precision and at least in theirs."""
+    def _map(self, X: Any, direction: str, n_features: int, dtype: DTypeLike | None = None) -> Any:
+        """Apply a method of the network to samples or codes, at least in the precision of each."""
         if is_foreign(X):
             return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
         module = self.net_.module_
@@ -608,8 +615,8 @@ class AutoEncoderTransformer(
             )
         return result
 
-    def _stream_for(self, sample):
-        """Return the state of earlier chunks, or a new one."""
+    def _stream_for(self, sample: Sample) -> Stream:
+        """Return the state after earlier chunks, or a new one."""
         stream = getattr(self, "_stream", None)
         if isinstance(stream, Stream):
             _check_values(self, sample.X)
@@ -624,38 +631,36 @@ class AutoEncoderTransformer(
         _check(self, sample, device, whole=False)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
-        if stream is not None:  # as it came out of a file
-            random_state, dtype, before = (
-                np.random.RandomState(),
-                stream["waiting"].dtype,
-                model_from_dict(stream["before"]),
-            )
+        if stream is not None:  # loaded from a file
+            random_state, dtype = np.random.RandomState(), stream["waiting"].dtype
+            before = model_from_dict(stream["before"])
             random_state.set_state(stream["seeds"])
         elif self.allow_nan:
             check_features(sample)
         seeds = random_state.get_state()
-        asarray_like = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(asarray_like, device, random_state, before, self.allow_nan)
-        fresh = Stream(start, self._config(start, random_state), _fraction(self), seeds)
+        empty = Sample(np.zeros((0, sample.shape[1]), dtype))
+        start = self._start(empty, device, random_state, before, self.allow_nan)
+        fraction = self.validation_fraction if self.early_stopping else None
+        fresh = Stream(start, self._config(start, random_state), fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
 
-    def _start(self, sample, device, random_state, before, incomplete):
-        """Where training begins: at PCA, anywhere, or at the fit before."""
+    def _start(
+        self, sample: Sample, device: torch.device, random_state: Any, before: Any, incomplete: bool
+    ) -> NetworkInitializer:
+        """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
         architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
-    def _config(self, start, random_state):
-        """How to train."""
-        n_samples = len(start.sample)
-        lbfgs = self.optimizer == "lbfgs"
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = n_samples if lbfgs else automatic_batch_size(n_samples) if n_samples > 0 else STREAM_BATCH
+    def _config(self, start: NetworkInitializer, random_state: np.random.RandomState) -> TrainingConfig:
+        """Return the parameters of the training."""
+        batch_size, n_samples = self.batch_size, len(start.sample)
+        if batch_size == "auto":  # a stream begins without samples
+            batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
             loss=as_loss(self.loss),
             regularizers=as_regularizers(self.regularizer),
@@ -664,9 +669,9 @@ class AutoEncoderTransformer(
             lr=learning_rate(self.optimizer, self.lr, start.architecture.kind),
             automatic_rate=self.lr == "auto" and self.optimizer == "adam",
             alpha=self.alpha,
-            batch_size=batch_size,
-            max_epochs=None if self.max_epochs == "auto" else self.max_epochs,
-            projection_steps=DEFAULT_STEPS if self.projection_steps == "auto" else self.projection_steps,
+            batch_size=int(batch_size),
+            max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
+            projection_steps=DEFAULT_STEPS if self.projection_steps == "auto" else int(self.projection_steps),
             tol=self.tol,
             callbacks=tuple(self.callbacks or ()),
             verbose=max(self.verbose - 1, 0),
@@ -676,13 +681,8 @@ class AutoEncoderTransformer(
         )
 
 
-def _fraction(estimator):
-    """Fraction of the samples to hold out."""
-    return estimator.validation_fraction if estimator.early_stopping else None
-
-
-def _validation_split(estimator, X, y, groups):
-    """Which samples are held out; None if none are."""
+def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> ValidationSplit | None:
+    """Return the validation split; None without early stopping."""
     if not estimator.early_stopping:
         return None
     split = estimator.validation_split
@@ -703,7 +703,7 @@ def _validation_split(estimator, X, y, groups):
     return ValidationSplit(sample=sample)
 
 
-def _fitted_attributes(net, record, X):
+def _fitted_attributes(net: ReconstructionNet, record: TrainingResult, X: Any) -> dict[str, Any]:
     """Return the fitted attributes by name."""
     module = net.module_
     return {
@@ -720,11 +720,11 @@ def _fitted_attributes(net, record, X):
 
 
 @contextmanager
-def _unchanged_on_failure(estimator) -> Iterator[None]:
-    """Put an estimator's attributes back if the block is left by an error or an interrupt."""
+def _unchanged_on_failure(estimator: Any) -> Iterator[None]:
+    """Restore the attributes of an estimator if the block raises an error or is interrupted."""
     before = dict(vars(estimator))
     try:
-        with np.errstate(under="ignore"):  # numbers too small for a floating-point number are zero
+        with np.errstate(under="ignore"):  # tiny numbers become zero
             yield
     except BaseException:
         vars(estimator).clear()
@@ -732,8 +732,8 @@ def _unchanged_on_failure(estimator) -> Iterator[None]:
         raise
 
 
-def _check(estimator, sample, device, whole=True):
-    """Refuse what the constraints of single parameters cannot see."""
+def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = True) -> None:
+    """Check parameters in combination and with the samples."""
     n_samples, n_features = sample.shape
     regularizers = as_regularizers(estimator.regularizer)
     if estimator.n_components > n_features and not regularizers:
@@ -759,15 +759,15 @@ def _check(estimator, sample, device, whole=True):
     check_callbacks(estimator.callbacks or ())
 
 
-def _check_values(estimator, X):
-    """Refuse values that the loss is not for."""
-    # A minimum of scipy's sorts a sparse matrix in place, and what is in a file is read once.
+def _check_values(estimator: Any, X: Any) -> None:
+    """Check that the loss is defined for the values."""
+    # SciPy's minimum sorts a sparse matrix in place, and large data should be read only once.
     values = X if isinstance(X, np.ndarray) else extremes(X)
     as_loss(estimator.loss).check(values[np.isfinite(values)] if estimator.allow_nan else values)
 
 
-def _demands(estimator, dtype, device):
-    """Describe how a custom module will be used."""
+def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
+    """Return the requirements for a custom module."""
     trained_in = dtype if estimator.optimizer == "lbfgs" else np.float32
     return Demands(
         device,
@@ -777,8 +777,8 @@ def _demands(estimator, dtype, device):
     )
 
 
-def _architecture(estimator, n_features, seed, demands):
-    """Describe the network that the parameters ask for."""
+def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) -> Architecture:
+    """Return the architecture for the parameters."""
     n_components, kind = int(estimator.n_components), estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
@@ -798,7 +798,7 @@ def _architecture(estimator, n_features, seed, demands):
     if module is not None:
         kind = "module"
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
-        kind = "pca" if type(loss) is SquaredError else kind  # PCA is the best linear network, by its squared error
+        kind = "pca" if type(loss) is SquaredError else kind  # PCA has the lowest squared error of linear networks
     return Architecture(
         n_features,
         n_components,
@@ -818,11 +818,11 @@ def _architecture(estimator, n_features, seed, demands):
     )
 
 
-def _layer_sizes(sizes, name):
-    """Widths as a tuple; None where they are to be chosen."""
+def _layer_sizes(sizes: Any, name: str) -> tuple[int, ...] | None:
+    """Return layer sizes as a tuple, or None for "auto"."""
     if sizes is None or (isinstance(sizes, str) and sizes == "auto"):
         return None
     widths = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-    if not all(isinstance(width, Integral) and width > 0 for width in widths):
+    if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
         raise ValueError(f"{name} must be 'auto' or hold integers of at least 1, got {sizes!r}.")
     return tuple(int(width) for width in widths)

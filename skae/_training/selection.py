@@ -160,8 +160,3 @@ def complement(n_samples: int, positions: NDArray) -> NDArray:
     mask = np.ones(n_samples, dtype=bool)
     mask[positions] = False
     return np.flatnonzero(mask)
-
-
-def automatic_batch_size(n_samples: int) -> int:
-    """Return the default number of samples per step."""
-    return min(n_samples, 256)

@@ -83,19 +83,10 @@ class Trainer:
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
         self.criterion = _criterion(config, self.scaled, self.samples)
         self.objective = _objective(config, model, self.criterion)
-        own = [self.schedule, averaging] if self.stochastic else []
+        own = [one for one in (self.schedule, averaging) if one is not None] if self.stochastic else []
         hiding = (None, None) if self.fill is None else self._hiding()
-        self.net = build_net(
-            self.network,
-            config,
-            [*(one for one in own if one is not None), *callbacks],
-            self.valid,
-            averaging,
-            difference,
-            self.criterion,
-            self.objective,
-            hiding,
-        )
+        parts = averaging, difference, self.criterion, self.objective, hiding
+        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts)
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
