@@ -125,6 +125,22 @@ def test_residual_share(path):
         assert share == pytest.approx(1.0 - explained, abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(600, 80), (80, 600)], ids=["tall", "wide"])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-9), (np.float32, 1e-4)])
+def test_large_tables_take_the_randomized_solver(shape, dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(exact, "EXACT_SIZE", 0)
+    monkeypatch.setattr(exact, "_from_features", None)
+    monkeypatch.setattr(exact, "_from_samples", None)
+    random = np.random.RandomState(0)
+    X = (random.normal(size=(shape[0], 5)) * [16, 8, 4, 2, 1]) @ random.normal(size=(5, shape[1])) + 100.0
+    X = (X + 1e-3 * random.normal(size=shape)).astype(dtype)
+    before = X.copy()
+    assert_as_pca(principal_components(Sample(X), 3), X, 3, tolerance)
+    rows = random.permutation(len(X))[:-3]
+    assert_as_pca(principal_components(Sample(X, rows), 3), X[rows], 3, tolerance)
+    np.testing.assert_array_equal(X, before)
+
+
 def test_overflow_names_the_column():
     X = noise_rows()
     X[0, 2] = 1e200

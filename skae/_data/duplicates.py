@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
-from sklearn.utils import gen_batches
 
 from skae._data.containers import chunks_of, is_large, map_chunks
 from skae._data.sample import Sample
@@ -112,11 +111,10 @@ def _near_copies(sample: Sample) -> NDArray:
     if len(pairs) == 0:
         return none
 
-    def distances(positions: NDArray) -> NDArray:
-        return np.linalg.norm(sample[positions[:, 0]].astype(np.float64) - sample[positions[:, 1]], axis=1)
+    def distances(pairs: NDArray) -> NDArray:
+        return np.linalg.norm(sample[pairs[:, 0]].astype(np.float64) - sample[pairs[:, 1]], axis=1)
 
-    steps = gen_batches(len(pairs), max(CHUNK_VALUES // sample.shape[1], 1))
-    return np.concatenate([none, *(pairs[step][distances(pairs[step]) < radius] for step in steps)])
+    return pairs[map_chunks(distances, pairs, 2 * CHUNK_VALUES // sample.shape[1]) < radius]
 
 
 def _distinct_distance(sample: Sample) -> float:
