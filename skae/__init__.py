@@ -8,7 +8,7 @@ from skae._display.loadings import LatentLoadingsDisplay
 from skae._display.loss_curve import LossCurveDisplay
 from skae._display.reconstruction import ReconstructionDisplay
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
-from skae._objectives.regularizers import Contractive, Denoising, Regularizer, Sparse, Variational
+from skae._objectives.regularizers import Contractive, Denoising, Nested, Regularizer, Sparse, Variational
 from skae._outliers import AutoEncoderOutlierDetector
 from skae._variational import sample, transform_std
 from skae.persistence import load, save
@@ -27,6 +27,7 @@ __all__ = [
     "LatentLoadingsDisplay",
     "Loss",
     "LossCurveDisplay",
+    "Nested",
     "Poisson",
     "ReconstructionDisplay",
     "Regularizer",

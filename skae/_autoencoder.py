@@ -35,7 +35,7 @@ from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
-from skae._objectives.regularizers import REGULARIZERS, Contractive, Regularizer, as_regularizers
+from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
 from skae._training.net import (
     BATCH_SIZE,
@@ -107,9 +107,9 @@ class AutoEncoderTransformer(
         returns the loss of each value or sample. Reconstructions are means: probabilities with
         "binary_cross_entropy" and rates with "poisson". PCA is compared by this loss.
     regularizer : str, Regularizer, list of these or None, default=None
-        Regularization added to the loss: "denoising", "sparse", "contractive" or "variational"; see
-        `skae.Denoising`, `skae.Sparse`, `skae.Contractive` and `skae.Variational`. Networks are then compared by the
-        regularized loss, and the score may be lower than that of PCA.
+        Regularization: "denoising", "sparse", "contractive", "variational" or "nested"; see `skae.Denoising`,
+        `skae.Sparse`, `skae.Contractive`, `skae.Variational` and `skae.Nested`. Except with the last one, networks are
+        then compared by the regularized loss, and the score may be lower than that of PCA.
     architecture : {"dense", "tied", "conv"}, default="dense"
         Architecture of the networks. With "tied", the weights of the decoder are those of the encoder, transposed. With
         "conv", the encoder has strided convolutions and a dense layer, and the decoder is its reverse;
@@ -136,6 +136,11 @@ class AutoEncoderTransformer(
     whiten : bool, default=False
         If False, codes are in units of the data, as with PCA: a unit step of a code moves the reconstruction by one, in
         the root mean square over the training samples. If True, codes have unit variance on the training samples.
+    ordered : bool, default=True
+        Whether codes are ordered by importance, as those of PCA: the first ones alone, as with `skae.truncate`, explain
+        at least the variance that PCA of that size does. In training, some samples keep only their first codes, at a
+        cost of less than .005 of the variance. With ``linear_skip=False``, a regularizer or more codes than features
+        there is no such guarantee. ``regularizer="nested"`` puts more weight on the first codes.
     projection_steps : "auto" or int, default="auto"
         Largest number of steps from the code of the encoder, or of PCA, to that of the nearest point of the decoder's
         manifold in `transform`. "auto" is 16, of which most samples need four to six. With 0, codes are those of the
@@ -193,6 +198,18 @@ class AutoEncoderTransformer(
         Number of components.
     mean_ : ndarray of shape (n_features,)
         Mean of each feature of the training samples.
+    components_ : ndarray of shape (n_components, n_features)
+        Mean derivative of the reconstruction by each code, over up to 256 training samples. Where the network is PCA,
+        its principal directions.
+    explained_variance_ratio_ : ndarray of shape (n_components,)
+        Fraction of the variance that each code explains in addition to the codes before it, when samples are projected
+        on the first codes. The sum is the score of up to 4,096 training samples. Where the network is PCA, that of PCA.
+        The fractions are of the variance for any loss; one that does not minimize the squared error, or
+        ``ordered=False``, may give negative ones.
+    explained_variance_ : ndarray of shape (n_components,)
+        The same in squared units of X: these fractions of the variance of all features (divisor n - 1).
+    noise_variance_ : float
+        Variance that is left, divided by ``min(n_samples, n_features) - n_components``.
     n_iter_ : int
         Number of epochs of the search.
     best_epoch_ : int
@@ -272,6 +289,7 @@ class AutoEncoderTransformer(
         "module_params": [dict, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "whiten": ["boolean"],
+        "ordered": ["boolean"],
         "projection_steps": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
         "optimizer_params": [dict, None],
@@ -308,6 +326,7 @@ class AutoEncoderTransformer(
         module_params: dict | None = None,
         alpha: float = 0.0,
         whiten: bool = False,
+        ordered: bool = True,
         projection_steps: str | int = "auto",
         optimizer: str | type = "adam",
         optimizer_params: dict | None = None,
@@ -340,6 +359,7 @@ class AutoEncoderTransformer(
         self.module_params = module_params
         self.alpha = alpha
         self.whiten = whiten
+        self.ordered = ordered
         self.projection_steps = projection_steps
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
@@ -663,7 +683,8 @@ class AutoEncoderTransformer(
             batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
             loss=as_loss(self.loss),
-            regularizers=as_regularizers(self.regularizer),
+            regularizers=_regularizers(self),
+            nested=_nested(self),
             optimizer=self.optimizer,
             optimizer_params=self.optimizer_params or {},
             lr=learning_rate(self.optimizer, self.lr, start.architecture.kind),
@@ -705,12 +726,20 @@ def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> Validation
 
 def _fitted_attributes(net: ReconstructionNet, record: TrainingResult, X: Any) -> dict[str, Any]:
     """Return the fitted attributes by name."""
-    module = net.module_
+    module, explained = net.module_, record.explained
+    mean = module.mean.cpu().numpy().copy()
+    of_pca = {}
+    if explained is not None:
+        arrays = {"explained_variance_": explained.variance, "explained_variance_ratio_": explained.ratio}
+        arrays["components_"] = explained.components
+        of_pca = {name: asarray_like(array.astype(mean.dtype), X) for name, array in arrays.items()}
+        of_pca["noise_variance_"] = explained.noise_variance
     return {
+        **of_pca,
         "net_": net,
         "device_": str(net.device),
         "n_components_": module.architecture.n_components,
-        "mean_": asarray_like(module.mean.cpu().numpy().copy(), X),
+        "mean_": asarray_like(mean, X),
         "n_iter_": len(record.train_losses),
         "best_epoch_": record.best_epoch,
         "loss_curve_": record.train_losses,
@@ -735,7 +764,7 @@ def _unchanged_on_failure(estimator: Any) -> Iterator[None]:
 def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = True) -> None:
     """Check parameters in combination and with the samples."""
     n_samples, n_features = sample.shape
-    regularizers = as_regularizers(estimator.regularizer)
+    regularizers, nested = _regularizers(estimator), _nested(estimator)
     if estimator.n_components > n_features and not regularizers:
         raise ValueError(
             f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
@@ -752,11 +781,24 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
         )
+    if nested is not None:
+        nested.frequencies(int(estimator.n_components))
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
     check_optimizer(estimator.optimizer, estimator.optimizer_params or {}, lr)
     check_callbacks(estimator.callbacks or ())
+
+
+def _regularizers(estimator: Any) -> tuple[Regularizer, ...]:
+    """Return the regularizers of the loss."""
+    return tuple(one for one in as_regularizers(estimator.regularizer) if not isinstance(one, Nested))
+
+
+def _nested(estimator: Any) -> Nested | None:
+    """Return what orders the codes; None does not order them."""
+    chosen = [one for one in as_regularizers(estimator.regularizer) if isinstance(one, Nested)]
+    return chosen[0] if chosen else Nested(fraction=0.0) if estimator.ordered else None
 
 
 def _check_values(estimator: Any, X: Any) -> None:
@@ -773,7 +815,7 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
         device,
         torch_dtype(np.dtype(trained_in)) if estimator.max_epochs != 0 else None,
         1 if estimator.batch_size == 1 else 2,
-        any(isinstance(one, Contractive) for one in as_regularizers(estimator.regularizer)),
+        any(isinstance(one, Contractive) for one in _regularizers(estimator)),
     )
 
 
@@ -793,7 +835,7 @@ def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) 
     shape = None if estimator.input_shape is None else tuple(int(side) for side in estimator.input_shape)
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
-    loss, regularizers, module = as_loss(estimator.loss), as_regularizers(estimator.regularizer), estimator.module
+    loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
     module, needs = tried_module(module, estimator.module_params or {}, n_features, n_components, seed, demands)
     if module is not None:
         kind = "module"

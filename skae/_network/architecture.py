@@ -58,6 +58,8 @@ class Architecture:
         Whether missing values are imputed.
     module_needs : tuple of str
         Needs of the custom module, as returned by `skae._network.probe.tried_module`.
+    n_dropped : int
+        Number of codes after the first ``n_components`` that the layers have, and that are zero.
     """
 
     n_features: int
@@ -75,25 +77,31 @@ class Architecture:
     module: Any = field(default=None, compare=False)
     fills: bool = False
     module_needs: tuple[str, ...] = field(default=(), compare=False)
+    n_dropped: int = 0
+
+    @property
+    def bottleneck(self) -> int:
+        """Number of codes of the layers."""
+        return self.n_components + self.n_dropped
 
     @property
     def sizes(self) -> str:
         """Widths of all layers, such as "64-256-128-2-128-256-64"."""
         encoder, decoder = (("...",), ("...",)) if self.kind == "module" else (self.encoder_sizes, self.decoder_sizes)
-        return "-".join(map(str, (self.n_features, *encoder, self.n_components, *decoder, self.n_features)))
+        return "-".join(map(str, (self.n_features, *encoder, self.bottleneck, *decoder, self.n_features)))
 
     @property
     def n_weights(self) -> int:
         """Number of multiplications per sample, which is estimated for a custom module."""
-        linear = 2 * self.n_features * self.n_components if self.linear_skip else 0
+        linear = 2 * self.n_features * self.bottleneck if self.linear_skip else 0
         if self.kind == "pca":
             return linear
         if self.kind == "module":
             return linear + 2 * self.n_features * ASSUMED_WIDTH
         if self.kind == "conv":
             return linear + self._image_work(self.encoder_sizes) + self._image_work(self.decoder_sizes[::-1])
-        encoder = (self.n_features, *self.encoder_sizes, self.n_components)
-        decoder = (self.n_components, *self.decoder_sizes, self.n_features)
+        encoder = (self.n_features, *self.encoder_sizes, self.bottleneck)
+        decoder = (self.bottleneck, *self.decoder_sizes, self.n_features)
         return linear + sum(a * b for sizes in (encoder, decoder) for a, b in pairwise(sizes))
 
     def _image_work(self, sizes: tuple[int, ...]) -> int:
@@ -101,7 +109,7 @@ class Architecture:
         *widths, dense = sizes
         shapes = image_shapes(self.input_shape or (1, 1, 1), widths)
         convolutions = sum(math.prod(after) * FILTER_SIZE * before[0] for before, after in pairwise(shapes))
-        return convolutions + (math.prod(shapes[-1]) + self.n_components) * dense
+        return convolutions + (math.prod(shapes[-1]) + self.bottleneck) * dense
 
     @property
     def gated(self) -> bool:

@@ -42,6 +42,8 @@ class AutoEncoder(nn.Module, ABC):
 
     # Function that corrupts the samples to encode in training mode, or None.
     corruption: Callable[[Tensor], Tensor] | None = None
+    # Function that sets some codes to zero in training mode, or None.
+    code_dropout: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ class AutoEncoder(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct samples, which are corrupted before in training mode."""
         corrupted = x if self.corruption is None or not self.training else self.corruption(x)
-        return self.decode(self.encode(corrupted))
+        z = self.encode(corrupted)
+        return self.decode(z if self.code_dropout is None or not self.training else self.code_dropout(z))
 
 
 class FeedForwardAutoEncoder(AutoEncoder):
@@ -83,7 +86,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def __init__(self, architecture: Architecture, dtype: torch.dtype) -> None:
         super().__init__()
         sizes = self.architecture = architecture
-        n_features, n_components = sizes.n_features, sizes.n_components
+        n_features, n_components = sizes.n_features, sizes.bottleneck
         self.input_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
         self.output_gain = nn.Buffer(torch.empty(n_features, dtype=dtype))
         if sizes.linear_skip:
@@ -169,6 +172,22 @@ class FeedForwardAutoEncoder(AutoEncoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Map centered samples to codes of unit scale."""
+        return self._first(self._all_codes(x))
+
+    def encode_linear(self, x: Tensor) -> Tensor:
+        """Map centered samples to the codes of PCA."""
+        return self._first(x @ self.pca_encoding.T)
+
+    def _first(self, z: Tensor) -> Tensor:
+        """Drop the codes after the first ones."""
+        return z[:, : self.architecture.n_components] if self.architecture.n_dropped else z
+
+    def _padded(self, z: Tensor) -> Tensor:
+        """Append zeros in place of dropped codes."""
+        return nn.functional.pad(z, (0, self.architecture.n_dropped)) if self.architecture.n_dropped else z
+
+    def _all_codes(self, x: Tensor) -> Tensor:
+        """Compute the codes of centered samples, also those that are dropped."""
         if self.encoder is None:
             return x @ self.pca_encoding.T
         inputs = x * self.input_gain
@@ -184,11 +203,11 @@ class FeedForwardAutoEncoder(AutoEncoder):
         hidden = x * self.input_gain
         if isinstance(self.encoder, nn.Sequential):
             hidden = self.encoder[:-1](hidden)
-        return self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden)
+        return self._first(self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden))
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centered samples."""
-        values = self._predictor(z)
+        values = self._predictor(self._padded(z))
         return values if self.link is None else self.link(values)
 
     def _predictor(self, z: Tensor) -> Tensor:
@@ -211,10 +230,11 @@ class FeedForwardAutoEncoder(AutoEncoder):
             return None
         weight, bias, hidden = gain[:, None] * stack[-1].weight, gain * stack[-1].bias, stack[:-1]
         if self.linear_decoder is None:
-            return QuadraticLoss.of_samples(hidden, weight, bias, x)
+            return QuadraticLoss.of_samples(lambda z: hidden(self._padded(z)), weight, bias, x)
         limit = self.code_limit
 
         def inputs(z: Tensor) -> Tensor:
+            z = self._padded(z)
             near = z.clamp(-limit, limit)
             return torch.cat([hidden(near), near, z - near], dim=1)
 
@@ -233,7 +253,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
             Largest absolute value of each code over the training samples.
         """
         if self.architecture.linear_skip:
-            self.code_limit.copy_(torch.where(largest > 0, CODE_REACH * largest, torch.inf))
+            limits = torch.where(largest > 0, CODE_REACH * largest, torch.inf)
+            self.code_limit[: len(limits)].copy_(limits)
 
 
 def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
@@ -244,10 +265,10 @@ def build_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Mod
         return CustomModuleHalf(module, "encode", needs), CustomModuleHalf(module, "decode", needs)
     if sizes.kind == "conv":
         return conv_stacks(sizes, dtype)
-    encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.n_components), sizes, dtype)
+    encoder = dense_stack((sizes.n_features, *sizes.encoder_sizes, sizes.bottleneck), sizes, dtype)
     if sizes.kind == "tied":
         return encoder, TiedDecoder(encoder, sizes, dtype)
-    return encoder, dense_stack((sizes.n_components, *sizes.decoder_sizes, sizes.n_features), sizes, dtype)
+    return encoder, dense_stack((sizes.bottleneck, *sizes.decoder_sizes, sizes.n_features), sizes, dtype)
 
 
 def code_unit(pca: PrincipalComponents) -> NDArray:

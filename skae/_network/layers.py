@@ -179,7 +179,7 @@ def _encoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dt
     for (n_in, *_), (n_out, *_) in pairwise(shapes):
         layers.append(nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, stride=2, padding=1, dtype=dtype))
         layers += activation_block(n_out, architecture, dtype, images=True)
-    ends = dense_stack((math.prod(shapes[-1]), dense, architecture.n_components), architecture, dtype)
+    ends = dense_stack((math.prod(shapes[-1]), dense, architecture.bottleneck), architecture, dtype)
     return nn.Sequential(*layers, nn.Flatten(), *ends)
 
 
@@ -188,7 +188,7 @@ def _decoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dt
     dense, *widths = architecture.decoder_sizes
     shapes = image_shapes(image, widths[::-1])[::-1]
     n_flat = math.prod(shapes[0])
-    layers: list[nn.Module] = [*dense_stack((architecture.n_components, dense, n_flat), architecture, dtype)]
+    layers: list[nn.Module] = [*dense_stack((architecture.bottleneck, dense, n_flat), architecture, dtype)]
     layers += [*activation_block(n_flat, architecture, dtype), nn.Unflatten(1, shapes[0])]
     for small, large in pairwise(shapes):
         missing = [after - (2 * before - 1) for before, after in zip(small[1:], large[1:], strict=True)]

@@ -68,7 +68,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self.metric = nn.Buffer(torch.zeros((n_components, n_components), dtype=dtype))
         self.code_rms = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.loss_unit = nn.Buffer(torch.ones((), dtype=dtype))
-        self.filling = PPCAImputer(n_components, n_features, dtype) if sizes.fills else None
+        self.filling = PPCAImputer(sizes.bottleneck, n_features, dtype) if sizes.fills else None
         if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
             self.code_mean = nn.Buffer(torch.zeros(n_components, dtype=dtype))
             self.code_precision = nn.Buffer(torch.zeros_like(self.metric))
@@ -82,6 +82,23 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.architecture.linear_skip:
             fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
         self.network.init_from_pca(pca, generator)
+
+    @torch.no_grad()
+    def truncated(self, n_components: int) -> "ScaledAutoEncoder":
+        """Return a copy with the first codes only. The others are zero, the codes of the mean."""
+        sizes, state = self.architecture, dict(self.state_dict())
+        for name in ("pca_unit", "code_unit", "code_rms", "code_mean"):
+            if name in state:
+                state[name] = state[name][:n_components]
+        for name in ("metric", "code_precision"):
+            if name in state:
+                state[name] = _leading_block(state[name], n_components)
+        short = build(
+            replace(sizes, n_components=n_components, n_dropped=sizes.bottleneck - n_components), self.mean.dtype
+        )
+        short.load_state_dict(state)
+        short.projection = self.projection
+        return short.to(self.mean.device).train(self.training)
 
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
@@ -231,7 +248,7 @@ class ScaledAutoEncoder(AutoEncoder):
     def starts(self, x: Tensor) -> list[Tensor]:
         """Return the codes of the encoder and of PCA for standardized samples without missing values."""
         z = self.network.encode(x)
-        return [z, x @ self.network.pca_encoding.T] if self.architecture.linear_skip else [z]
+        return [z, self.network.encode_linear(x)] if self.architecture.linear_skip else [z]
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""
@@ -270,6 +287,13 @@ def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
     if missing is not None:
         samples.masked_fill_(missing, 0.0)
     return samples.cpu().double().square_().sum(dim=1)
+
+
+def _leading_block(matrix: Tensor, size: int) -> Tensor:
+    """Return the inverse of the leading block of the inverse of a matrix."""
+    if not matrix.any():
+        return matrix[:size, :size]
+    return torch.linalg.inv(torch.linalg.inv(matrix)[:size, :size])
 
 
 def build(architecture: Architecture, dtype: torch.dtype) -> ScaledAutoEncoder:

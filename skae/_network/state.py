@@ -20,14 +20,24 @@ from skae._objectives.losses import Loss
 from skae._objectives.regularizers import Regularizer
 
 # Increased whenever the content or the meaning of states changes.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 VERSION, WRITER = "_format_version", "_skae_version"
 # Whether a state is for `skae.save`, which saves neither callbacks nor the array library of X in `fit`.
 IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)
 NETWORK, STREAM = "_network", "_stream"
 NUMBERS = ("n_features_in_", "n_components_", "n_iter_", "best_epoch_")
-# Attributes of fitted autoencoders and detectors.
-OF_TRANSFORMER = (NETWORK, *NUMBERS, "mean_", "loss_curve_", "validation_scores_", "validation_epochs_", "device_")
+# Attributes of fitted autoencoders that `sklearn.decomposition.PCA` also has, and of autoencoders and detectors.
+OF_PCA = ("components_", "explained_variance_", "explained_variance_ratio_", "noise_variance_")
+OF_TRANSFORMER = (
+    NETWORK,
+    *NUMBERS,
+    "mean_",
+    *OF_PCA,
+    "loss_curve_",
+    "validation_scores_",
+    "validation_epochs_",
+    "device_",
+)
 CURVES = ("loss_curve_", "validation_scores_")
 OF_DETECTOR = ("estimator_", "offset_", "n_features_in_")
 # Number of integers in the state of the Mersenne Twister of NumPy.
@@ -244,6 +254,8 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
         allowed: Any = ALLOWED.get(name, f"sizes up to the {most} values of its arrays, at most {len(arrays)}")
         if name in ALLOWED:
             good = any(isinstance(value, type(one)) and value == one for one in allowed)
+        elif name == "n_dropped":
+            allowed, good = f"integers from 0 to {most}", type(value) is int and 0 <= value <= most
         elif name == "dropout":
             allowed, good = "floats from 0 to below 1", type(value) is float and 0.0 <= value < 1.0
         else:

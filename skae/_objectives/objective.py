@@ -15,6 +15,7 @@ class Network(Core, Protocol):
 
     training: bool
     corruption: Callable[[Tensor], Tensor] | None
+    code_dropout: Callable[[Tensor], Tensor] | None
 
     def decode(self, z: Tensor) -> Tensor: ...
 
@@ -75,4 +76,6 @@ class Objective:
             drawn = torch.addcmul(z, noise, (0.5 * network.log_variance(corrupted)).exp())
         penalties = [regularizer.penalty(corrupted, z, network, self) for regularizer in self.regularizers]
         total = sum((penalty for penalty in penalties if penalty is not None), torch.zeros_like(x[:, 0]))
+        if network.training and network.code_dropout is not None:
+            drawn = network.code_dropout(drawn)
         return network.decode(drawn), total

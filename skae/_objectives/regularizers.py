@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
@@ -389,11 +391,75 @@ class Variational(Regularizer):
         return self.weight * warmup_factor * context.nat * divergence
 
 
+class Nested(Regularizer):
+    """Nested dropout: some samples keep only their first codes in training, which orders the codes by importance.
+
+    It is the regularizer of ``regularizer="nested"``. By default, `AutoEncoderTransformer` orders codes with as few of
+    these samples as are needed. More of them improve the reconstructions from the first codes and make those from all
+    codes worse.
+
+    Parameters
+    ----------
+    fraction : float, default=0.5
+        Fraction of the samples of each step that keep only their first codes. The other codes are zero, which are those
+        of the mean.
+    weights : array-like of shape (n_components,) or None, default=None
+        Relative frequencies of the numbers of codes that are kept, from one to all. None is ``1 / j`` for
+        ``j`` codes, but zero for all.
+
+    See Also
+    --------
+    truncate : A fitted estimator with its first codes only.
+
+    References
+    ----------
+    .. [1] O. Rippel, M. Gelbart, R. Adams, "Learning ordered representations with nested dropout", ICML 2014.
+       :arxiv:`1402.0915`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoderTransformer, Nested
+    >>> X = load_digits().data[:200]
+    >>> AutoEncoderTransformer(4, regularizer=Nested(), max_epochs=2, random_state=0).fit_transform(X).shape
+    (200, 4)
+    """
+
+    def __init__(self, fraction: float = 0.5, weights: Any = None) -> None:
+        self.fraction = fraction
+        self.weights = weights
+
+    def check(self) -> None:
+        """Check that ``fraction`` is one, and that no weight is negative."""
+        check_parameter(self, "fraction", 0 <= self.fraction <= 1, "must be from 0 to 1")
+        weights = [1.0] if self.weights is None else self.weights
+        valid = np.ndim(weights) == 1 and len(weights) > 0 and np.min(weights) >= 0 and np.max(weights) > 0
+        check_parameter(self, "weights", valid, "must be a list of numbers of at least 0, not all of them 0")
+
+    def frequencies(self, n_components: int) -> NDArray:
+        """Return the fraction of each number of kept codes, from one to all, among the samples that keep only some.
+
+        Raises
+        ------
+        ValueError
+            If the number of weights is not ``n_components``.
+        """
+        if self.weights is not None:
+            weights = np.array(self.weights, dtype=float)
+            valid = len(weights) == n_components
+            check_parameter(self, "weights", valid, f"must be as many as n_components={n_components}")
+        else:
+            weights = 1.0 / np.arange(1, n_components + 1)
+            weights[-1] *= n_components == 1
+        return weights / weights.sum()
+
+
 REGULARIZERS: dict[str, type[Regularizer]] = {
     "denoising": Denoising,
     "sparse": Sparse,
     "contractive": Contractive,
     "variational": Variational,
+    "nested": Nested,
 }
 
 

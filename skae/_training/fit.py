@@ -25,6 +25,7 @@ from skae._pca.missing import ImputedRows, mean_of_present, principal_components
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
+from skae._training.ordering import ExplainedVariance, variance_of_network, variance_of_pca
 from skae._training.progress import EpochReport
 from skae._training.schedule import STRONG, WEAK, Regularization
 from skae._training.selection import EpochSelector, ValidationSplit
@@ -60,6 +61,8 @@ GAIN_LEFT = 0.8
 # Loss, as a fraction of the variance, below which there is no further run, and gain on PCA above which there is no
 # trial of the tuning. Without both, the mean score of eight fits is .0005 higher, for a fourth more work.
 LITTLE_LEFT = 0.05
+# Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
+PREFIX_TOLERANCE = 0.001
 LARGE_GAIN = 0.1
 # Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
@@ -83,6 +86,8 @@ class TrainingResult:
         Number of epochs before each comparison.
     history : list of dict
         skorch's history of each epoch.
+    explained : ExplainedVariance or None
+        Variance that each code explains. None during the training.
     """
 
     best_epoch: int = 0
@@ -90,6 +95,7 @@ class TrainingResult:
     valid_scores: list[float] | None = None
     valid_epochs: list[int] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
+    explained: ExplainedVariance | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ def fit_network(
         If a loss is infinite or NaN.
     """
     with threads_for(config.batch_size * start.architecture.n_weights):
-        start = start.for_loss(config.loss)
+        given, start = start.sample, start.for_loss(config.loss)
         as_they_lie, start = start.sample, start.by_distance()
         if validation is not None and config.max_epochs != 0 and start.architecture.kind != "pca":
             start = start.grouped()
@@ -261,7 +267,21 @@ def fit_network(
             model, record = _train_whole(start, config, pca)
         else:
             model, record = _search(start, config, pca, validation)
-        return _finished(model, record, start, config)
+        unit = model.code_unit.clone()
+        net, record = _finished(model, record, start, config)
+        if is_pca(start, config, record.best_epoch):
+            explained = variance_of_pca(pca, given, start.architecture.n_components)
+        else:
+            explained = variance_of_network(model, pca, given, unit)
+        return net, replace(record, explained=explained)
+
+
+def is_pca(start: NetworkInitializer, config: TrainingConfig, best_epoch: int) -> bool:
+    """Return whether the network is PCA of the samples as they were given."""
+    untrained = start.architecture.kind == "pca" or (
+        best_epoch == 0 and start.before is None and start.architecture.linear_skip
+    )
+    return untrained and not start.incomplete and type(config.loss) is SquaredError
 
 
 def _finished(
@@ -397,7 +417,15 @@ class Fold:
 
     def losses(self, prior_weight: float | None) -> NDArray:
         """Compute the loss of each held-out sample."""
-        return self.factor * self.trainer.losses(prior_weight) + self.offset
+        return self._on_all_features(*self.trainer.losses(prior_weight))
+
+    def start_losses(self) -> NDArray:
+        """Return the loss of each held-out sample at the start."""
+        return self._on_all_features(self.trainer.start_losses, self.trainer.start_prefixes)
+
+    def _on_all_features(self, losses: NDArray, prefixes: NDArray) -> NDArray:
+        losses = np.column_stack([losses, prefixes])
+        return self.factor * losses + np.broadcast_to(self.offset, len(losses))[:, np.newaxis]
 
 
 class Search:
@@ -433,12 +461,18 @@ class Search:
         self.perturbs = start.before is None and config.optimizer != "lbfgs"
         self.folds = [self._fold(index, *part) for index, part in enumerate(parts)]
         samples = [fold.trainer.sample for fold in self.folds]
-        start_losses = np.concatenate([fold.factor * fold.trainer.start_losses + fold.offset for fold in self.folds])
+        start_losses = np.concatenate([fold.start_losses() for fold in self.folds])
         self.selector = EpochSelector(
-            start_losses, start.architecture.linear_skip, weights=weights_over(samples), groups=groups_over(samples)
+            start_losses[:, 0],
+            start.architecture.linear_skip,
+            weights=weights_over(samples),
+            groups=groups_over(samples),
         )
         references = [fold.factor * fold.trainer.losses_of_mean() + fold.offset for fold in self.folds]
         self.reference = mean_over(samples, references)
+        self.nested_factor = 1.0
+        self.ordered = True
+        self.prefixes_at_start = self._mean(start_losses[:, 1:])
         self.prior_weights = PRIOR_WEIGHTS if start.incomplete else (0.0,)
         self.best: Candidate | None = None
         self.tuning: Regularization | None = WEAK
@@ -492,7 +526,7 @@ class Search:
             n_epochs = first_epochs
             if self.selector.mean_losses[-1] < LITTLE_LEFT * self.reference:
                 gain = 0.0
-            while n_epochs < most and gain > config.tol and not self._stopped:
+            while n_epochs < most and (gain > config.tol or not self.ordered) and not self._stopped:
                 more = min(n_epochs, most - n_epochs)  # doubles the number of epochs
                 gain = self._run(more, WEAK)
                 n_epochs += more
@@ -511,41 +545,58 @@ class Search:
     ) -> float:
         """Train all folds, and return the decrease of the held-out loss. Undo the run if there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
+        regularization = self._nested(regularization)
         for index, fold in enumerate(self.folds):
             hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
             fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
         losses, prior_weight = self._compare()
         previous = min(self.selector.mean_losses[1:], default=math.inf)
         first = self.folds[0]
-        better = self.selector.update(losses, len(first.trainer.train_losses))
+        floor = self.prefixes_at_start + PREFIX_TOLERANCE * self.reference
+        self.ordered = bool((self._mean(losses[:, 1:]) <= floor).all())
+        if not self.ordered:
+            self.nested_factor *= 2.0
+        better = self.selector.update(losses[:, 0], len(first.trainer.train_losses), self.ordered)
         if better:
-            self.best = Candidate(first.trainer, first.trainer.weights(), prior_weight, first.basis, first.full)
+            self.best_weights = [fold.trainer.weights() for fold in self.folds]
+            self.best = Candidate(first.trainer, self.best_weights[0], prior_weight, first.basis, first.full)
         gain = previous - self.selector.mean_losses[-1]
         if not gain > 0:
             for fold, weights in zip(self.folds, before, strict=True):
                 fold.trainer.set_weights(weights)
         return gain
 
+    def _nested(self, regularization: Regularization) -> Regularization:
+        """Increase the fraction of samples that keep only their first codes, as far as the order needs it."""
+        first, last = regularization.nested
+        return replace(regularization, nested=(self.nested_factor * first, self.nested_factor * last))
+
+    def _mean(self, losses: NDArray) -> NDArray:
+        """Average losses over the held-out samples."""
+        return np.average(losses, axis=0, weights=self.selector.fractions)
+
     def _compare(self) -> tuple[NDArray, float | None]:
         """Return the losses of the held-out samples with the best weight of the prior, and that weight."""
         candidates = []
         for prior_weight in self.prior_weights:
             losses = np.concatenate([fold.losses(prior_weight) for fold in self.folds])
-            candidates.append((float(np.average(losses, weights=self.selector.fractions)), losses, prior_weight))
+            candidates.append((float(self._mean(losses[:, 0])), losses, prior_weight))
         _, losses, prior_weight = min(candidates, key=lambda one: one[0] if math.isfinite(one[0]) else math.inf)
         return losses, prior_weight
 
     def _try_tuning(self) -> None:
         """Select weak, strong or no tuning by a trial on the training samples."""
         n_epochs = max(self._tuning_epochs(self.folds[0].trainer) // 2, 1)
-        start, reached, self.tuning = self.selector.mean_losses[0], min(self.selector.mean_losses[1:]), WEAK
-        if start - reached > LARGE_GAIN * self.reference:
+        for fold, weights in zip(self.folds, self.best_weights, strict=True):
+            fold.trainer.set_weights(weights)
+        start, self.tuning = self.selector.mean_losses[0], WEAK
+        if self.selector.best_gain > LARGE_GAIN * self.reference:
             return
         self.tuning = None
         with self.config.progress.part("trial", 2 * n_epochs):
             for regularization in (WEAK, STRONG):
                 self._run(n_epochs, regularization, TUNING_RATE, 0.5)
-                if start - self.selector.mean_losses[-1] > GAIN_LEFT * (start - reached):
+                if self.ordered and start - self.selector.mean_losses[-1] > GAIN_LEFT * self.selector.best_gain:
                     self.tuning = regularization
                     return
                 if self._stopped:
@@ -584,7 +635,7 @@ class Search:
             return progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
 
         with progress.part("tuning", n_epochs):
-            trainer.run(n_epochs, self.tuning, TUNING_RATE, 0.5, progress.epoch_begins, report)
+            trainer.run(n_epochs, self._nested(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
         return finished()
 

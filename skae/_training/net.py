@@ -35,7 +35,7 @@ from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import LOSSES, Loss, SquaredError
 from skae._objectives.objective import Objective
-from skae._objectives.regularizers import REGULARIZERS, Regularizer, penalizes_codes
+from skae._objectives.regularizers import REGULARIZERS, Nested, Regularizer, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
@@ -74,6 +74,7 @@ class TrainingConfig:
     unexplained_variance_ratio: float = 1.0
     incomplete: bool = False
     whiten: bool = False
+    nested: Nested | None = None
     projection_steps: int = DEFAULT_STEPS
     progress: Progress = field(default_factory=Progress)
 

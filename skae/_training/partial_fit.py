@@ -20,7 +20,7 @@ from skae._network.scaling import ScaledAutoEncoder
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
-from skae._training.fit import NetworkInitializer, TrainingResult, code_spread
+from skae._training.fit import NetworkInitializer, TrainingResult, code_spread, is_pca
 from skae._training.net import (
     ReconstructionNet,
     TrainingConfig,
@@ -192,6 +192,7 @@ class Stream:
         choice = EpochSelector(losses, use_standard_error=True, weights=sample.weights)
         has_floor = not self.config.regularizers and self.start.architecture.linear_skip
         preferred = choice.update(of_network, n_epochs) or not has_floor
+        self.code_unit = model.code_unit.clone()
         self.preferred = self._in_units(model) if preferred else None
         if self.record.valid_scores is not None:
             fractions = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
@@ -214,7 +215,14 @@ class Stream:
             if self.config.whiten:
                 model = self._in_units(model)
         best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
-        return predicting_net(model, self.record.history), replace(self.record, best_epoch=best_epoch)
+        record = replace(self.record, best_epoch=best_epoch)
+        pca, sample = self.principal_components(), self.memory.sample
+        if is_pca(self.start, self.config, best_epoch):
+            counted = Sample(sample.X, weights=np.full(len(sample), self.running.count / len(sample)))
+            explained = variance_of_pca(pca, counted, model.architecture.n_components)
+        else:
+            explained = variance_of_network(model, pca, sample, self.code_unit)
+        return predicting_net(model, self.record.history), replace(record, explained=explained)
 
     def state(self) -> dict[str, Any]:
         """Return the state as plain values and NumPy arrays."""
@@ -346,6 +354,8 @@ def _generators(training: Trainer) -> Iterator[torch.Generator]:
     """Generate the random generators of a trainer."""
     yield cast(torch.Generator, training.net.shuffler)
     yield training.schedule.noise.generator
+    if training.schedule.nested is not None:
+        yield training.schedule.nested.generator
     if training.objective is not None:
         yield from training.objective.generators
     for layer in training.network.modules():

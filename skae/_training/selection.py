@@ -36,6 +36,8 @@ class EpochSelector:
         Number of epochs before each of these.
     best_epoch : int
         The epoch to keep; 0 is the start.
+    best_gain : float
+        Mean improvement of that epoch on the start.
     """
 
     def __init__(
@@ -54,18 +56,18 @@ class EpochSelector:
         self.mean_losses = [self._mean(start_losses)]
         self.epochs = [0]
         self.best_epoch = 0
-        self._best = 0.0
+        self.best_gain = 0.0
 
-    def update(self, losses: NDArray, epoch: int) -> bool:
-        """Compare the losses after an epoch, and return whether they are the best so far."""
+    def update(self, losses: NDArray, epoch: int, eligible: bool = True) -> bool:
+        """Compare the losses after an epoch, and return whether they are the best so far and it is eligible."""
         self.mean_losses.append(self._mean(losses))
         self.epochs.append(epoch)
         gains = self.start_losses - losses
         mean = self._mean(gains)
         error = self._standard_error(gains - mean) if self.use_standard_error else 0.0
-        if not (mean > 2 * error and mean > self._best):
+        if not (eligible and mean > 2 * error and mean > self.best_gain):
             return False
-        self._best, self.best_epoch = mean, epoch
+        self.best_gain, self.best_epoch = mean, epoch
         return True
 
     def _standard_error(self, deviations: NDArray) -> float:

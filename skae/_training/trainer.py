@@ -21,14 +21,13 @@ from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
 from skae._training.net import TrainingConfig, build_net, sets_rate
-from skae._training.schedule import DifferenceAugmentation, GaussianNoise, Regularization, Schedule
+from skae._training.ordering import JACOBIAN_SAMPLES, prefix_sizes
+from skae._training.schedule import DifferenceAugmentation, GaussianNoise, NestedDropout, Regularization, Schedule
 from skae._utils import seeded_generator
 
 AVERAGING_DECAY = 0.99
 # Number of training samples by which the unit of the loss is computed.
 REFERENCE_SAMPLES = 2000
-# Number of training samples at which Jacobians are computed.
-JACOBIAN_SAMPLES = 256
 # Number of projection steps in the comparison of held-out samples, which more steps hardly change.
 JUDGING_STEPS = 3
 
@@ -79,7 +78,11 @@ class Trainer:
         generator = seeded_generator(config.seed, model.mean.device)
         noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
         difference = DifferenceAugmentation(generator)
-        self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks))
+        nested = None
+        if config.nested is not None and model.architecture.n_components > 1:
+            generator = seeded_generator(config.seed, model.mean.device)
+            nested = NestedDropout(config.nested, model.architecture.n_components, generator, not self.stochastic)
+        self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks), nested)
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
         self.criterion = _criterion(config, self.scaled, self.samples)
         self.objective = _objective(config, model, self.criterion)
@@ -93,8 +96,11 @@ class Trainer:
         # A fitted network from which training continues is compared by projected codes, too.
         projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
         self.scaled.projection = projection
-        self.start_losses = self._losses(projection if projection.n_steps > 0 else None)
+        judging = projection if projection.n_steps > 0 else None
+        self.start_losses = self._losses(judging)
+        self.start_prefixes = self._prefix_losses(judging)
         self._leave_start(perturbs)
+        self.network.code_dropout = nested
         if self.stochastic and not any(one.corrupts for one in config.regularizers):
             self.network.corruption = noise
         self.net.notify("on_train_begin", X=self.samples, y=None)
@@ -196,7 +202,8 @@ class Trainer:
             projection = projection_of(self.config, JUDGING_STEPS)
             if projection.n_steps > 0:
                 self.measure(self.scaled, projection, prior_weight)
-            return self._losses(projection if projection.n_steps > 0 else None)
+            judging = projection if projection.n_steps > 0 else None
+            return self._losses(judging), self._prefix_losses(judging)
 
     def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
         """Set up the projection of a network by training samples."""
@@ -221,20 +228,29 @@ class Trainer:
         """Compute the loss of each held-out sample if it were reconstructed as the mean."""
         return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
 
-    def _losses(self, projection: Projection | None) -> NDArray:
+    def _prefix_losses(self, projection: Projection | None) -> NDArray:
+        """Compute the loss of each sample by the first codes alone, of shape (n_samples, n_sizes)."""
+        sizes = self.scaled.architecture
+        with_floor = self.config.nested is not None and sizes.linear_skip and not self.config.regularizers
+        sizes = prefix_sizes(sizes.n_components) if with_floor else []
+        losses = [self._losses(projection, self.scaled.truncated(size)) for size in sizes]
+        return np.stack(losses, axis=1) if losses else np.empty((len(self.judged.dataset), 0))
+
+    def _losses(self, projection: Projection | None, scaled: ScaledAutoEncoder | None = None) -> NDArray:
         """Compute the loss of each sample by projected codes, or else the objective."""
+        scaled = self.scaled if scaled is None else scaled
         if self.objective is not None:
             self.objective.rewind()
 
         def loss(x: Tensor, target: Tensor) -> Tensor:
             if projection is not None:
-                z = self.scaled.project_standardized(x)
-                penalties = self.scaled.code_penalties(z)
-                return self.criterion.per_sample(self.network.decode(z), target) + penalties
+                z = scaled.project_standardized(x)
+                penalties = scaled.code_penalties(z)
+                return self.criterion.per_sample(scaled.network.decode(z), target) + penalties
             x = x if self.fill is None else self.fill(x)
             if self.objective is None:
-                return self.criterion.per_sample(self.network(x), target)
-            x_hat, penalty = self.objective(self.network, x)
+                return self.criterion.per_sample(scaled.network(x), target)
+            x_hat, penalty = self.objective(scaled.network, x)
             return self.criterion.per_sample(x_hat, target) + penalty
 
         return self._over_samples(loss)
