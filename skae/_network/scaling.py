@@ -103,9 +103,8 @@ class ScaledAutoEncoder(AutoEncoder):
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
         """Standardize with the mean and scale of other samples, without changing the weights of the network."""
-        scale = torch.as_tensor(pca.scale).to(self.scale)
         for unit in (self.pca_unit, self.code_unit):
-            unit.mul_(scale / self.scale)
+            unit.mul_(pca.scale / self.scale)
         self._set_location(pca)
 
     def _set_location(self, pca: PrincipalComponents) -> None:
