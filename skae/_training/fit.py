@@ -87,7 +87,7 @@ class TrainingResult:
     history : list of dict
         skorch's history of each epoch.
     explained : ExplainedVariance or None
-        Variance that each code explains. None during the training.
+        Variance that each code explains. None during the training and after `partial_fit`.
     """
 
     best_epoch: int = 0

@@ -111,6 +111,6 @@ def _score(model: ScaledAutoEncoder, sample: Sample) -> float:
 
 def _with_noise(ratio: NDArray, total: float, sample: Sample, components: NDArray) -> ExplainedVariance:
     """Add the variances, and the mean of what the codes leave over the other directions."""
-    n_left = min(sample.shape) - len(ratio)
+    n_left = min(round(sample.total), sample.shape[1]) - len(ratio)
     noise = max(total * (1.0 - ratio.sum()), 0.0) / n_left if n_left > 0 else 0.0
-    return ExplainedVariance(ratio, ratio * total, noise, components)
+    return ExplainedVariance(ratio, ratio * total, float(noise), components)
