@@ -11,7 +11,7 @@ import torch
 from numpy.typing import DTypeLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -36,6 +36,7 @@ from skae._network.projection import DEFAULT_STEPS
 from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
+from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
 from skae._training.net import (
     BATCH_SIZE,
@@ -88,8 +89,12 @@ class AutoEncoderTransformer(
 
     Parameters
     ----------
-    n_components : int, default=2
-        Number of components, which is the size of the bottleneck, at most ``min(n_samples, n_features)``.
+    n_components : int, float, "auto" or None, default=2
+        Number of components, which is the size of the bottleneck, at most ``min(n_samples, n_features)``. A float
+        between 0 and 1 is the fraction of the variance of held-out samples that the smallest suitable number of
+        components explains. "auto" is the largest number such that each component reconstructs held-out samples
+        better, by more than noise would. Both take the time of a few fits. None is ``min(n_samples, n_features)``,
+        which is only useful for PCA (``activation="identity"``) or with a regularizer.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
         Sizes of the hidden layers of the encoder. "auto" is (256, 128), or larger for many components.
     decoder_layer_sizes : "auto", int or sequence of int, default="auto"
@@ -273,7 +278,12 @@ class AutoEncoderTransformer(
     """
 
     _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            StrOptions({"auto"}),
+            None,
+        ],
         "hidden_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
         "decoder_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like", None],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -309,7 +319,7 @@ class AutoEncoderTransformer(
 
     def __init__(
         self,
-        n_components: int = 2,
+        n_components: int | float | str | None = 2,
         *,
         hidden_layer_sizes: str | int | Sequence[int] = "auto",
         decoder_layer_sizes: str | int | Sequence[int] | None = "auto",
@@ -424,7 +434,8 @@ class AutoEncoderTransformer(
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
                 check_features(sample)
-            start = self._start(sample, device, random_state, before, incomplete)
+            n_components = self._n_components(sample, device, validation, random_state, before, incomplete)
+            start = self._start(sample, device, random_state, before, incomplete, n_components)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
                 config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
@@ -657,21 +668,57 @@ class AutoEncoderTransformer(
             random_state.set_state(stream["seeds"])
         elif self.allow_nan:
             check_features(sample)
+        fraction = self.validation_fraction if self.early_stopping else None
+        if stream is None:
+            validation = None if fraction is None else ValidationSplit(fraction)
+            n_components = self._n_components(sample, device, validation, random_state, before, self.allow_nan)
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(empty, device, random_state, before, self.allow_nan)
-        fraction = self.validation_fraction if self.early_stopping else None
+        start = self._start(empty, device, random_state, before, self.allow_nan, n_components)
         fresh = Stream(start, self._config(start, random_state), fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
 
+    def _n_components(
+        self, sample: Sample, device: torch.device, validation: Any, random_state: Any, before: Any, incomplete: bool
+    ) -> int:
+        """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
+        wanted: Any = self.n_components
+        if isinstance(wanted, Integral):
+            return int(wanted)
+        if before is not None:  # training continues
+            return before.architecture.n_components
+        if wanted is None:
+            return min(sample.shape)
+        if validation is None:
+            raise ValueError(
+                f"n_components={wanted!r} is chosen by held-out samples, of which early_stopping=False has none. Pass "
+                "an int, or early_stopping=True."
+            )
+        seed = draw_seed(random_state)
+
+        def start_of(n_components: int) -> NetworkInitializer:
+            return self._start(sample, device, np.random.RandomState(seed), None, incomplete, n_components)
+
+        start = start_of(1)
+        scores = HeldOutScores(
+            start, self._config(start, np.random.RandomState(seed)), validation, lambda n: start_of(n).architecture
+        )
+        return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
+
     def _start(
-        self, sample: Sample, device: torch.device, random_state: Any, before: Any, incomplete: bool
+        self,
+        sample: Sample,
+        device: torch.device,
+        random_state: Any,
+        before: Any,
+        incomplete: bool,
+        n_components: int,
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
-        architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
+        architecture = _architecture(self, sample.shape[1], n_components, seed, _demands(self, sample.dtype, device))
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
@@ -765,14 +812,22 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
     """Check parameters in combination and with the samples."""
     n_samples, n_features = sample.shape
     regularizers, nested = _regularizers(estimator), _nested(estimator)
-    if estimator.n_components > n_features and not regularizers:
+    n_components = estimator.n_components
+    untrained = estimator.max_epochs == 0 or (estimator.activation == "identity" and estimator.linear_skip)
+    if n_components is None and not regularizers and not untrained:
         raise ValueError(
-            f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
+            f"n_components=None is min(n_samples, n_features)={min(sample.shape)}, as in PCA: with so many codes, a "
+            "network can copy the training samples. Choose fewer components, a fraction of the variance such as 0.95, "
+            "'auto', or a regularizer that stops the copying."
+        )
+    if isinstance(n_components, Integral) and n_components > n_features and not regularizers:
+        raise ValueError(
+            f"n_components={n_components} must not exceed n_features={n_features}: a bottleneck wider than "
             "the input can copy it. Choose fewer components, or a regularizer that stops the copying."
         )
-    if whole and estimator.linear_skip and estimator.n_components > n_samples:
+    if whole and estimator.linear_skip and isinstance(n_components, Integral) and n_components > n_samples:
         raise ValueError(
-            f"n_components={estimator.n_components} must be between 1 and min(n_samples, n_features)="
+            f"n_components={n_components} must be between 1 and min(n_samples, n_features)="
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
@@ -781,8 +836,13 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
         )
-    if nested is not None:
-        nested.frequencies(int(estimator.n_components))
+    if nested is not None and isinstance(n_components, Integral):
+        nested.frequencies(int(n_components))
+    elif nested is not None and nested.weights is not None:
+        raise ValueError(
+            f"weights={nested.weights!r} of Nested are one for each code, but n_components={n_components!r} does not "
+            "say how many these are. Pass an int, or weights=None."
+        )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
@@ -819,9 +879,11 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
     )
 
 
-def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) -> Architecture:
+def _architecture(
+    estimator: Any, n_features: int, n_components: int, seed: int, demands: Demands
+) -> Architecture:
     """Return the architecture for the parameters."""
-    n_components, kind = int(estimator.n_components), estimator.architecture
+    kind = estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
         encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, n_components)
