@@ -210,6 +210,8 @@ class AutoEncoderTransformer(
         The same in squared units of X: these fractions of the variance of all features (divisor n - 1).
     noise_variance_ : float
         Variance that is left, divided by ``min(n_samples, n_features) - n_components``.
+    n_samples_ : int
+        Number of training samples, with repetitions by integer weights.
     n_iter_ : int
         Number of epochs of the search.
     best_epoch_ : int
@@ -728,12 +730,12 @@ def _fitted_attributes(net: ReconstructionNet, record: TrainingResult, X: Any) -
     """Return the fitted attributes by name."""
     module, explained = net.module_, record.explained
     mean = module.mean.cpu().numpy().copy()
-    of_pca = {}
+    of_pca: dict[str, Any] = {}
     if explained is not None:
         arrays = {"explained_variance_": explained.variance, "explained_variance_ratio_": explained.ratio}
         arrays["components_"] = explained.components
         of_pca = {name: asarray_like(array.astype(mean.dtype), X) for name, array in arrays.items()}
-        of_pca["noise_variance_"] = explained.noise_variance
+        of_pca |= {"noise_variance_": explained.noise_variance, "n_samples_": explained.n_samples}
     return {
         **of_pca,
         "net_": net,
