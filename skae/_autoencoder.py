@@ -235,6 +235,7 @@ class AutoEncoderTransformer(
 
     See Also
     --------
+    truncate : The first codes of a fitted autoencoder, without training.
     sklearn.decomposition.PCA : Linear dimensionality reduction, from which this is initialized.
     sklearn.decomposition.KernelPCA : Nonlinear dimensionality reduction with kernels and an approximate inverse.
     sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is an autoencoder without codes.
@@ -673,7 +674,8 @@ class AutoEncoderTransformer(
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
-        architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
+        n_dropped = 0 if before is None else before.architecture.n_dropped
+        architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device), n_dropped)
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
@@ -821,12 +823,12 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
     )
 
 
-def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) -> Architecture:
-    """Return the architecture for the parameters."""
-    n_components, kind = int(estimator.n_components), estimator.architecture
+def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands, n_dropped: int) -> Architecture:
+    """Return the architecture for the parameters, with as many dropped codes as the network before has."""
+    bottleneck, kind = int(estimator.n_components) + n_dropped, estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
-        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, n_components)
+        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, bottleneck)
     decoder = _layer_sizes(estimator.decoder_layer_sizes, "decoder_layer_sizes")
     if kind == "tied" and decoder not in (None, encoder[::-1]):
         raise ValueError(
@@ -838,14 +840,14 @@ def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) 
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
-    module, needs = tried_module(module, estimator.module_params or {}, n_features, n_components, seed, demands)
+    module, needs = tried_module(module, estimator.module_params or {}, n_features, bottleneck, seed, demands)
     if module is not None:
         kind = "module"
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
         kind = "pca" if type(loss) is SquaredError else kind  # PCA has the lowest squared error of linear networks
     return Architecture(
         n_features,
-        n_components,
+        bottleneck - n_dropped,
         encoder,
         decoder,
         estimator.activation,
@@ -859,6 +861,7 @@ def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) 
         module=module,
         fills=bool(estimator.allow_nan),
         module_needs=needs,
+        n_dropped=n_dropped,
     )
 
 
