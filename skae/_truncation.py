@@ -50,9 +50,9 @@ def truncate(estimator: AutoEncoderTransformer, k: int) -> AutoEncoderTransforme
     first k columns of those of ``estimator``, unless the network is PCA. They keep their units, so that with
     ``whiten=True`` their variances are only close to one.
 
-    The score is at least that of PCA with k components, less .001 on held-out samples, if ``estimator`` was fitted with
-    ``ordered=True``, its default, and the guarantee given there applies. With ``ordered=False`` the first codes are as
-    good as any others.
+    With ``ordered=True``, the default, training is kept only if the first codes explain at least as much of the
+    validation samples as PCA of that size, less .001 of the variance, where the guarantee given there applies. With
+    ``ordered=False`` the first codes are as good as any others.
 
     A clone of the result is fitted from scratch with k codes. With ``warm_start=True``, `AutoEncoderTransformer.fit`
     trains the truncated network further, and so does `AutoEncoderTransformer.partial_fit`, which estimates mean and
