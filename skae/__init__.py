@@ -10,6 +10,7 @@ from skae._display.reconstruction import ReconstructionDisplay
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.regularizers import Contractive, Denoising, Nested, Regularizer, Sparse, Variational
 from skae._outliers import AutoEncoderOutlierDetector
+from skae._truncation import truncate
 from skae._variational import sample, transform_std
 from skae.persistence import load, save
 
@@ -38,5 +39,6 @@ __all__ = [
     "sample",
     "save",
     "transform_std",
+    "truncate",
 ]
 __version__ = "0.1.0.dev0"

@@ -215,6 +215,8 @@ class AutoEncoderTransformer(
         The same in squared units of X: these fractions of the variance of all features (divisor n - 1).
     noise_variance_ : float
         Variance that is left, divided by ``min(n_samples, n_features) - n_components``.
+    n_samples_ : int
+        Number of training samples, with repetitions by integer weights.
     n_iter_ : int
         Number of epochs of the search.
     best_epoch_ : int
@@ -238,6 +240,7 @@ class AutoEncoderTransformer(
 
     See Also
     --------
+    truncate : The first codes of a fitted autoencoder, without training.
     sklearn.decomposition.PCA : Linear dimensionality reduction, from which this is initialized.
     sklearn.decomposition.KernelPCA : Nonlinear dimensionality reduction with kernels and an approximate inverse.
     sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is an autoencoder without codes.
@@ -718,7 +721,9 @@ class AutoEncoderTransformer(
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
-        architecture = _architecture(self, sample.shape[1], n_components, seed, _demands(self, sample.dtype, device))
+        bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
+        demands = _demands(self, sample.dtype, device)
+        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, seed, demands)
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
@@ -775,12 +780,12 @@ def _fitted_attributes(net: ReconstructionNet, record: TrainingResult, X: Any) -
     """Return the fitted attributes by name."""
     module, explained = net.module_, record.explained
     mean = module.mean.cpu().numpy().copy()
-    of_pca = {}
+    of_pca: dict[str, Any] = {}
     if explained is not None:
         arrays = {"explained_variance_": explained.variance, "explained_variance_ratio_": explained.ratio}
         arrays["components_"] = explained.components
         of_pca = {name: asarray_like(array.astype(mean.dtype), X) for name, array in arrays.items()}
-        of_pca["noise_variance_"] = explained.noise_variance
+        of_pca |= {"noise_variance_": explained.noise_variance, "n_samples_": explained.n_samples}
     return {
         **of_pca,
         "net_": net,
@@ -880,13 +885,13 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
 
 
 def _architecture(
-    estimator: Any, n_features: int, n_components: int, seed: int, demands: Demands
+    estimator: Any, n_features: int, n_components: int, bottleneck: int, seed: int, demands: Demands
 ) -> Architecture:
-    """Return the architecture for the parameters."""
+    """Return the architecture for the parameters, whose codes after the first ``n_components`` are dropped."""
     kind = estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
-        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, n_components)
+        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, bottleneck)
     decoder = _layer_sizes(estimator.decoder_layer_sizes, "decoder_layer_sizes")
     if kind == "tied" and decoder not in (None, encoder[::-1]):
         raise ValueError(
@@ -898,7 +903,7 @@ def _architecture(
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
-    module, needs = tried_module(module, estimator.module_params or {}, n_features, n_components, seed, demands)
+    module, needs = tried_module(module, estimator.module_params or {}, n_features, bottleneck, seed, demands)
     if module is not None:
         kind = "module"
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
@@ -919,6 +924,7 @@ def _architecture(
         module=module,
         fills=bool(estimator.allow_nan),
         module_needs=needs,
+        n_dropped=bottleneck - n_components,
     )
 
 

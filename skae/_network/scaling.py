@@ -81,7 +81,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self._set_location(pca)
         if self.architecture.linear_skip:
             fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
-        self.network.init_from_pca(pca, generator)
+        self.network.init_from_pca(pca.padded(self.architecture.bottleneck), generator)
 
     @torch.no_grad()
     def truncated(self, n_components: int) -> "ScaledAutoEncoder":
@@ -111,7 +111,7 @@ class ScaledAutoEncoder(AutoEncoder):
         """Set the mean and scale of the samples."""
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
-            self.filling.init_from_pca(pca)
+            self.filling.init_from_pca(pca.padded(self.architecture.bottleneck))
         if self.network.link is not None:
             self.network.link.init_from_pca(pca)
 
@@ -290,7 +290,7 @@ def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
 
 def _leading_block(matrix: Tensor, size: int) -> Tensor:
     """Return the inverse of the leading block of the inverse of a matrix."""
-    if not matrix.any():
+    if size == len(matrix) or not matrix.any():
         return matrix[:size, :size]
     return torch.linalg.inv(torch.linalg.inv(matrix)[:size, :size])
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.neighbors import KNeighborsRegressor
 
-from skae._data.sample import Sample
+from skae._data.sample import Sample, groups_over, mean_over, weights_over
 from skae._network.architecture import Architecture
 from skae._network.scaling import ScaledAutoEncoder
+from skae._objectives.regularizers import Nested
 from skae._training.fit import (
     NetworkInitializer,
     Search,
@@ -19,12 +22,20 @@ from skae._training.fit import (
     squares,
 )
 from skae._training.net import TrainingConfig, of_every_training
+from skae._training.ordering import LEAST_SAMPLES, SCORED_SAMPLES, spread
 from skae._training.progress import Progress
-from skae._training.selection import ValidationSplit
+from skae._training.selection import EpochSelector, ValidationSplit
+from skae._utils import as_tensor
 
 # Number of networks that are trained before the last one. By two, the number of codes is that of an exhaustive search
 # within one in 12 of 13 searches on digits, usps, letter and isolet, and within two in the other.
 N_TRIED = 2
+# Fraction of the samples that keep only their first codes, where the number of codes that are justified is counted.
+NESTED_FRACTION = 0.5
+# Number of codes of the first network by which these are counted.
+FIRST_WIDTH = 4
+# Number of training samples with similar codes, and largest number of values of samples that are compared.
+N_NEIGHBORS, COMPARED_VALUES = 8, 2**24
 # Smallest number of principal components that are computed at once.
 LEAST_COMPONENTS = 32
 
@@ -79,16 +90,23 @@ class HeldOutScores:
 
     def of_network(self, n_components: int) -> tuple[float, float]:
         """Train a network, and return its score and that of PCA with as many codes, on the same samples."""
+        models, parts = self.networks(n_components)
+        of_network = _score([squares(model, part[1]) for model, part in zip(models, parts, strict=True)])
+        return of_network, self.of_pca(n_components, parts)
+
+    def networks(self, n_components: int, nested: Nested | None = None) -> tuple[list[ScaledAutoEncoder], list[Part]]:
+        """Train a network for each fold, and return these and the folds."""
         start = replace(self.start, architecture=self.architecture_of(n_components))
         pca = start.principal_components(start.sample)
         config = replace(self.config, unexplained_variance_ratio=start.unexplained_fraction(pca))
+        config = config if nested is None else replace(config, nested=nested)
         parts, decide = held_out_parts(start, config, pca, self.validation)
-        of_pca = self.of_pca(n_components, parts)
         if not (decide and something_to_learn(start, config, pca)):
-            return of_pca, of_pca
+            models = [start.on(start.components_at(train, n_components, pca)) for train, _ in parts]
+            return models, parts
         search = Search(start, config, pca, parts)
         search.run()
-        return _score([squares(model, part[1]) for model, part in zip(search.networks(), parts, strict=True)]), of_pca
+        return search.networks(), parts
 
     def _squares_of_pca(self, index: int, part: Part, n_components: int) -> NDArray:
         """Sum the squared errors of PCA and the squared offsets over the held-out samples of a fold."""
@@ -137,8 +155,61 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
 
 
 def justified_components(scores: HeldOutScores) -> int:
-    """Return the largest number of codes of which each improves on those before it."""
-    raise NotImplementedError
+    """Return the largest number of codes of which each improves the reconstructions of held-out samples.
+
+    A further code has to improve them by more than two standard errors, more than a direction of isotropic noise would,
+    and more than predicting the error from that of training samples with similar codes: an error that depends on the
+    codes there are does not need another one.
+    """
+    limit = max(min(scores.most, scores.start.sample.shape[1] - 1), 1)
+    width = min(FIRST_WIDTH, limit)
+    while True:
+        models, parts = scores.networks(width, Nested(NESTED_FRACTION))
+        n_justified = _n_justified(models, parts)
+        if n_justified < width or width == limit:
+            return n_justified
+        width = min(2 * width, limit)
+
+
+def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part]) -> int:
+    """Return the number of codes of networks that are justified by the held-out samples."""
+    n_features = models[0].architecture.n_features
+    n_samples = int(np.clip(COMPARED_VALUES // n_features, LEAST_SAMPLES, SCORED_SAMPLES))
+    parts = [(spread(train, n_samples), spread(held_out, n_samples)) for train, held_out in parts]
+    held_out = [part[1] for part in parts]
+
+    def errors_of(size: int) -> tuple[NDArray, NDArray]:
+        errors = [_errors(model.truncated(size), *part) for model, part in zip(models, parts, strict=True)]
+        return np.concatenate([error for error, _ in errors]), np.concatenate([left for _, left in errors])
+
+    size, (errors, left) = 1, errors_of(1)
+    while size < models[0].architecture.n_components:
+        following, following_left = errors_of(size + 1)
+        base = min(errors, left, key=lambda one: mean_over(held_out, [one]))
+        by_noise = base * (1.0 - 1.0 / (n_features - size))
+        selector = EpochSelector(by_noise, True, weights_over(held_out), groups_over(held_out))
+        if not selector.update(following, 1):
+            break
+        size, errors, left = size + 1, following, following_left
+    return size
+
+
+@torch.no_grad()
+def _errors(model: ScaledAutoEncoder, train: Sample, held_out: Sample) -> tuple[NDArray, NDArray]:
+    """Compute squared errors of held-out samples, as they are and after subtracting the mean error of neighbors.
+
+    The neighbors are the training samples with the nearest codes. The variance of their mean is removed.
+    """
+    codes, errors = [], []
+    for sample in (train, held_out):
+        x = as_tensor(sample[:]).to(model.mean)
+        z = model.project(x)
+        codes.append(z.cpu().numpy())
+        errors.append(torch.nan_to_num(x - model.decode(z)).double().cpu().numpy())
+    n_neighbors = min(N_NEIGHBORS, len(train))
+    of_neighbors = KNeighborsRegressor(n_neighbors).fit(codes[0], errors[0]).predict(codes[1])
+    left = np.square(errors[1] - of_neighbors).sum(axis=1) * n_neighbors / (n_neighbors + 1)
+    return np.square(errors[1]).sum(axis=1), left
 
 
 def _first(holds: Callable[[int], bool], most: int) -> int | None:

@@ -25,7 +25,7 @@ from skae._pca.missing import ImputedRows, mean_of_present, principal_components
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
-from skae._training.ordering import ExplainedVariance, variance_of_network, variance_of_pca
+from skae._training.ordering import ExplainedVariance, prefix_sizes, spread, variance_of_network, variance_of_pca
 from skae._training.progress import EpochReport
 from skae._training.schedule import STRONG, WEAK, Regularization
 from skae._training.selection import EpochSelector, ValidationSplit
@@ -63,6 +63,8 @@ GAIN_LEFT = 0.8
 LITTLE_LEFT = 0.05
 # Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
 PREFIX_TOLERANCE = 0.001
+# Number of training samples by which this is verified after the tuning. No measurement of this value is recorded.
+ORDERED_SAMPLES = 512
 LARGE_GAIN = 0.1
 # Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
@@ -671,7 +673,18 @@ class Search:
         with progress.part("tuning", n_epochs):
             trainer.run(n_epochs, self._nested(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
-        return finished()
+        tuned = finished()
+        return tuned if self._is_ordered(tuned) else best.on_all_features(model)
+
+    def _is_ordered(self, model: ScaledAutoEncoder) -> bool:
+        """Return whether the first codes of a network reconstruct training samples as well as PCA does."""
+        pca, sample = self.start.on(self.pca), spread(self.start.sample, ORDERED_SAMPLES)
+        for size in prefix_sizes(model.architecture.n_components) if len(self.prefixes_at_start) > 0 else ():
+            losses = [sample_losses(self.config.loss, one.truncated(size), sample) for one in (model, pca)]
+            (of_model, _), (of_pca, reference) = (sample.mean(one) for one in losses)
+            if of_model > of_pca + PREFIX_TOLERANCE * reference:
+                return False
+        return True
 
     def _report(self) -> bool:
         """Report an epoch of the first fold, and return whether to stop."""

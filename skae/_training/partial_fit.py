@@ -31,6 +31,7 @@ from skae._training.net import (
     network_from_dict,
     predicting_net,
 )
+from skae._training.ordering import variance_of_network, variance_of_pca
 from skae._training.selection import EpochSelector
 from skae._training.trainer import Trainer
 from skae._utils import as_tensor, threads_for
@@ -216,10 +217,10 @@ class Stream:
                 model = self._in_units(model)
         best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
         record = replace(self.record, best_epoch=best_epoch)
-        pca, sample = self.principal_components(), self.memory.sample
+        pca, weights = self.principal_components(), self.memory.weights
+        sample = Sample(self.memory.samples, weights=weights * (self.running.count / weights.sum()))
         if is_pca(self.start, self.config, best_epoch):
-            counted = Sample(sample.X, weights=np.full(len(sample), self.running.count / len(sample)))
-            explained = variance_of_pca(pca, counted, model.architecture.n_components)
+            explained = variance_of_pca(pca, sample, model.architecture.n_components)
         else:
             explained = variance_of_network(model, pca, sample, self.code_unit)
         return predicting_net(model, self.record.history), replace(record, explained=explained)
