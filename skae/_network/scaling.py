@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
+from skae._network.projection import (
+    CodeLoss,
+    ReconstructionLoss,
+    average_jacobian,
+    decoder_jacobians,
+    encoder_jacobians,
+    mean_gauss_newton,
+    metric_of,
+    project,
+    projection_slopes,
+)
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.regularizers import Regularizer, penalizes_codes
@@ -254,6 +264,40 @@ class ScaledAutoEncoder(AutoEncoder):
         # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
         x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
+
+    def loadings(self, z: Tensor, signed: bool = True) -> Tensor:
+        """Average the decoder's Jacobian over codes z in the units of the data, as `average_jacobian` does.
+
+        The result has shape (n_features, n_components), and is the change of a feature per unit of a code.
+        """
+        z, n_features = z / self.code_unit, self.architecture.n_features
+        average = average_jacobian(decoder_jacobians, self.network.decode, z, n_features, signed)
+        return average * self.scale / self.code_unit
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """Compute the contribution of each feature to each code, of shape (n, n_components * n_features).
+
+        It is the derivative of the code by the feature times the deviation of the feature from the mean; zero if the
+        feature is missing.
+        """
+        deviations = (x - self.mean).masked_fill_(x.isnan(), 0.0)
+        return (self._code_slopes(x) * deviations[:, None]).flatten(start_dim=1)
+
+    def _code_slopes(self, x: Tensor) -> Tensor:
+        """Compute the derivatives of the codes by the features, of shape (n, n_components, n_features)."""
+        if self.projection.n_steps == 0:
+            return encoder_jacobians(self.encode, x).mT
+        missing = x.isnan()
+        jacobians = decoder_jacobians(self.network.decode, self.project(x) / self.code_unit)
+        jacobians = jacobians.masked_fill(missing[..., None], 0.0)
+        precision = torch.zeros_like(self.metric) if self.filling is None else self.code_precision
+        # The loss of `incomplete_code_loss`, which has the mean over all features, with that number of features.
+        precision = missing.sum(dim=1)[:, None, None] * precision
+        slopes = projection_slopes(jacobians, precision) * (self.code_unit / self.scale)[:, None]
+        encoded = missing.any(dim=1) & (not self.projection.incomplete)
+        if encoded.any():
+            slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
+        return slopes
 
     def squares(self, x: Tensor) -> Tensor:
         """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""
