@@ -59,8 +59,8 @@ def loadings(estimator: Any, X: Any = None) -> Any:
     -----
     The average describes an effect that is similar for all samples. Effects with different signs for different samples
     cancel; ``LatentLoadingsDisplay`` with ``average="rms"`` shows whether they do. Without X, dependence between the
-    codes is neglected: on digits, the loadings with eight codes differ by a fifth from those averaged over the
-    training samples, and with two codes by two thirds. Pass the training samples where this matters.
+    codes is neglected: on digits, the loadings differ from those averaged over the training samples by 0.08 of their
+    norm with 16 codes, by 0.2 with 8, and by 0.8 with 2. Pass the training samples where this matters.
 
     Examples
     --------
@@ -130,14 +130,16 @@ def attributions(estimator: Any, X: Any) -> Any:
     Notes
     -----
     The code of a sample is that of the nearest point of the decoder's manifold, so that its derivative follows from the
-    decoder alone, by the implicit function theorem. With the Gauss-Newton matrix in place of the second derivative of
-    the squared error, it is ``(J^T J)^-1 J^T``, where J is the Jacobian of the decoder at the code: a step of the
-    sample is projected onto the tangent plane of the manifold. This is exact where the sample lies on the manifold.
-    The same formula is used for all losses, and penalties of regularizers are left out. On held-out digits with a
-    squared error and eight codes, it differs from finite differences of ``transform`` by 0.4 of their norm (median over
-    the samples), because samples are far from the manifold and ``transform`` stops after a few steps; for losses that
-    are not similar to a squared error, such as "absolute_error" and "poisson", ``transform`` has steeper derivatives.
-    Values that are missing are left out of J, and the prior on the codes is added to ``J^T J``.
+    decoder alone, by the implicit function theorem. With the Gauss-Newton matrix in place of the second derivatives of
+    the squared error, it is ``(J^T J)^-1 J^T``, where J is the Jacobian of the decoder at the code: the deviation is
+    projected onto the tangent plane of the manifold. Values that are missing are left out of J, and the precision of
+    the prior on the codes is added to ``J^T J``.
+
+    For a sample on the manifold, this is the derivative of ``transform``. For held-out digits, which are far from it,
+    the contributions differ from those by finite differences of ``transform``, relative to their norm and in the median
+    over the samples, by 0.2 with 16 codes, 0.3 with 8, 0.4 with 4 and 0.5 with 2. The same formula is used with all
+    losses, and the penalties of regularizers are left out. With losses that are not similar to a squared error, such as
+    "absolute_error" and "poisson", ``transform`` has steeper derivatives.
 
     Where ``transform`` does not project, as with ``projection_steps=0`` or a variational autoencoder, the derivative is
     that of the encoder.

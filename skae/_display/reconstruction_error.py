@@ -59,7 +59,7 @@ class ReconstructionErrorDisplay:
     >>> from sklearn.datasets import load_diabetes
     >>> from skae import AutoEncoderOutlierDetector, ReconstructionErrorDisplay
     >>> X = load_diabetes(as_frame=True).data
-    >>> detector = AutoEncoderOutlierDetector(n_components=6, random_state=0).fit(X)
+    >>> detector = AutoEncoderOutlierDetector(n_components=4, random_state=0).fit(X)
     >>> X.loc[7, "bp"] = 0.5
     >>> display = ReconstructionErrorDisplay.from_estimator(detector, X, n_samples=1)
     >>> display.samples, display.axes_[0, 0].get_yticklabels()[0].get_text()
