@@ -607,8 +607,8 @@ class AutoEncoderTransformer(
         with threads_for(len(X) * module.architecture.n_weights):
             result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
         # NaN is both minimum and maximum. Extremes take less memory than a mask of all values.
-        extremes_of_samples = torch.stack(torch.aminmax(torch.as_tensor(result), dim=1), dim=1)
-        finite = extremes_of_samples.isfinite().all(dim=1)
+        lowest, highest = torch.aminmax(torch.as_tensor(result), dim=1)
+        finite = lowest.isfinite() & highest.isfinite()
         if direction != "decode" and not finite.all():
             worst = int(finite.byte().argmin())
             raise ValueError(

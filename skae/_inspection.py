@@ -5,13 +5,13 @@ import importlib.util
 from typing import Any
 
 import torch
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._data.array_api import asarray_like, to_numpy
 from skae._data.validation import validated_samples
+from skae._network.projection import average_jacobian, decoder_jacobians
 from skae._utils import seeded_generator
 
 # Number of codes that are drawn for the loadings if there are no samples: as many as `LatentLoadingsDisplay` averages
@@ -74,15 +74,13 @@ def loadings(estimator: Any, X: Any = None) -> Any:
     autoencodertransformer1  0.04 -0.16  0.57
     """
     before, autoencoder = parts(estimator)
-    network = autoencoder.net_.module_
-    module = network.in_double()
+    module = autoencoder.net_.module_
     if X is None:
-        shape = DRAWN_CODES, autoencoder.n_components_
-        spread = module.code_rms * module.code_unit
-        codes = torch.randn(shape, generator=seeded_generator(0), dtype=spread.dtype).to(spread.device) * spread
+        codes = torch.randn((DRAWN_CODES, autoencoder.n_components_), generator=seeded_generator(0)).to(module.mean)
+        codes = (codes * module.code_rms * module.code_unit).to(module.in_double().mean.dtype)
     else:
         codes = codes_of(autoencoder, validated_samples(autoencoder, before.transform(X), "transform"))
-    table = module.loadings(codes).T.to(network.mean.dtype).cpu().numpy()
+    table = decoder_loadings(autoencoder, codes).T.to(module.mean.dtype).cpu().numpy()
     names = feature_names_of(estimator)
     if names is None or importlib.util.find_spec("pandas") is None:
         return table
@@ -169,6 +167,12 @@ def codes_of(autoencoder: AutoEncoderTransformer, samples: Any) -> torch.Tensor:
     return torch.from_numpy(codes).to(autoencoder.net_.module_.in_double().mean)
 
 
+def decoder_loadings(autoencoder: AutoEncoderTransformer, codes: torch.Tensor, signed: bool = True) -> torch.Tensor:
+    """Average the decoder's Jacobian over codes, of shape (n_features, n_components), as `average_jacobian` does."""
+    decode = autoencoder.net_.module_.in_double().decode
+    return average_jacobian(decoder_jacobians, decode, codes, autoencoder.n_features_in_, signed)
+
+
 def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:
     """Return the autoencoder, which is the estimator itself or the last step of a pipeline.
 
@@ -208,8 +212,7 @@ def feature_names_of(estimator: Any) -> Any:
     The names are those seen during `fit`, or those that the steps before give to their output. The names x0, x1, ...
     that scikit-learn gives to features without names are not returned.
     """
-    if isinstance(estimator, BaseSearchCV):
-        return feature_names_of(estimator.best_estimator_)
+    estimator = getattr(estimator, "best_estimator_", estimator)
     if not isinstance(estimator, Pipeline):
         return getattr(estimator, "feature_names_in_", None)
     names = feature_names_of(estimator[-1])

@@ -83,6 +83,12 @@ def relative_errors(found, expected):
     return difference / size
 
 
+def holes_in(X):
+    holes = np.where(np.random.RandomState(0).uniform(size=X.shape) < 0.2, np.nan, X)
+    holes[0] = X[0]
+    return holes
+
+
 # Loadings
 
 
@@ -110,6 +116,15 @@ def test_loadings_are_those_of_the_display_and_of_differences(trained, images):
     assert_allclose(table, display.decoder.T, rtol=1e-12)
     expected = slopes(trained.inverse_transform, trained.transform(images)).mean(axis=0).T
     assert_allclose(table, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_loadings_of_incomplete_samples_are_at_the_codes_of_transform():
+    X = holes_in(3 * curved_rows(60))
+    estimator = AutoEncoderTransformer(2, **TRAINED, allow_nan=True).fit(X)
+    expected = slopes(estimator.inverse_transform, estimator.transform(X)).mean(axis=0)
+    display = LatentLoadingsDisplay.from_estimator(estimator, X, step="unit")
+    assert_allclose(display.decoder, expected, atol=1e-7)
+    assert_allclose(loadings(estimator, X).T, expected, atol=1e-7)
 
 
 def test_loadings_without_samples_are_near_those_with_them():
@@ -228,12 +243,6 @@ def test_codes_without_effect_have_no_contributions():
     X = curved_rows(40, noise=0)[:, :2] @ np.array([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0]])
     estimator = AutoEncoderTransformer(3, **QUICK).fit(X)
     assert_allclose(attributions(estimator, X).sum(axis=2), estimator.transform(X), atol=1e-6)
-
-
-def holes_in(X):
-    holes = np.where(np.random.RandomState(0).uniform(size=X.shape) < 0.2, np.nan, X)
-    holes[0] = X[0]
-    return holes
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skae._data.array_api import to_numpy
 from skae._display import canvas, fitted
-from skae._inspection import attributions, feature_names_of
+from skae._display.features import FeatureGrid
+from skae._inspection import attributions
 
 # Number of codes that are drawn by default. Chosen by reasoning.
 N_CODES = 4
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AttributionDisplay:
+class AttributionDisplay(FeatureGrid):
     """Contributions of the features to the codes of some samples.
 
     The contribution of a feature to a code is the derivative of the code times the deviation of the feature from the
@@ -69,8 +69,6 @@ class AttributionDisplay:
 
     attributions: NDArray
     components: Sequence[int] | None = None
-    feature_names: Any = None
-    image_shape: Any = None
 
     @classmethod
     def from_estimator(
@@ -84,7 +82,7 @@ class AttributionDisplay:
         image_shape: Any = "auto",
         feature_names: Any = None,
         ax: Any = None,
-        cmap: Any = "RdBu_r",
+        cmap: Any = None,
     ) -> "AttributionDisplay":
         """Compute the contributions for the first samples of X, and draw them.
 
@@ -109,8 +107,8 @@ class AttributionDisplay:
             any.
         ax : matplotlib Axes or array of Axes, default=None
             Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colormap of images.
+        cmap : str or matplotlib Colormap, default=None
+            Colormap of images. None uses "RdBu_r".
 
         Returns
         -------
@@ -129,51 +127,14 @@ class AttributionDisplay:
         canvas.pyplot(f"{cls.__name__}.from_estimator")
         _, autoencoder = fitted.parts(estimator)
         canvas.check_count("n_samples", n_samples)
-        canvas.check_count("n_features", n_features)
         n_codes, n_inputs = autoencoder.n_components_, autoencoder.n_features_in_
         selected = canvas.selected_codes(range(min(n_codes, N_CODES)) if components is None else components, n_codes)
-        names = canvas.checked_names(feature_names_of(estimator) if feature_names is None else feature_names, n_inputs)
+        names = fitted.feature_names(estimator, feature_names, n_inputs)
         sides = canvas.resolved_image_shape(image_shape, autoencoder.input_shape, n_inputs)
         values = to_numpy(attributions(estimator, fitted.first_samples(X, n_samples)))
         display = cls(attributions=values[:, selected], components=selected, feature_names=names, image_shape=sides)
         return display.plot(ax=ax, n_features=n_features, cmap=cmap)
 
-    def plot(self, ax: Any = None, *, n_features: int = 8, cmap: Any = "RdBu_r") -> "AttributionDisplay":
-        """Draw the plot.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of Axes, default=None
-            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
-        n_features : int, default=8
-            Maximum number of bars for each code.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colormap of images.
-
-        Returns
-        -------
-        AttributionDisplay
-            The display.
-
-        Raises
-        ------
-        ValueError
-            If ``ax`` is invalid.
-        ImportError
-            If matplotlib is not installed.
-        """
-        self.axes_, self.artists_, self.colorbar_ = canvas.draw_features(
-            self,
-            ax,
-            np.asarray(self.attributions),
-            feature_names=self.feature_names,
-            image_shape=self.image_shape,
-            n_features=n_features,
-            signed=True,
-            cmap=cmap,
-            label="contribution",
-        )
-        self.figure_ = self.axes_[0, 0].figure
-        for axes, code in zip(self.axes_[0], self.components or range(self.axes_.shape[1]), strict=True):
-            axes.set_title(f"code {code}", fontsize="medium")
-        return self
+    def _content(self) -> tuple[NDArray, str, list[str], bool]:
+        codes = self.components or range(self.attributions.shape[1])
+        return self.attributions, "contribution", [f"code {code}" for code in codes], True

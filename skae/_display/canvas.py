@@ -16,8 +16,8 @@ CATEGORY_COLORS = (
 )  # fmt: skip
 CATEGORY_STYLES = [{"color": color, "marker": marker} for marker in "o^sDvPX<>*" for color in CATEGORY_COLORS]
 
-# Sides of an image, width of a plot of bars, height of a bar, and maximum width of the figure, in inches.
-IMAGE_SIDE, BARS_WIDTH, BAR_HEIGHT, MAX_WIDTH = 1.2, 2.8, 0.22, 16.0
+# Sides of an image, and maximum width of the figure, in inches.
+IMAGE_SIDE, MAX_WIDTH = 1.2, 16.0
 
 
 def pyplot(caller: str) -> Any:
@@ -116,16 +116,6 @@ def selected_codes(components: Any, n_components: int, two: bool = False) -> lis
     return codes
 
 
-def checked_names(feature_names: Any, n_features: int) -> Any:
-    """Return names of features, or None, and raise a ValueError if there is not one for each feature."""
-    if feature_names is not None and len(feature_names) != n_features:
-        raise ValueError(
-            f"feature_names has {len(feature_names)} names, but there are {n_features} features. Pass one for each "
-            "feature."
-        )
-    return feature_names
-
-
 def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) -> tuple[int, ...] | None:
     """Determine the shape of the images that the samples represent.
 
@@ -199,81 +189,6 @@ def show_image(ax: Any, image: NDArray, limits: tuple[float, float], cmap: Any, 
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_color("0.8")
     return ax.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest", **options)
-
-
-def draw_features(
-    display: Any,
-    ax: Any,
-    values: NDArray,
-    *,
-    feature_names: Any,
-    image_shape: tuple[int, ...] | None,
-    n_features: int,
-    signed: bool,
-    cmap: Any,
-    label: str,
-) -> tuple[NDArray, NDArray, Any]:
-    """Draw values of all features in each axes of a grid: as images, or as bars of those with the largest sizes.
-
-    Parameters
-    ----------
-    display : object
-        The display that draws.
-    ax : matplotlib Axes, array of Axes or None
-        As in `axes_grid`.
-    values : ndarray of shape (n_rows, n_columns, n_features)
-        The values. NaN is not drawn.
-    feature_names : sequence of str or None
-        Names of the features. None numbers them.
-    image_shape : tuple of int or None
-        Shape of the images; the channels of color images are summed. None draws bars.
-    n_features : int
-        Maximum number of bars.
-    signed : bool
-        Whether the scale is symmetric around zero. Otherwise, it starts at zero.
-    cmap : str or matplotlib Colormap
-        Colormap of images.
-    label : str
-        Label of the values, at the colorbar or below the bars.
-
-    Returns
-    -------
-    axes, artists : ndarray of shape (n_rows, n_columns)
-        The axes, and the image or bars in each.
-    colorbar : matplotlib Colorbar or None
-        The colorbar of the images.
-    """
-    if image_shape is not None:
-        values = values.reshape(*values.shape[:2], -1, *image_shape[-2:]).sum(axis=2)
-    n_bars, shape = min(n_features, values.shape[-1]), values.shape[:2]
-    side, extra = ((IMAGE_SIDE, IMAGE_SIDE), 1.2) if image_shape else ((BARS_WIDTH, BAR_HEIGHT * n_bars + 0.6), 0.4)
-    size = min(side[0] * shape[1] + extra, MAX_WIDTH), side[1] * shape[0] + extra
-    grid = axes_grid(display, ax, shape, size, images=image_shape is not None)
-    artists = np.empty(shape, dtype=object)
-    if image_shape is None:
-        for position, axes in np.ndenumerate(grid):
-            artists[position] = draw_bars(axes, values[position], feature_names, n_bars)
-        for axes in grid[-1]:
-            axes.set_xlabel(label)
-        return grid, artists, None
-    largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    for position, axes in np.ndenumerate(grid):
-        artists[position] = show_image(axes, values[position], (-largest if signed else 0.0, largest), cmap)
-    return grid, artists, grid[0, 0].figure.colorbar(artists[0, 0], ax=list(grid.flat), label=label)
-
-
-def draw_bars(ax: Any, values: NDArray, names: Any, n_bars: int) -> Any:
-    """Draw horizontal bars of the values with the largest sizes, the largest at the top, and return them."""
-    sizes = np.abs(values)
-    features = np.argsort(-np.nan_to_num(sizes, nan=-1.0), kind="stable")[:n_bars]
-    colors = [COLORS["autoencoder" if value > 0 else "PCA"] for value in values[features]]
-    bars = ax.barh(range(len(features)), values[features], color=colors)
-    ax.set_yticks(range(len(features)), [str(feature if names is None else names[feature]) for feature in features])
-    ax.invert_yaxis()
-    if names is None:
-        ax.set_ylabel("feature")
-    ax.axvline(0.0, color="0.5", linewidth=0.8)
-    return bars
 
 
 def label_row(ax: Any, text: str) -> None:

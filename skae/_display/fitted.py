@@ -15,6 +15,7 @@ from skae._data.array_api import to_numpy
 from skae._data.dataset import apply_in_batches
 from skae._data.validation import validated_samples
 from skae._inspection import autoencoder_of as autoencoder_of
+from skae._inspection import feature_names_of
 from skae._inspection import parts as parts
 
 
@@ -54,6 +55,22 @@ def drawn_samples(before: Pipeline, X: Any, inputs: Any, n_samples: int) -> tupl
     dtype = first.dtype if scipy.sparse.issparse(first) else np.asarray(first).dtype
     invertible = hasattr(before, "inverse_transform") and dtype.kind in "biuf"
     return dense(first if invertible else first_samples(inputs, n_samples)), invertible
+
+
+def feature_names(estimator: Any, names: Any, n_features: int) -> Any:
+    """Return names of features, by default those of the fitted estimator, or None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each feature.
+    """
+    names = feature_names_of(estimator) if names is None else names
+    if names is not None and len(names) != n_features:
+        raise ValueError(
+            f"feature_names has {len(names)} names, but there are {n_features} features. Pass one for each feature."
+        )
+    return names
 
 
 def reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _num_samples
 
 from skae._data.validation import validated_samples
 from skae._display import canvas, fitted
-from skae._inspection import codes_of, feature_names_of
+from skae._inspection import codes_of, decoder_loadings
 from skae._network.projection import average_jacobian, encoder_jacobians
 from skae._utils import aligned_tensor
 
@@ -169,9 +169,7 @@ class LatentLoadingsDisplay:
         canvas.check_count("n_samples", n_samples)
         n_codes = autoencoder.n_components_
         selected = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
-        feature_names = canvas.checked_names(
-            feature_names_of(estimator) if feature_names is None else feature_names, n_features
-        )
+        feature_names = fitted.feature_names(estimator, feature_names, n_features)
         indices = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
         samples = before.transform(_safe_indexing(X, indices))
         encoder, decoder = _loadings(autoencoder, samples, average == "mean", step)[:, :, selected]
@@ -273,7 +271,7 @@ def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:
         if step == "spread" and len(x) < 2:
             raise ValueError("step='spread' needs at least 2 samples, but X has 1. Pass more samples, or step='unit'.")
         encoder = average_jacobian(encoder_jacobians, module.network.encode, x, codes.shape[1], signed)
-        encoder, decoder = encoder * module.code_unit / module.scale, module.loadings(codes, signed)
+        encoder, decoder = encoder * module.code_unit / module.scale, decoder_loadings(autoencoder, codes, signed)
         if step == "spread":
             encoder *= module.scale * x.std(dim=0, correction=0)[:, None]
             decoder *= codes.std(dim=0, correction=0)

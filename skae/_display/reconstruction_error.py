@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_is_fitted
 
 from skae._data.array_api import to_numpy
-from skae._display import canvas
-from skae._inspection import feature_names_of
+from skae._display import canvas, fitted
+from skae._display.features import FeatureGrid
 from skae._outliers import AutoEncoderOutlierDetector, scorer_and_inputs
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ReconstructionErrorDisplay:
+class ReconstructionErrorDisplay(FeatureGrid):
     """Reconstruction errors of the features of outliers, which show why they are outliers.
 
     Errors are drawn as bars, the largest first, or as images.
@@ -68,8 +67,6 @@ class ReconstructionErrorDisplay:
 
     errors: NDArray
     samples: Sequence[int] | None = None
-    feature_names: Any = None
-    image_shape: Any = None
 
     @classmethod
     def from_estimator(
@@ -82,7 +79,7 @@ class ReconstructionErrorDisplay:
         image_shape: Any = "auto",
         feature_names: Any = None,
         ax: Any = None,
-        cmap: Any = "viridis",
+        cmap: Any = None,
     ) -> "ReconstructionErrorDisplay":
         """Compute and draw the reconstruction errors of the samples with the lowest scores.
 
@@ -104,8 +101,8 @@ class ReconstructionErrorDisplay:
             detector, if they have any.
         ax : matplotlib Axes or array of Axes, default=None
             Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
-        cmap : str or matplotlib Colormap, default="viridis"
-            Colormap of images.
+        cmap : str or matplotlib Colormap, default=None
+            Colormap of images. None uses "viridis".
 
         Returns
         -------
@@ -124,60 +121,20 @@ class ReconstructionErrorDisplay:
         canvas.pyplot(f"{cls.__name__}.from_estimator")
         if not isinstance(detector, AutoEncoderOutlierDetector):
             raise TypeError(f"detector must be an AutoEncoderOutlierDetector, got {detector!r}.")
-        check_is_fitted(detector)
         canvas.check_count("n_samples", n_samples)
-        canvas.check_count("n_features", n_features)
         lowest = np.argsort(to_numpy(detector.score_samples(X)), kind="stable")[:n_samples]
         outliers = _safe_indexing(X, lowest)
         errors = to_numpy(detector.reconstruction_errors(outliers))
         autoencoder, inputs = scorer_and_inputs(detector.estimator_, outliers)
-        if feature_names is None:
-            feature_names = feature_names_of(detector.estimator_)
-        if feature_names is None and inputs is outliers:  # not transformed by a step of a pipeline
-            feature_names = getattr(detector, "feature_names_in_", None)
-        return cls(
+        named = detector if inputs is outliers else detector.estimator_
+        display = cls(
             errors=errors,
             samples=lowest.tolist(),
-            feature_names=canvas.checked_names(feature_names, errors.shape[1]),
+            feature_names=fitted.feature_names(named, feature_names, errors.shape[1]),
             image_shape=canvas.resolved_image_shape(image_shape, autoencoder.input_shape, errors.shape[1]),
-        ).plot(ax=ax, n_features=n_features, cmap=cmap)
-
-    def plot(self, ax: Any = None, *, n_features: int = 8, cmap: Any = "viridis") -> "ReconstructionErrorDisplay":
-        """Draw the plot.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of Axes, default=None
-            Axes to draw on: as many as are needed, or a single one that is divided. None creates a new figure.
-        n_features : int, default=8
-            Maximum number of bars for each sample.
-        cmap : str or matplotlib Colormap, default="viridis"
-            Colormap of images.
-
-        Returns
-        -------
-        ReconstructionErrorDisplay
-            The display.
-
-        Raises
-        ------
-        ValueError
-            If ``ax`` is invalid.
-        ImportError
-            If matplotlib is not installed.
-        """
-        self.axes_, self.artists_, self.colorbar_ = canvas.draw_features(
-            self,
-            ax,
-            np.asarray(self.errors)[np.newaxis],
-            feature_names=self.feature_names,
-            image_shape=self.image_shape,
-            n_features=n_features,
-            signed=False,
-            cmap=cmap,
-            label="squared error",
         )
-        self.figure_ = self.axes_[0, 0].figure
-        for axes, index in zip(self.axes_[0], self.samples or range(self.axes_.shape[1]), strict=True):
-            axes.set_title(f"sample {index}", fontsize="medium")
-        return self
+        return display.plot(ax=ax, n_features=n_features, cmap=cmap)
+
+    def _content(self) -> tuple[NDArray, str, list[str], bool]:
+        titles = [f"sample {index}" for index in self.samples or range(len(self.errors))]
+        return self.errors[np.newaxis], "squared error", titles, False

@@ -306,24 +306,6 @@ def _by_two_passes(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     return torch.stack(features, dim=2)
 
 
-def projection_slopes(jacobians: Tensor, precision: Tensor) -> Tensor:
-    """Compute the derivatives of projected codes by the features, of shape (n, n_components, n_features).
-
-    The projection of a sample x minimizes the squared error of ``decode(z)``, so that ``J^T (decode(z) - x) = 0``.
-    With the Gauss-Newton matrix, which leaves out the curvature of the decoder, the derivative is
-    ``(J^T J)^-1 J^T``. A code without effect has derivative zero.
-
-    Parameters
-    ----------
-    jacobians : Tensor of shape (n, n_features, n_components)
-        Jacobian J of the decoder at the code of each sample.
-    precision : Tensor of shape (n, n_components, n_components)
-        Precision of a Gaussian prior on the codes, which is added to ``J^T J``.
-    """
-    gauss_newton = jacobians.mT @ jacobians + precision
-    return torch.linalg.pinv(gauss_newton, hermitian=True) @ jacobians.mT
-
-
 def average_jacobian(
     jacobians: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
     function: Callable[[Tensor], Tensor],

@@ -14,13 +14,11 @@ from skae._network.layers import fill_buffers
 from skae._network.projection import (
     CodeLoss,
     ReconstructionLoss,
-    average_jacobian,
     decoder_jacobians,
     encoder_jacobians,
     mean_gauss_newton,
     metric_of,
     project,
-    projection_slopes,
 )
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
@@ -265,15 +263,6 @@ class ScaledAutoEncoder(AutoEncoder):
         x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
-    def loadings(self, z: Tensor, signed: bool = True) -> Tensor:
-        """Average the decoder's Jacobian over codes z in the units of the data, as `average_jacobian` does.
-
-        The result has shape (n_features, n_components), and is the change of a feature per unit of a code.
-        """
-        z, n_features = z / self.code_unit, self.architecture.n_features
-        average = average_jacobian(decoder_jacobians, self.network.decode, z, n_features, signed)
-        return average * self.scale / self.code_unit
-
     def contributions(self, x: Tensor) -> Tensor:
         """Compute the contribution of each feature to each code, of shape (n, n_components * n_features).
 
@@ -284,16 +273,21 @@ class ScaledAutoEncoder(AutoEncoder):
         return (self._code_slopes(x) * deviations[:, None]).flatten(start_dim=1)
 
     def _code_slopes(self, x: Tensor) -> Tensor:
-        """Compute the derivatives of the codes by the features, of shape (n, n_components, n_features)."""
+        """Compute the derivatives of the codes by the features, of shape (n, n_components, n_features).
+
+        A projected code minimizes the squared error of ``decode(z)``, so that ``J^T (decode(z) - x) = 0`` with the
+        Jacobian J of the decoder. With the Gauss-Newton matrix, which leaves out the curvature of the decoder, the
+        derivative is ``(J^T J)^-1 J^T``. A code without effect has derivative zero.
+        """
         if self.projection.n_steps == 0:
             return encoder_jacobians(self.encode, x).mT
         missing = x.isnan()
-        jacobians = decoder_jacobians(self.network.decode, self.project(x) / self.code_unit)
-        jacobians = jacobians.masked_fill(missing[..., None], 0.0)
-        precision = torch.zeros_like(self.metric) if self.filling is None else self.code_precision
-        # The loss of `incomplete_code_loss`, which has the mean over all features, with that number of features.
-        precision = missing.sum(dim=1)[:, None, None] * precision
-        slopes = projection_slopes(jacobians, precision) * (self.code_unit / self.scale)[:, None]
+        jacobians = decoder_jacobians(self.decode, self.project(x)).masked_fill(missing[..., None], 0.0)
+        gauss_newton = jacobians.mT @ jacobians
+        if self.filling is not None:  # the prior of `incomplete_code_loss`, which has the mean over all features
+            unit = self.code_unit / self.scale
+            gauss_newton += missing.sum(dim=1)[:, None, None] * (self.code_precision / torch.outer(unit, unit))
+        slopes = torch.linalg.pinv(gauss_newton, hermitian=True) @ jacobians.mT
         encoded = missing.any(dim=1) & (not self.projection.incomplete)
         if encoded.any():
             slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
