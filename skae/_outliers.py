@@ -65,6 +65,7 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     See Also
     --------
     AutoEncoderTransformer : The autoencoder.
+    ReconstructionErrorDisplay : Plot of the errors of the features of outliers.
     sklearn.ensemble.IsolationForest : Outlier detection with random trees.
 
     Notes
@@ -88,6 +89,13 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     >>> noise = np.random.RandomState(0).permutation(X[500:600].ravel()).reshape(100, -1)
     >>> bool(np.median(detector.decision_function(noise)) < 0 < np.median(detector.decision_function(X[500:])))
     True
+
+    The errors of the pixels show why a sample is an outlier:
+
+    >>> sample = X[500:501].copy()
+    >>> sample[0, 10] += 50.0
+    >>> detector.predict(sample), detector.reconstruction_errors(sample).argmax(axis=1)
+    (array([-1]), array([10]))
     """
 
     _parameter_constraints: dict = {

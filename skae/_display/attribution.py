@@ -69,6 +69,8 @@ class AttributionDisplay(FeatureGrid):
 
     attributions: NDArray
     components: Sequence[int] | None = None
+    feature_names: Any = None
+    image_shape: Any = None
 
     @classmethod
     def from_estimator(

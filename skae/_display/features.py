@@ -1,6 +1,5 @@
 """Grid of plots of the features: what the displays of contributions and of reconstruction errors have in common."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -12,22 +11,21 @@ from skae._display import canvas
 BARS_WIDTH, BAR_HEIGHT = 2.8, 0.22
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
 class FeatureGrid:
     """Values of the features, as bars or as images, in a grid of axes.
 
-    A subclass has the values as a further parameter, and defines `_content`.
+    A subclass has the attributes below as parameters, and defines `_content`.
 
-    Parameters
+    Attributes
     ----------
-    feature_names : sequence of str, default=None
+    feature_names : sequence of str or None
         Names of the features. None numbers them.
-    image_shape : tuple of int or None, default=None
+    image_shape : tuple of int or None
         Shape (height, width) or (3, height, width) of the images that the samples represent. None draws bars.
     """
 
-    feature_names: Any = None
-    image_shape: Any = None
+    feature_names: Any
+    image_shape: Any
 
     def _content(self) -> tuple[NDArray, str, list[str], bool]:
         """Return what is drawn.
@@ -105,6 +103,7 @@ class FeatureGrid:
         bars = ax.barh(range(n_bars), values[features], color=colors)
         ax.set_yticks(range(n_bars), [str(names[feature]) for feature in features])
         ax.invert_yaxis()
+        ax.locator_params(axis="x", nbins=4)
         ax.axvline(0.0, color="0.5", linewidth=0.8)
         if self.feature_names is None:
             ax.set_ylabel("feature")

@@ -67,6 +67,8 @@ class ReconstructionErrorDisplay(FeatureGrid):
 
     errors: NDArray
     samples: Sequence[int] | None = None
+    feature_names: Any = None
+    image_shape: Any = None
 
     @classmethod
     def from_estimator(
