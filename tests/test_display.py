@@ -758,8 +758,9 @@ def test_features_and_codes_without_names_are_numbered(curved):
         lambda estimator: make_pipeline(estimator),
         lambda estimator: make_pipeline(StandardScaler(), estimator),
         lambda estimator: GridSearchCV(make_pipeline(StandardScaler(), estimator), {"standardscaler": [None]}, cv=2),
+        lambda estimator: make_pipeline(StandardScaler(), GridSearchCV(estimator, {"n_components": [2]}, cv=2)),
     ],
-    ids=["autoencoder", "pipeline of one", "pipeline", "search"],
+    ids=["autoencoder", "pipeline of one", "pipeline", "search", "search in a pipeline"],
 )
 def test_errors_of_the_worst_samples_are_bars(frame, around):
     detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(2, max_epochs=0)), random_state=0).fit(frame)
