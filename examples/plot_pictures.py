@@ -2,9 +2,9 @@
 Displays of autoencoders
 ========================
 
-This example shows the five displays of skae: losses, reconstructions, codes, loadings, and scores as a function of the
-number of components. They follow the conventions of scikit-learn: they are created by ``from_estimator``, draw on the
-axes passed as ``ax``, and store their data as attributes.
+This example shows the seven displays of skae: losses, reconstructions, codes, loadings, contributions to codes, errors
+of outliers, and scores as a function of the number of components. They follow the conventions of scikit-learn: they are
+created by ``from_estimator``, draw on the axes passed as ``ax``, and store their data as attributes.
 """
 
 import argparse
@@ -14,12 +14,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skae import (
+    AttributionDisplay,
+    AutoEncoderOutlierDetector,
     AutoEncoderTransformer,
     BottleneckDisplay,
     LatentDisplay,
     LatentLoadingsDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    ReconstructionErrorDisplay,
 )
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,6 +74,23 @@ save(LatentDisplay.from_estimator(small, X_test, y_test, image_shape=(8, 8), n_i
 # pixels. For other autoencoders, they may differ.
 
 save(LatentLoadingsDisplay.from_estimator(large, X_train, image_shape=(8, 8)), "_loadings")
+
+# %%
+# Contributions to codes
+# ----------------------
+# Each row is a held-out digit, each column a code. Red pixels raised the code of this digit, blue pixels lowered it.
+
+save(AttributionDisplay.from_estimator(large, X_test, image_shape=(8, 8)), "_contributions")
+
+# %%
+# Errors of outliers
+# ------------------
+# A detector trained on zeros looks at other digits. Of those that it finds most unusual, the errors show which pixels
+# differ from what it expects.
+
+zeros = AutoEncoderTransformer(8, max_epochs=MAX_EPOCHS, random_state=0)
+detector = AutoEncoderOutlierDetector(zeros, random_state=0).fit(X_train[y_train == 0])
+save(ReconstructionErrorDisplay.from_estimator(detector, X_test, image_shape=(8, 8)), "_errors")
 
 # %%
 # Number of components

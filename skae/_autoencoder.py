@@ -640,9 +640,11 @@ class AutoEncoderTransformer(
             module = module.in_double()
         with threads_for(len(X) * module.architecture.n_weights):
             result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
-        finite = torch.isfinite(torch.as_tensor(result))
+        # NaN is both minimum and maximum. Extremes take less memory than a mask of all values.
+        lowest, highest = torch.aminmax(torch.as_tensor(result), dim=1)
+        finite = lowest.isfinite() & highest.isfinite()
         if direction != "decode" and not finite.all():
-            worst = int(finite.all(dim=1).byte().argmin())
+            worst = int(finite.byte().argmin())
             raise ValueError(
                 f"X is too large: codes or squared errors of sample {worst} overflow {result.dtype}. Rescale X, for "
                 "example with StandardScaler before fit, or drop such samples."

@@ -19,19 +19,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from skae import (
+    AttributionDisplay,
+    AutoEncoderOutlierDetector,
     AutoEncoderTransformer,
     BottleneckDisplay,
     LatentDisplay,
     LatentLoadingsDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    ReconstructionErrorDisplay,
+    attributions,
 )
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 DIGITS, LABELS = (part[:200] for part in load_digits(return_X_y=True))
-ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay]
+ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay, AttributionDisplay]
 TINY = {**QUICK, "max_epochs": 2}
 
 
@@ -79,7 +83,7 @@ def texts(labels):
 # What all have in common
 
 
-@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay])
+@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay, ReconstructionErrorDisplay])
 def test_without_matplotlib_the_extra_is_named(display, trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     rows = [] if display is LossCurveDisplay else [DIGITS]
@@ -96,6 +100,8 @@ def test_without_matplotlib_the_extra_is_named(display, trained, monkeypatch):
         LatentDisplay(codes=np.eye(2)),
         BottleneckDisplay(n_components=[1], scores=np.ones((1, 2))),
         LatentLoadingsDisplay(encoder=np.eye(2), decoder=np.eye(2)),
+        AttributionDisplay(attributions=np.ones((2, 1, 3))),
+        ReconstructionErrorDisplay(errors=np.eye(2)),
     ],
     ids=lambda display: type(display).__name__,
 )
@@ -132,15 +138,17 @@ def test_image_shape_is_checked(display, trained):
 @pytest.mark.parametrize("display", ON_FITTED)
 def test_image_shape_comes_from_the_estimator(display):
     convolutional = AutoEncoderTransformer(2, architecture="conv", input_shape=(1, 8, 8), max_epochs=0).fit(DIGITS)
-    n_axes = {ReconstructionDisplay: 3 * 8, LatentDisplay: 2, LatentLoadingsDisplay: 2 * 2}[display]
+    n_axes = {ReconstructionDisplay: 3 * 8, LatentDisplay: 2, LatentLoadingsDisplay: 4, AttributionDisplay: 3 * 2}[
+        display
+    ]
     assert display.from_estimator(convolutional, DIGITS).axes_.size == n_axes
-    n_axes = {ReconstructionDisplay: 8, LatentDisplay: 1, LatentLoadingsDisplay: 2}[display]
+    n_axes = {ReconstructionDisplay: 8, LatentDisplay: 1, LatentLoadingsDisplay: 2, AttributionDisplay: 3 * 2}[display]
     assert display.from_estimator(convolutional, DIGITS, image_shape=None).axes_.size == n_axes
 
 
 @pytest.mark.parametrize("display", ON_FITTED)
 def test_axes_handed_in_are_used(display, trained):
-    shape = {ReconstructionDisplay: (3, 8), LatentDisplay: (1, 2), LatentLoadingsDisplay: (2, 3)}[display]
+    shape = {ReconstructionDisplay: (3, 8), LatentDisplay: (1, 2), LatentLoadingsDisplay: (2, 3)}.get(display, (3, 3))
     figure, axes = plt.subplots(*shape)
     own = display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=axes)
     assert list(own.axes_.flat) == list(axes.flat)
@@ -326,7 +334,7 @@ def test_three_channels_are_colours():
 
 @pytest.mark.parametrize("n_samples", [0, 2.5, "all"])
 def test_number_of_rows_is_checked(trained, n_samples):
-    for display in ReconstructionDisplay, LatentLoadingsDisplay:
+    for display in ReconstructionDisplay, LatentLoadingsDisplay, AttributionDisplay:
         with pytest.raises(ValueError, match=rf"n_samples={n_samples!r} must be an integer of at least 1"):
             display.from_estimator(trained, DIGITS, n_samples=n_samples)
 
@@ -692,3 +700,115 @@ def test_parameters_of_loadings_are_checked(trained):
     for components in ([], [3], [0.5], "0"):
         with pytest.raises(ValueError, match="components=.* must be integers from 0 to 2"):
             LatentLoadingsDisplay.from_estimator(trained, DIGITS, components=components)
+
+
+# The contributions to a code, and the errors of outliers
+
+
+def lengths(bars):
+    return [bar.get_width() for bar in bars]
+
+
+def test_largest_contributions_are_bars(scaled, frame):
+    display = AttributionDisplay.from_estimator(scaled, frame, components=[1, 0], n_samples=2, n_features=3)
+    values = attributions(scaled, frame[:2])[:, [1, 0]]
+    assert_array_equal(display.attributions, values)
+    assert display.axes_.shape == display.artists_.shape == (2, 2)
+    assert display.colorbar_ is None
+    assert [ax.get_title() for ax in display.axes_[0]] == ["code 1", "code 0"]
+    assert [ax.get_xlabel() for ax in display.axes_[1]] == ["contribution"] * 2
+    for index, ax in np.ndenumerate(display.axes_):
+        largest = np.argsort(-np.abs(values[index]))[:3]
+        assert_array_equal(lengths(display.artists_[index]), values[index][largest])
+        assert texts(ax.get_yticklabels()) == list(frame.columns[largest])
+        assert ax.yaxis_inverted()  # the largest is at the top
+
+
+def test_contributions_as_images(trained):
+    display = AttributionDisplay.from_estimator(trained, DIGITS, image_shape=(8, 8))
+    for index, image in np.ndenumerate(display.artists_):
+        assert_array_equal(image.get_array(), display.attributions[index].reshape(8, 8))
+        assert image.get_clim() == (-np.abs(display.attributions).max(), np.abs(display.attributions).max())
+    assert display.colorbar_.ax.get_ylabel() == "contribution"
+
+
+def test_channels_of_contributions_are_summed():
+    display = AttributionDisplay(attributions=np.arange(12.0).reshape(1, 1, 12), image_shape=(3, 2, 2)).plot()
+    assert_array_equal(display.artists_[0, 0].get_array(), [[12, 15], [18, 21]])
+
+
+def test_features_and_codes_without_names_are_numbered(curved):
+    estimator = AutoEncoderTransformer(5, max_epochs=0).fit(curved)
+    display = AttributionDisplay.from_estimator(estimator, curved, n_samples=1)
+    assert [ax.get_title() for ax in display.axes_[0]] == ["code 0", "code 1", "code 2", "code 3"]
+    assert set(texts(display.axes_[0, 0].get_yticklabels())) == set("01234")
+    assert display.axes_[0, 0].get_ylabel() == "feature"
+    with pytest.raises(ValueError, match=r"components=\[5\] must be integers from 0 to 4"):
+        AttributionDisplay.from_estimator(estimator, curved, components=[5])
+    with pytest.raises(ValueError, match="feature_names has 1 names, but there are 5 features"):
+        AttributionDisplay.from_estimator(estimator, curved, feature_names=["a"])
+    with pytest.raises(ValueError, match="n_features=0 must be an integer of at least 1"):
+        AttributionDisplay.from_estimator(estimator, curved, n_features=0)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda estimator: estimator,
+        lambda estimator: make_pipeline(estimator),
+        lambda estimator: make_pipeline(StandardScaler(), estimator),
+        lambda estimator: GridSearchCV(make_pipeline(StandardScaler(), estimator), {"standardscaler": [None]}, cv=2),
+        lambda estimator: make_pipeline(StandardScaler(), GridSearchCV(estimator, {"n_components": [2]}, cv=2)),
+    ],
+    ids=["autoencoder", "pipeline of one", "pipeline", "search", "search in a pipeline"],
+)
+def test_errors_of_the_worst_samples_are_bars(frame, around):
+    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(2, max_epochs=0)), random_state=0).fit(frame)
+    X = frame.copy()
+    X.loc[7, "uu"] += 5000
+    display = ReconstructionErrorDisplay.from_estimator(detector, X, n_samples=2, n_features=2)
+    assert display.samples == list(np.argsort(detector.score_samples(X))[:2])
+    assert display.samples[0] == 7
+    assert_array_equal(display.errors, detector.reconstruction_errors(X.iloc[display.samples]))
+    assert display.axes_.shape == (1, 2)
+    assert display.axes_[0, 0].get_title() == "sample 7"
+    assert display.axes_[0, 0].get_xlabel() == "squared error"
+    largest = np.argsort(-display.errors[0])[:2]
+    assert texts(display.axes_[0, 0].get_yticklabels()) == list(frame.columns[largest])
+    assert_array_equal(lengths(display.artists_[0, 0]), display.errors[0][largest])
+
+
+def test_errors_as_images():
+    estimator = AutoEncoderTransformer(
+        2, architecture="conv", input_shape=(1, 8, 8), **{**TINY, "hidden_layer_sizes": (4, 8)}
+    )
+    detector = AutoEncoderOutlierDetector(estimator, random_state=0).fit(DIGITS)
+    display = ReconstructionErrorDisplay.from_estimator(detector, DIGITS, n_samples=3)
+    for image, errors in zip(display.artists_[0], display.errors, strict=True):
+        assert_array_equal(image.get_array(), errors.reshape(8, 8))
+        assert image.get_clim() == (0, display.errors.max())
+    assert display.colorbar_.ax.get_ylabel() == "squared error"
+    assert ReconstructionErrorDisplay.from_estimator(detector, DIGITS, image_shape=None).colorbar_ is None
+    with pytest.raises(ValueError, match=r"image_shape=\(3, 3\) must be"):
+        ReconstructionErrorDisplay.from_estimator(detector, DIGITS, image_shape=(3, 3))
+
+
+def test_missing_values_have_no_errors_to_draw(curved):
+    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0)
+    detector = AutoEncoderOutlierDetector(estimator, random_state=0).fit(curved)
+    curved[0, :4] = [np.nan, np.nan, 9.0, np.nan]
+    display = ReconstructionErrorDisplay.from_estimator(detector, curved, n_samples=1, n_features=5)
+    assert display.samples == [0]
+    assert texts(display.axes_[0, 0].get_yticklabels())[0] == "2"
+    assert_array_equal(np.isnan(lengths(display.artists_[0, 0])), [False, False, True, True, True])
+
+
+def test_only_detectors_have_errors_to_draw(trained, curved):
+    with pytest.raises(TypeError, match="detector must be an AutoEncoderOutlierDetector, got AutoEncoderTransformer"):
+        ReconstructionErrorDisplay.from_estimator(trained, DIGITS)
+    with pytest.raises(NotFittedError):
+        ReconstructionErrorDisplay.from_estimator(AutoEncoderOutlierDetector(), curved)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(1, max_epochs=0), random_state=0).fit(curved)
+    for name in "n_samples", "n_features":
+        with pytest.raises(ValueError, match=f"{name}=0 must be an integer of at least 1"):
+            ReconstructionErrorDisplay.from_estimator(detector, curved, **{name: 0})

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
+from skae._network.projection import (
+    CodeLoss,
+    ReconstructionLoss,
+    decoder_jacobians,
+    encoder_jacobians,
+    mean_gauss_newton,
+    metric_of,
+    project,
+)
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.regularizers import Regularizer, penalizes_codes
@@ -271,6 +279,36 @@ class ScaledAutoEncoder(AutoEncoder):
         # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
         x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """Compute the contribution of each feature to each code, of shape (n, n_components * n_features).
+
+        It is the derivative of the code by the feature times the deviation of the feature from the mean; zero if the
+        feature is missing.
+        """
+        deviations = (x - self.mean).masked_fill_(x.isnan(), 0.0)
+        return (self._code_slopes(x) * deviations[:, None]).flatten(start_dim=1)
+
+    def _code_slopes(self, x: Tensor) -> Tensor:
+        """Compute the derivatives of the codes by the features, of shape (n, n_components, n_features).
+
+        A projected code minimizes the squared error of ``decode(z)``, so that ``J^T (decode(z) - x) = 0`` with the
+        Jacobian J of the decoder. With the Gauss-Newton matrix, which leaves out the curvature of the decoder, the
+        derivative is ``(J^T J)^-1 J^T``. A code without effect has derivative zero.
+        """
+        if self.projection.n_steps == 0:
+            return encoder_jacobians(self.encode, x).mT
+        missing = x.isnan()
+        jacobians = decoder_jacobians(self.decode, self.project(x)).masked_fill(missing[..., None], 0.0)
+        gauss_newton = jacobians.mT @ jacobians
+        if self.filling is not None:  # the prior of `incomplete_code_loss`, which has the mean over all features
+            unit = self.code_unit / self.scale
+            gauss_newton += missing.sum(dim=1)[:, None, None] * (self.code_precision / torch.outer(unit, unit))
+        slopes = torch.linalg.pinv(gauss_newton, hermitian=True) @ jacobians.mT
+        encoded = missing.any(dim=1) & (not self.projection.incomplete)
+        if encoded.any():
+            slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
+        return slopes
 
     def squares(self, x: Tensor) -> Tensor:
         """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""

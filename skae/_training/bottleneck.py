@@ -162,17 +162,16 @@ def justified_components(scores: HeldOutScores) -> int:
     codes there are does not need another one.
     """
     limit = max(min(scores.most, scores.start.sample.shape[1] - 1), 1)
-    width = min(FIRST_WIDTH, limit)
+    width, n_justified = min(FIRST_WIDTH, limit), 1
     while True:
-        models, parts = scores.networks(width, Nested(NESTED_FRACTION))
-        n_justified = _n_justified(models, parts)
+        n_justified = _n_justified(*scores.networks(width, Nested(NESTED_FRACTION)), n_justified)
         if n_justified < width or width == limit:
             return n_justified
         width = min(2 * width, limit)
 
 
-def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part]) -> int:
-    """Return the number of codes of networks that are justified by the held-out samples."""
+def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part], size: int) -> int:
+    """Return the number of codes of networks, at least ``size``, that are justified by the held-out samples."""
     n_features = models[0].architecture.n_features
     n_samples = int(np.clip(COMPARED_VALUES // n_features, LEAST_SAMPLES, SCORED_SAMPLES))
     parts = [(spread(train, n_samples), spread(held_out, n_samples)) for train, held_out in parts]
@@ -182,7 +181,7 @@ def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part]) -> int:
         errors = [_errors(model.truncated(size), *part) for model, part in zip(models, parts, strict=True)]
         return np.concatenate([error for error, _ in errors]), np.concatenate([left for _, left in errors])
 
-    size, (errors, left) = 1, errors_of(1)
+    errors, left = errors_of(size)
     while size < models[0].architecture.n_components:
         following, following_left = errors_of(size + 1)
         base = min(errors, left, key=lambda one: mean_over(held_out, [one]))
