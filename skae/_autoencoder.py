@@ -33,7 +33,7 @@ from skae._network.architecture import ACTIVATIONS, Architecture, automatic_size
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
-from skae._network.state import NETWORK, OF_TRANSFORMER, check_transformer, checked, stamped
+from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
 from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
@@ -47,6 +47,7 @@ from skae._training.net import (
     net_to_dict,
 )
 from skae._training.optimizers import OPTIMIZERS, check_optimizer, learning_rate
+from skae._training.ordering import ExplainedVariance
 from skae._training.partial_fit import STREAM_BATCH, Stream, model_from_dict
 from skae._training.progress import CallbackSupportMixin, EpochBar, FitTasks, Progress
 from skae._training.selection import ValidationSplit
@@ -490,7 +491,17 @@ class AutoEncoderTransformer(
                 stream.take(sample)
                 self.__dict__.update(_fitted_attributes(*stream.network(), X))
             self.n_samples_seen_ = stream.n_seen
+            for name in OF_PCA:  # computed when they are read, which takes longer than a small chunk
+                self.__dict__.pop(name, None)
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Compute what the codes explain after `partial_fit`."""
+        stream = self.__dict__.get("_stream")
+        if name not in OF_PCA or not isinstance(stream, Stream):
+            return super().__getattribute__(name)  # raises the error for a missing attribute
+        self.__dict__.update(_of_pca(stream.explained(), self.mean_))
+        return self.__dict__[name]
 
     def transform(self, X: Any) -> Any:
         """Transform samples to the codes of the nearest points of the decoder's manifold.
@@ -615,6 +626,7 @@ class AutoEncoderTransformer(
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(state.get("_stream"), Stream):
+            state.update((name, getattr(self, name)) for name in OF_PCA)
             state["_stream"] = state["_stream"].state()
         net = state.pop("net_", None)
         return stamped(state if net is None else {**state, NETWORK: net_to_dict(net)})
@@ -781,25 +793,26 @@ def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> Validation
 def _fitted_attributes(net: ReconstructionNet, record: TrainingResult, X: Any) -> dict[str, Any]:
     """Return the fitted attributes by name."""
     module, explained = net.module_, record.explained
-    mean = module.mean.cpu().numpy().copy()
-    of_pca: dict[str, Any] = {}
-    if explained is not None:
-        arrays = {"explained_variance_": explained.variance, "explained_variance_ratio_": explained.ratio}
-        arrays["components_"] = explained.components
-        of_pca = {name: asarray_like(array.astype(mean.dtype), X) for name, array in arrays.items()}
-        of_pca |= {"noise_variance_": explained.noise_variance, "n_samples_": explained.n_samples}
+    mean = asarray_like(module.mean.cpu().numpy().copy(), X)
     return {
-        **of_pca,
+        **({} if explained is None else _of_pca(explained, mean)),
         "net_": net,
         "device_": str(net.device),
         "n_components_": module.architecture.n_components,
-        "mean_": asarray_like(mean, X),
+        "mean_": mean,
         "n_iter_": len(record.train_losses),
         "best_epoch_": record.best_epoch,
         "loss_curve_": record.train_losses,
         "validation_scores_": record.valid_scores,
         "validation_epochs_": record.valid_epochs,
     }
+
+
+def _of_pca(explained: ExplainedVariance, mean: Any) -> dict[str, Any]:
+    """Return what the codes explain by the names of PCA, as arrays like the mean."""
+    values = explained.components, explained.variance, explained.ratio
+    arrays = [asarray_like(array.astype(to_numpy(mean).dtype), mean) for array in values]
+    return dict(zip(OF_PCA, [*arrays, explained.noise_variance, explained.n_samples], strict=True))
 
 
 @contextmanager
@@ -819,7 +832,7 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
     """Check parameters in combination and with the samples."""
     n_samples, n_features = sample.shape
     regularizers, nested = _regularizers(estimator), _nested(estimator)
-    n_components = estimator.n_components
+    n_components: Any = estimator.n_components
     untrained = estimator.max_epochs == 0 or (estimator.activation == "identity" and estimator.linear_skip)
     if n_components is None and not regularizers and not untrained:
         raise ValueError(

@@ -89,7 +89,7 @@ class TrainingResult:
     history : list of dict
         skorch's history of each epoch.
     explained : ExplainedVariance or None
-        Variance that each code explains. None during the training.
+        Variance that each code explains. None during the training and after `partial_fit`.
     """
 
     best_epoch: int = 0
@@ -497,7 +497,7 @@ class Search:
         references = [fold.factor * fold.trainer.losses_of_mean() + fold.offset for fold in self.folds]
         self.reference = mean_over(samples, references)
         self.nested_factor = 1.0
-        self.ordered = True
+        self.ordered, self.lowest_loss = True, math.inf
         self.prefixes_at_start = self._mean(start_losses[:, 1:])
         self.prior_weights = PRIOR_WEIGHTS if start.incomplete else (0.0,)
         self.best: Candidate | None = None
@@ -586,18 +586,20 @@ class Search:
             hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
             fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
         losses, prior_weight = self._compare()
-        previous = min(self.selector.mean_losses[1:], default=math.inf)
-        first = self.folds[0]
+        first, loss = self.folds[0], float(self._mean(losses[:, 0]))
         floor = self.prefixes_at_start + PREFIX_TOLERANCE * self.reference
-        self.ordered = bool((self._mean(losses[:, 1:]) <= floor).all())
-        if not self.ordered:
-            self.nested_factor *= 2.0
+        was_ordered, self.ordered = self.ordered, bool((self._mean(losses[:, 1:]) <= floor).all())
         better = self.selector.update(losses[:, 0], len(first.trainer.train_losses), self.ordered)
         if better:
             self.best_weights = [fold.trainer.weights() for fold in self.folds]
             self.best = Candidate(first.trainer, self.best_weights[0], prior_weight, first.basis, first.full)
-        gain = previous - self.selector.mean_losses[-1]
-        if not gain > 0:
+        # Codes that are not ordered yet may have lower losses, which are no measure for those that are.
+        gain = self.lowest_loss - loss
+        if self.ordered:
+            self.lowest_loss = min(self.lowest_loss, loss)
+        else:
+            self.nested_factor *= 2.0
+        if was_ordered and not gain > 0:
             for fold, weights in zip(self.folds, before, strict=True):
                 fold.trainer.set_weights(weights)
         return gain

@@ -117,4 +117,4 @@ def _with_noise(ratio: NDArray, total: float, sample: Sample, components: NDArra
     n_samples = round(sample.total)
     n_left = min(n_samples, sample.shape[1]) - len(ratio)
     noise = max(total * (1.0 - ratio.sum()), 0.0) / n_left if n_left > 0 else 0.0
-    return ExplainedVariance(ratio, ratio * total, noise, components, n_samples)
+    return ExplainedVariance(ratio, ratio * total, float(noise), components, n_samples)

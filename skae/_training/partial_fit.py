@@ -31,7 +31,7 @@ from skae._training.net import (
     network_from_dict,
     predicting_net,
 )
-from skae._training.ordering import variance_of_network, variance_of_pca
+from skae._training.ordering import ExplainedVariance, variance_of_network, variance_of_pca
 from skae._training.selection import EpochSelector
 from skae._training.trainer import Trainer
 from skae._utils import as_tensor, threads_for
@@ -193,37 +193,36 @@ class Stream:
         choice = EpochSelector(losses, use_standard_error=True, weights=sample.weights)
         has_floor = not self.config.regularizers and self.start.architecture.linear_skip
         preferred = choice.update(of_network, n_epochs) or not has_floor
-        self.code_unit = model.code_unit.clone()
-        self.preferred = self._in_units(model) if preferred else None
+        self.preferred = model if preferred else None
         if self.record.valid_scores is not None:
             fractions = [1.0 - loss / max(float(sample.mean(reference)), TINY) for loss in choice.mean_losses]
             known = [*self.record.valid_scores[1:], *fractions[1:]]
             self.record.valid_scores[:] = [fractions[0], *known]
             self.record.valid_epochs[:] = [0, *self.record.valid_epochs[1:], n_epochs]
 
-    def _in_units(self, model: ScaledAutoEncoder) -> ScaledAutoEncoder:
-        """Whiten the codes of a network on the kept samples if ``whiten`` is set."""
-        if self.config.whiten:
-            model.whiten(code_spread(model, self.memory.sample))
-        return model
-
     def network(self) -> tuple[ReconstructionNet, TrainingResult]:
         """Return a net of the network or of PCA, whichever was selected, and the training history."""
         self._select_model()
-        model = self.preferred
-        if model is None:
-            model = self.start.on(self.principal_components())
-            if self.config.whiten:
-                model = self._in_units(model)
-        best_epoch = 0 if self.preferred is None else len(self.record.train_losses)
-        record = replace(self.record, best_epoch=best_epoch)
-        pca, weights = self.principal_components(), self.memory.weights
+        model = self._selected()
+        if self.config.whiten:
+            model.whiten(code_spread(model, self.memory.sample))
+        return predicting_net(model, self.record.history), replace(self.record, best_epoch=self._best_epoch)
+
+    def _selected(self) -> ScaledAutoEncoder:
+        """Return a copy of the network that was selected, with codes in units of the data."""
+        return self.start.on(self.principal_components()) if self.preferred is None else copy.deepcopy(self.preferred)
+
+    @property
+    def _best_epoch(self) -> int:
+        return 0 if self.preferred is None else len(self.record.train_losses)
+
+    def explained(self) -> ExplainedVariance:
+        """Compute the variance that each code explains, on the samples that are kept."""
+        pca, model, weights = self.principal_components(), self._selected(), self.memory.weights
         sample = Sample(self.memory.samples, weights=weights * (self.running.count / weights.sum()))
-        if is_pca(self.start, self.config, best_epoch):
-            explained = variance_of_pca(pca, sample, model.architecture.n_components)
-        else:
-            explained = variance_of_network(model, pca, sample, self.code_unit)
-        return predicting_net(model, self.record.history), replace(record, explained=explained)
+        if is_pca(self.start, self.config, self._best_epoch):
+            return variance_of_pca(pca, sample, model.architecture.n_components)
+        return variance_of_network(model, pca, sample, model.code_unit)
 
     def state(self) -> dict[str, Any]:
         """Return the state as plain values and NumPy arrays."""

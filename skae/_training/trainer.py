@@ -190,7 +190,7 @@ class Trainer:
         """Held-out samples, or training samples if none are held out."""
         return self.judged.dataset.sample
 
-    def losses(self, prior_weight: float | None = 0.0) -> NDArray:
+    def losses(self, prior_weight: float | None = 0.0) -> tuple[NDArray, NDArray]:
         """Compute the loss of each held-out sample, with penalties, after a few projection steps.
 
         Parameters
@@ -230,9 +230,9 @@ class Trainer:
 
     def _prefix_losses(self, projection: Projection | None) -> NDArray:
         """Compute the loss of each sample by the first codes alone, of shape (n_samples, n_sizes)."""
-        sizes = self.scaled.architecture
-        with_floor = self.config.nested is not None and sizes.linear_skip and not self.config.regularizers
-        sizes = prefix_sizes(sizes.n_components) if with_floor else []
+        architecture = self.scaled.architecture
+        with_floor = self.config.nested is not None and architecture.linear_skip and not self.config.regularizers
+        sizes = prefix_sizes(architecture.n_components) if with_floor else []
         losses = [self._losses(projection, self.scaled.truncated(size)) for size in sizes]
         return np.stack(losses, axis=1) if losses else np.empty((len(self.judged.dataset), 0))
 
