@@ -689,6 +689,8 @@ class AutoEncoderTransformer(
         if stream is None:
             validation = None if fraction is None else ValidationSplit(fraction)
             n_components = self._n_components(sample, device, validation, random_state, before, self.allow_nan)
+        else:
+            n_components = self.n_components_
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(empty, device, random_state, before, self.allow_nan, n_components)
@@ -840,12 +842,13 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             "network can copy the training samples. Choose fewer components, a fraction of the variance such as 0.95, "
             "'auto', or a regularizer that stops the copying."
         )
-    if isinstance(n_components, Integral) and n_components > n_features and not regularizers:
+    given = isinstance(n_components, Integral)
+    if given and n_components > n_features and not regularizers:
         raise ValueError(
             f"n_components={n_components} must not exceed n_features={n_features}: a bottleneck wider than "
             "the input can copy it. Choose fewer components, or a regularizer that stops the copying."
         )
-    if whole and estimator.linear_skip and isinstance(n_components, Integral) and n_components > n_samples:
+    if whole and estimator.linear_skip and given and n_components > n_samples:
         raise ValueError(
             f"n_components={n_components} must be between 1 and min(n_samples, n_features)="
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
@@ -856,7 +859,7 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
         )
-    if nested is not None and isinstance(n_components, Integral):
+    if nested is not None and given:
         nested.frequencies(int(n_components))
     elif nested is not None and nested.weights is not None:
         raise ValueError(

@@ -184,10 +184,9 @@ def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part], size: int) 
     errors, left = errors_of(size)
     while size < models[0].architecture.n_components:
         following, following_left = errors_of(size + 1)
-        base = min(errors, left, key=lambda one: mean_over(held_out, [one]))
-        by_noise = base * (1.0 - 1.0 / (n_features - size))
+        by_noise = errors * (1.0 - 1.0 / (n_features - size))
         selector = EpochSelector(by_noise, True, weights_over(held_out), groups_over(held_out))
-        if not selector.update(following, 1):
+        if not selector.update(following, 1) or mean_over(held_out, [following]) > mean_over(held_out, [left]):
             break
         size, errors, left = size + 1, following, following_left
     return size
