@@ -2,7 +2,7 @@
 
 from skae import onnx as onnx
 from skae._autoencoder import AutoEncoderTransformer
-from skae._display.bottleneck import BottleneckDisplay
+from skae._display.bottleneck import BottleneckDisplay, bottleneck_curve
 from skae._display.latent import LatentDisplay
 from skae._display.loadings import LatentLoadingsDisplay
 from skae._display.loss_curve import LossCurveDisplay
@@ -34,6 +34,7 @@ __all__ = [
     "Sparse",
     "SquaredError",
     "Variational",
+    "bottleneck_curve",
     "load",
     "sample",
     "save",
