@@ -80,6 +80,9 @@ def bottleneck_curve(
 
     Notes
     -----
+    A network for many codes is not as good with few of them as a network for these alone: the first scores are lower
+    than those of separate fits, and usually higher than those of PCA. ``regularizer="nested"`` brings them nearer.
+
     Scoring takes as long as ``n_components`` calls of ``score``. If X has missing values, they are imputed with all
     components for each size.
 
