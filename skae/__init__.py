@@ -3,7 +3,7 @@
 from skae import onnx as onnx
 from skae._autoencoder import AutoEncoderTransformer
 from skae._display.attribution import AttributionDisplay
-from skae._display.bottleneck import BottleneckDisplay
+from skae._display.bottleneck import BottleneckDisplay, bottleneck_curve
 from skae._display.latent import LatentDisplay
 from skae._display.loadings import LatentLoadingsDisplay
 from skae._display.loss_curve import LossCurveDisplay
@@ -41,6 +41,7 @@ __all__ = [
     "SquaredError",
     "Variational",
     "attributions",
+    "bottleneck_curve",
     "load",
     "loadings",
     "sample",

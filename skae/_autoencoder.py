@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
@@ -33,6 +33,7 @@ from skae._network.architecture import ACTIVATIONS, Architecture, automatic_size
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
+from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
@@ -577,8 +578,18 @@ class AutoEncoderTransformer(
             samples, and negative for worse ones.
         """
         check_is_fitted(self)
-        X = validated_samples(self, X, "score")
-        squares = to_numpy(self._map(X, "squares", 2, np.float64))
+        return self._score(validated_samples(self, X, "score"), sample_weight, self.net_.module_)
+
+    @np.errstate(under="ignore")
+    def _prefix_scores(self, X: Any, sample_weight: Any = None) -> NDArray:
+        """Return the scores of the first codes alone, from one code to all, of shape (n_components,)."""
+        X, module = validated_samples(self, X, "score"), self.net_.module_.in_double()
+        sizes = range(1, self.n_components_ + 1)
+        return np.array([self._score(X, sample_weight, module.truncated(size)) for size in sizes])
+
+    def _score(self, X: Any, sample_weight: Any, module: ScaledAutoEncoder) -> float:
+        """Return the fraction of the variance of valid samples that a network explains."""
+        squares = to_numpy(self._map(X, "squares", 2, np.float64, module))
         errors, offsets = Sample(squares, weights=check_sample_weight(squares, sample_weight)).weighted_sum(squares)
         if offsets == 0:
             return float(errors == 0)
@@ -642,11 +653,18 @@ class AutoEncoderTransformer(
             self.device_ = str(self.net_.device)
 
     @np.errstate(under="ignore")
-    def _map(self, X: Any, direction: str, n_features: int, dtype: DTypeLike | None = None) -> Any:
-        """Apply a method of the network to samples or codes, at least in the precision of each."""
+    def _map(
+        self,
+        X: Any,
+        direction: str,
+        n_features: int,
+        dtype: DTypeLike | None = None,
+        module: ScaledAutoEncoder | None = None,
+    ) -> Any:
+        """Apply a method of a network, by default the fitted one, to samples or codes, at least in their precision."""
         if is_foreign(X):
-            return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
-        module = self.net_.module_
+            return asarray_like(self._map(to_numpy(X), direction, n_features, dtype, module), X)
+        module = self.net_.module_ if module is None else module
         dtype = dtype or (np.float64 if is_float64(X) else np.float32)
         if is_float64(X) or direction != "decode":
             module = module.in_double()

@@ -185,7 +185,7 @@ def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:
     if not isinstance(last, AutoEncoderTransformer):
         raise TypeError(
             f"estimator must be an AutoEncoderTransformer or a Pipeline that ends with one, got {estimator!r}. Pass "
-            "best_estimator_ of a search, or estimator_ of an outlier detector."
+            "the steps of a pipeline up to it, best_estimator_ of a search, or estimator_ of an outlier detector."
         )
     return last
 
