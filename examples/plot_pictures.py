@@ -2,9 +2,9 @@
 Displays of autoencoders
 ========================
 
-This example shows the five displays of skae: losses, reconstructions, codes, loadings, and scores as a function of the
-number of components. They follow the conventions of scikit-learn: they are created by ``from_estimator``, draw on the
-axes passed as ``ax``, and store their data as attributes.
+This example shows the seven displays of skae: losses, reconstructions, codes, loadings, contributions to codes, errors
+of outliers, and scores as a function of the number of components. They follow the conventions of scikit-learn: they are
+created by ``from_estimator``, draw on the axes passed as ``ax``, and store their data as attributes.
 """
 
 import argparse
@@ -14,20 +14,23 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skae import (
+    AttributionDisplay,
+    AutoEncoderOutlierDetector,
     AutoEncoderTransformer,
     BottleneckDisplay,
     LatentDisplay,
     LatentLoadingsDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    ReconstructionErrorDisplay,
 )
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="pictures.png", help="where the map of the codes goes, the others beside it")
-parser.add_argument("--quick", action="store_true", help="few epochs and bottlenecks, only to see it run")
+parser.add_argument("--quick", action="store_true", help="few epochs and components, only to see it run")
 options = parser.parse_args()
 
-SIZES = (2, 8) if options.quick else (1, 2, 4, 8, 16)
+LARGEST = 4 if options.quick else 16
 MAX_EPOCHS = 3 if options.quick else 100
 digits = load_digits()
 X_train, X_test, y_train, y_test = train_test_split(digits.data, digits.target, random_state=0)
@@ -73,13 +76,31 @@ save(LatentDisplay.from_estimator(small, X_test, y_test, image_shape=(8, 8), n_i
 save(LatentLoadingsDisplay.from_estimator(large, X_train, image_shape=(8, 8)), "_loadings")
 
 # %%
+# Contributions to codes
+# ----------------------
+# Each row is a held-out digit, each column a code. Red pixels raised the code of this digit, blue pixels lowered it.
+
+save(AttributionDisplay.from_estimator(large, X_test, image_shape=(8, 8)), "_contributions")
+
+# %%
+# Errors of outliers
+# ------------------
+# A detector trained on zeros looks at other digits. Of those that it finds most unusual, the errors show which pixels
+# differ from what it expects.
+
+zeros = AutoEncoderTransformer(8, max_epochs=MAX_EPOCHS, random_state=0)
+detector = AutoEncoderOutlierDetector(zeros, random_state=0).fit(X_train[y_train == 0])
+save(ReconstructionErrorDisplay.from_estimator(detector, X_test, image_shape=(8, 8)), "_errors")
+
+# %%
 # Number of components
 # --------------------
-# Autoencoders and PCA are cross-validated for several numbers of components. For a hyperparameter search that has
-# already been fitted, use ``BottleneckDisplay.from_cv_results(search, X)``.
+# One autoencoder and PCA are fitted for each fold of a cross-validation. Held-out samples are scored by the first code
+# alone, the first two, and so on.
 
-tried = AutoEncoderTransformer(max_epochs=MAX_EPOCHS // 3, random_state=0)
-display = BottleneckDisplay.from_estimator(tried, X_train, n_components=SIZES, cv=2)
+tried = AutoEncoderTransformer(LARGEST, max_epochs=MAX_EPOCHS // 3, random_state=0)
+display = BottleneckDisplay.from_estimator(tried, X_train, cv=2)
 save(display, "_bottlenecks")
-for size, own, pca in zip(SIZES, display.scores.mean(axis=1), display.pca_scores.mean(axis=1), strict=True):
-    print(f"{size} numbers: skae {own:.3f}, PCA {pca:.3f} of the held-out variance explained")
+for size in range(0, LARGEST, 3):
+    own, pca = display.test_scores[size].mean(), display.pca_scores[size].mean()
+    print(f"{size + 1} numbers: skae {own:.3f}, PCA {pca:.3f} of the held-out variance explained")

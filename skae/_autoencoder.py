@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -33,9 +33,11 @@ from skae._network.architecture import ACTIVATIONS, Architecture, automatic_size
 from skae._network.layers import DEFAULT_SIZES, check_images
 from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
+from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
+from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
 from skae._training.net import (
     BATCH_SIZE,
@@ -89,8 +91,12 @@ class AutoEncoderTransformer(
 
     Parameters
     ----------
-    n_components : int, default=2
-        Number of components, which is the size of the bottleneck, at most ``min(n_samples, n_features)``.
+    n_components : int, float, "auto" or None, default=2
+        Number of components, which is the size of the bottleneck, at most ``min(n_samples, n_features)``. A float
+        between 0 and 1 is the fraction of the variance of held-out samples that the smallest suitable number of
+        components explains. "auto" is the largest number such that each component reconstructs held-out samples
+        better, by more than noise would. Both take the time of a few fits. None is ``min(n_samples, n_features)``,
+        which is only useful for PCA (``activation="identity"``) or with a regularizer.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
         Sizes of the hidden layers of the encoder. "auto" is (256, 128), or larger for many components.
     decoder_layer_sizes : "auto", int or sequence of int, default="auto"
@@ -211,6 +217,8 @@ class AutoEncoderTransformer(
         The same in squared units of X: these fractions of the variance of all features (divisor n - 1).
     noise_variance_ : float
         Variance that is left, divided by ``min(n_samples, n_features) - n_components``.
+    n_samples_ : int
+        Number of training samples, with repetitions by integer weights.
     n_iter_ : int
         Number of epochs of the search.
     best_epoch_ : int
@@ -234,6 +242,7 @@ class AutoEncoderTransformer(
 
     See Also
     --------
+    truncate : The first codes of a fitted autoencoder, without training.
     sklearn.decomposition.PCA : Linear dimensionality reduction, from which this is initialized.
     sklearn.decomposition.KernelPCA : Nonlinear dimensionality reduction with kernels and an approximate inverse.
     sklearn.neural_network.MLPRegressor : ``MLPRegressor().fit(X, X)`` is an autoencoder without codes.
@@ -274,7 +283,12 @@ class AutoEncoderTransformer(
     """
 
     _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            StrOptions({"auto"}),
+            None,
+        ],
         "hidden_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
         "decoder_layer_sizes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like", None],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -310,7 +324,7 @@ class AutoEncoderTransformer(
 
     def __init__(
         self,
-        n_components: int = 2,
+        n_components: int | float | str | None = 2,
         *,
         hidden_layer_sizes: str | int | Sequence[int] = "auto",
         decoder_layer_sizes: str | int | Sequence[int] | None = "auto",
@@ -425,7 +439,8 @@ class AutoEncoderTransformer(
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
                 check_features(sample)
-            start = self._start(sample, device, random_state, before, incomplete)
+            n_components = self._n_components(sample, device, validation, random_state, before, incomplete)
+            start = self._start(sample, device, random_state, before, incomplete, n_components)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
                 config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
@@ -563,8 +578,18 @@ class AutoEncoderTransformer(
             samples, and negative for worse ones.
         """
         check_is_fitted(self)
-        X = validated_samples(self, X, "score")
-        squares = to_numpy(self._map(X, "squares", 2, np.float64))
+        return self._score(validated_samples(self, X, "score"), sample_weight, self.net_.module_)
+
+    @np.errstate(under="ignore")
+    def _prefix_scores(self, X: Any, sample_weight: Any = None) -> NDArray:
+        """Return the scores of the first codes alone, from one code to all, of shape (n_components,)."""
+        X, module = validated_samples(self, X, "score"), self.net_.module_.in_double()
+        sizes = range(1, self.n_components_ + 1)
+        return np.array([self._score(X, sample_weight, module.truncated(size)) for size in sizes])
+
+    def _score(self, X: Any, sample_weight: Any, module: ScaledAutoEncoder) -> float:
+        """Return the fraction of the variance of valid samples that a network explains."""
+        squares = to_numpy(self._map(X, "squares", 2, np.float64, module))
         errors, offsets = Sample(squares, weights=check_sample_weight(squares, sample_weight)).weighted_sum(squares)
         if offsets == 0:
             return float(errors == 0)
@@ -628,19 +653,28 @@ class AutoEncoderTransformer(
             self.device_ = str(self.net_.device)
 
     @np.errstate(under="ignore")
-    def _map(self, X: Any, direction: str, n_features: int, dtype: DTypeLike | None = None) -> Any:
-        """Apply a method of the network to samples or codes, at least in the precision of each."""
+    def _map(
+        self,
+        X: Any,
+        direction: str,
+        n_features: int,
+        dtype: DTypeLike | None = None,
+        module: ScaledAutoEncoder | None = None,
+    ) -> Any:
+        """Apply a method of a network, by default the fitted one, to samples or codes, at least in their precision."""
         if is_foreign(X):
-            return asarray_like(self._map(to_numpy(X), direction, n_features, dtype), X)
-        module = self.net_.module_
+            return asarray_like(self._map(to_numpy(X), direction, n_features, dtype, module), X)
+        module = self.net_.module_ if module is None else module
         dtype = dtype or (np.float64 if is_float64(X) else np.float32)
         if is_float64(X) or direction != "decode":
             module = module.in_double()
         with threads_for(len(X) * module.architecture.n_weights):
             result = apply_in_batches(getattr(module, direction), X, n_features, module.mean, dtype)
-        finite = torch.isfinite(torch.as_tensor(result))
+        # NaN is both minimum and maximum. Extremes take less memory than a mask of all values.
+        lowest, highest = torch.aminmax(torch.as_tensor(result), dim=1)
+        finite = lowest.isfinite() & highest.isfinite()
         if direction != "decode" and not finite.all():
-            worst = int(finite.all(dim=1).byte().argmin())
+            worst = int(finite.byte().argmin())
             raise ValueError(
                 f"X is too large: codes or squared errors of sample {worst} overflow {result.dtype}. Rescale X, for "
                 "example with StandardScaler before fit, or drop such samples."
@@ -669,21 +703,61 @@ class AutoEncoderTransformer(
             random_state.set_state(stream["seeds"])
         elif self.allow_nan:
             check_features(sample)
+        fraction = self.validation_fraction if self.early_stopping else None
+        if stream is None:
+            validation = None if fraction is None else ValidationSplit(fraction)
+            n_components = self._n_components(sample, device, validation, random_state, before, self.allow_nan)
+        else:
+            n_components = self.n_components_
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(empty, device, random_state, before, self.allow_nan)
-        fraction = self.validation_fraction if self.early_stopping else None
+        start = self._start(empty, device, random_state, before, self.allow_nan, n_components)
         fresh = Stream(start, self._config(start, random_state), fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
 
+    def _n_components(
+        self, sample: Sample, device: torch.device, validation: Any, random_state: Any, before: Any, incomplete: bool
+    ) -> int:
+        """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
+        wanted: Any = self.n_components
+        if isinstance(wanted, Integral):
+            return int(wanted)
+        if before is not None:  # training continues
+            return before.architecture.n_components
+        if wanted is None:
+            return min(sample.shape)
+        if validation is None:
+            raise ValueError(
+                f"n_components={wanted!r} is chosen by held-out samples, of which early_stopping=False has none. Pass "
+                "an int, or early_stopping=True."
+            )
+        seed = draw_seed(random_state)
+
+        def start_of(n_components: int) -> NetworkInitializer:
+            return self._start(sample, device, np.random.RandomState(seed), None, incomplete, n_components)
+
+        start = start_of(1)
+        scores = HeldOutScores(
+            start, self._config(start, np.random.RandomState(seed)), validation, lambda n: start_of(n).architecture
+        )
+        return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
+
     def _start(
-        self, sample: Sample, device: torch.device, random_state: Any, before: Any, incomplete: bool
+        self,
+        sample: Sample,
+        device: torch.device,
+        random_state: Any,
+        before: Any,
+        incomplete: bool,
+        n_components: int,
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
-        architecture = _architecture(self, sample.shape[1], seed, _demands(self, sample.dtype, device))
+        bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
+        demands = _demands(self, sample.dtype, device)
+        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, seed, demands)
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
@@ -758,7 +832,7 @@ def _of_pca(explained: ExplainedVariance, mean: Any) -> dict[str, Any]:
     """Return what the codes explain by the names of PCA, as arrays like the mean."""
     values = explained.components, explained.variance, explained.ratio
     arrays = [asarray_like(array.astype(to_numpy(mean).dtype), mean) for array in values]
-    return dict(zip(OF_PCA, [*arrays, explained.noise_variance], strict=True))
+    return dict(zip(OF_PCA, [*arrays, explained.noise_variance, explained.n_samples], strict=True))
 
 
 @contextmanager
@@ -778,14 +852,23 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
     """Check parameters in combination and with the samples."""
     n_samples, n_features = sample.shape
     regularizers, nested = _regularizers(estimator), _nested(estimator)
-    if estimator.n_components > n_features and not regularizers:
+    n_components: Any = estimator.n_components
+    untrained = estimator.max_epochs == 0 or (estimator.activation == "identity" and estimator.linear_skip)
+    if n_components is None and not regularizers and not untrained:
         raise ValueError(
-            f"n_components={estimator.n_components} must not exceed n_features={n_features}: a bottleneck wider than "
+            f"n_components=None is min(n_samples, n_features)={min(sample.shape)}, as in PCA: with so many codes, a "
+            "network can copy the training samples. Choose fewer components, a fraction of the variance such as 0.95, "
+            "'auto', or a regularizer that stops the copying."
+        )
+    given = isinstance(n_components, Integral)
+    if given and n_components > n_features and not regularizers:
+        raise ValueError(
+            f"n_components={n_components} must not exceed n_features={n_features}: a bottleneck wider than "
             "the input can copy it. Choose fewer components, or a regularizer that stops the copying."
         )
-    if whole and estimator.linear_skip and estimator.n_components > n_samples:
+    if whole and estimator.linear_skip and given and n_components > n_samples:
         raise ValueError(
-            f"n_components={estimator.n_components} must be between 1 and min(n_samples, n_features)="
+            f"n_components={n_components} must be between 1 and min(n_samples, n_features)="
             f"{min(n_samples, n_features)}: {n_samples} samples have no more principal directions. "
             "Choose fewer components or pass more samples."
         )
@@ -794,8 +877,13 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             "normalization='batch' needs batches of at least 2 samples, got batch_size=1. Choose a larger batch_size, "
             "or normalization='layer'."
         )
-    if nested is not None:
-        nested.frequencies(int(estimator.n_components))
+    if nested is not None and given:
+        nested.frequencies(int(n_components))
+    elif nested is not None and nested.weights is not None:
+        raise ValueError(
+            f"weights={nested.weights!r} of Nested are one for each code, but n_components={n_components!r} does not "
+            "say how many these are. Pass an int, or weights=None."
+        )
     _check_values(estimator, sample.X)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
@@ -832,12 +920,14 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
     )
 
 
-def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) -> Architecture:
-    """Return the architecture for the parameters."""
-    n_components, kind = int(estimator.n_components), estimator.architecture
+def _architecture(
+    estimator: Any, n_features: int, n_components: int, bottleneck: int, seed: int, demands: Demands
+) -> Architecture:
+    """Return the architecture for the parameters, whose codes after the first ``n_components`` are dropped."""
+    kind = estimator.architecture
     encoder = _layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
     if encoder is None:
-        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, n_components)
+        encoder = DEFAULT_SIZES if kind == "conv" else automatic_sizes(n_features, bottleneck)
     decoder = _layer_sizes(estimator.decoder_layer_sizes, "decoder_layer_sizes")
     if kind == "tied" and decoder not in (None, encoder[::-1]):
         raise ValueError(
@@ -849,7 +939,7 @@ def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) 
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
     loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
-    module, needs = tried_module(module, estimator.module_params or {}, n_features, n_components, seed, demands)
+    module, needs = tried_module(module, estimator.module_params or {}, n_features, bottleneck, seed, demands)
     if module is not None:
         kind = "module"
     elif estimator.linear_skip and estimator.activation == "identity" and not regularizers:
@@ -870,6 +960,7 @@ def _architecture(estimator: Any, n_features: int, seed: int, demands: Demands) 
         module=module,
         fills=bool(estimator.allow_nan),
         module_needs=needs,
+        n_dropped=bottleneck - n_components,
     )
 
 

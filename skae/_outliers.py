@@ -65,6 +65,7 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     See Also
     --------
     AutoEncoderTransformer : The autoencoder.
+    ReconstructionErrorDisplay : Plot of the errors of the features of outliers.
     sklearn.ensemble.IsolationForest : Outlier detection with random trees.
 
     Notes
@@ -88,6 +89,13 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     >>> noise = np.random.RandomState(0).permutation(X[500:600].ravel()).reshape(100, -1)
     >>> bool(np.median(detector.decision_function(noise)) < 0 < np.median(detector.decision_function(X[500:])))
     True
+
+    The errors of the pixels show why a sample is an outlier:
+
+    >>> sample = X[500:501].copy()
+    >>> sample[0, 10] += 50.0
+    >>> detector.predict(sample), detector.reconstruction_errors(sample).argmax(axis=1)
+    (array([-1]), array([10]))
     """
 
     _parameter_constraints: dict = {
@@ -169,6 +177,43 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
         check_is_fitted(self)
         return _scores(self.estimator_, self._validated(X, reset=False))
 
+    def reconstruction_errors(self, X: Any) -> Any:
+        """Return the squared reconstruction error of each feature of each sample.
+
+        The errors show why a sample is an outlier: their mean over the features is minus the score that `score_samples`
+        returns. They are squared errors for every loss of the autoencoder.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+            Samples in the units of the training samples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The errors, in the squared units of `score_samples`. Features are those of the input of the autoencoder,
+            which the steps of a pipeline before it may have transformed. NaN where a value is missing, which is not
+            counted in the mean.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` does not end with an autoencoder.
+        """
+        check_is_fitted(self)
+        X = self._validated(X, reset=False)
+        fitted, inputs = scorer_and_inputs(self.estimator_, X)
+        if not _scores_errors(fitted):
+            raise TypeError(
+                f"{fitted!r} scores samples by other means than reconstruction errors. Pass an AutoEncoderTransformer, "
+                "or a pipeline whose last step is one, as estimator."
+            )
+        samples = validated_samples(fitted, inputs, "reconstruction_errors")
+        scores, rows = to_numpy(_scores(fitted, inputs)), to_numpy(samples)
+        errors = np.square(fitted._map(rows, "reconstruct", rows.shape[1], np.float64) - rows[:])
+        errors[(scores == 0)[:, np.newaxis] & ~np.isnan(errors)] = 0.0  # rounding errors
+        return asarray_like(errors, samples)
+
     def decision_function(self, X: Any) -> Any:
         """Return `score_samples` minus the threshold.
 
@@ -239,7 +284,7 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
             return float(np.percentile(to_numpy(_scores(fitted, X)), 100.0 * self.contamination))
         # A network reconstructs its training samples better than other samples of the same distribution.
         random_state, n_samples = check_random_state(self.random_state), _num_samples(X)
-        last, inputs = _scorer_and_inputs(fitted, X)
+        last, inputs = scorer_and_inputs(fitted, X)
         groups = _copies(inputs)
         if groups is None:
             unseen, seen = np.split(random_state.permutation(n_samples), [n_samples // UNSEEN_PART])
@@ -258,12 +303,12 @@ def _searched(estimator: Any) -> Any:
     return _searched(estimator.estimator) if isinstance(estimator, BaseSearchCV) else estimator
 
 
-def _scorer_and_inputs(fitted: Any, X: Any) -> tuple[Any, Any]:
+def scorer_and_inputs(fitted: Any, X: Any) -> tuple[Any, Any]:
     """Return the fitted estimator that scores, in a search or pipeline, and X transformed by the steps before it."""
     if isinstance(fitted, BaseSearchCV):
-        return _scorer_and_inputs(fitted.best_estimator_, X)
+        return scorer_and_inputs(fitted.best_estimator_, X)
     if isinstance(fitted, Pipeline):
-        return _scorer_and_inputs(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
+        return scorer_and_inputs(fitted[-1], fitted[:-1].transform(X) if len(fitted) > 1 else X)
     return fitted, X
 
 
@@ -276,10 +321,15 @@ def _copies(X: Any) -> NDArray | None:
     return duplicate_groups(sample)
 
 
+def _scores_errors(fitted: Any) -> bool:
+    """Return whether the scores of an estimator are the reconstruction errors of an autoencoder."""
+    return getattr(type(fitted), "score_samples", None) is AutoEncoderTransformer.score_samples
+
+
 def _scores(fitted: Any, X: Any) -> Any:
     """Return the scores of a fitted estimator, with the rounding errors of an autoencoder set to zero."""
-    fitted, X = _scorer_and_inputs(fitted, X)
-    if getattr(type(fitted), "score_samples", None) is not AutoEncoderTransformer.score_samples:
+    fitted, X = scorer_and_inputs(fitted, X)
+    if not _scores_errors(fitted):
         return fitted.score_samples(X)
     X = validated_samples(fitted, X, "score_samples")
     errors, offsets = to_numpy(fitted._mean_squares(X)).T

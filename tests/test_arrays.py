@@ -119,7 +119,7 @@ def test_outliers_among_tensors(tensor, estimator, contamination):
     assert get_tags(detector).array_api_support
     of_tensor, of_array = clone(detector).fit(tensor), detector.fit(tensor.numpy())
     assert of_tensor.offset_ == of_array.offset_
-    for method in ("score_samples", "decision_function", "predict"):
+    for method in ("score_samples", "decision_function", "predict", "reconstruction_errors"):
         result = getattr(of_tensor, method)(tensor)
         assert isinstance(result, torch.Tensor)
         assert_array_equal(result.numpy(), getattr(of_array, method)(tensor.numpy()))

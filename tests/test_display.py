@@ -8,30 +8,36 @@ import pandas as pd
 import pytest
 import scipy.sparse
 from helpers import QUICK, TRAINED, curved_rows, pca_score
+from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from skae import (
+    AttributionDisplay,
+    AutoEncoderOutlierDetector,
     AutoEncoderTransformer,
     BottleneckDisplay,
+    Denoising,
     LatentDisplay,
     LatentLoadingsDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    ReconstructionErrorDisplay,
+    attributions,
+    bottleneck_curve,
 )
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 DIGITS, LABELS = (part[:200] for part in load_digits(return_X_y=True))
-ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay]
+ON_FITTED = [ReconstructionDisplay, LatentDisplay, LatentLoadingsDisplay, AttributionDisplay]
 TINY = {**QUICK, "max_epochs": 2}
 
 
@@ -79,7 +85,7 @@ def texts(labels):
 # What all have in common
 
 
-@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay])
+@pytest.mark.parametrize("display", [LossCurveDisplay, *ON_FITTED, BottleneckDisplay, ReconstructionErrorDisplay])
 def test_without_matplotlib_the_extra_is_named(display, trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     rows = [] if display is LossCurveDisplay else [DIGITS]
@@ -94,8 +100,10 @@ def test_without_matplotlib_the_extra_is_named(display, trained, monkeypatch):
         LossCurveDisplay(train_losses=[1.0]),
         ReconstructionDisplay(rows={"original": np.eye(3)}),
         LatentDisplay(codes=np.eye(2)),
-        BottleneckDisplay(n_components=[1], scores=np.ones((1, 2))),
+        BottleneckDisplay(n_components=[1], test_scores=np.ones((1, 2))),
         LatentLoadingsDisplay(encoder=np.eye(2), decoder=np.eye(2)),
+        AttributionDisplay(attributions=np.ones((2, 1, 3))),
+        ReconstructionErrorDisplay(errors=np.eye(2)),
     ],
     ids=lambda display: type(display).__name__,
 )
@@ -132,15 +140,17 @@ def test_image_shape_is_checked(display, trained):
 @pytest.mark.parametrize("display", ON_FITTED)
 def test_image_shape_comes_from_the_estimator(display):
     convolutional = AutoEncoderTransformer(2, architecture="conv", input_shape=(1, 8, 8), max_epochs=0).fit(DIGITS)
-    n_axes = {ReconstructionDisplay: 3 * 8, LatentDisplay: 2, LatentLoadingsDisplay: 2 * 2}[display]
+    n_axes = {ReconstructionDisplay: 3 * 8, LatentDisplay: 2, LatentLoadingsDisplay: 4, AttributionDisplay: 3 * 2}[
+        display
+    ]
     assert display.from_estimator(convolutional, DIGITS).axes_.size == n_axes
-    n_axes = {ReconstructionDisplay: 8, LatentDisplay: 1, LatentLoadingsDisplay: 2}[display]
+    n_axes = {ReconstructionDisplay: 8, LatentDisplay: 1, LatentLoadingsDisplay: 2, AttributionDisplay: 3 * 2}[display]
     assert display.from_estimator(convolutional, DIGITS, image_shape=None).axes_.size == n_axes
 
 
 @pytest.mark.parametrize("display", ON_FITTED)
 def test_axes_handed_in_are_used(display, trained):
-    shape = {ReconstructionDisplay: (3, 8), LatentDisplay: (1, 2), LatentLoadingsDisplay: (2, 3)}[display]
+    shape = {ReconstructionDisplay: (3, 8), LatentDisplay: (1, 2), LatentLoadingsDisplay: (2, 3)}.get(display, (3, 3))
     figure, axes = plt.subplots(*shape)
     own = display.from_estimator(trained, DIGITS, image_shape=(8, 8), ax=axes)
     assert list(own.axes_.flat) == list(axes.flat)
@@ -326,7 +336,7 @@ def test_three_channels_are_colours():
 
 @pytest.mark.parametrize("n_samples", [0, 2.5, "all"])
 def test_number_of_rows_is_checked(trained, n_samples):
-    for display in ReconstructionDisplay, LatentLoadingsDisplay:
+    for display in ReconstructionDisplay, LatentLoadingsDisplay, AttributionDisplay:
         with pytest.raises(ValueError, match=rf"n_samples={n_samples!r} must be an integer of at least 1"):
             display.from_estimator(trained, DIGITS, n_samples=n_samples)
 
@@ -431,147 +441,112 @@ def test_labels_and_size_of_the_grid_are_checked(trained):
 # The bottleneck
 
 
-def held_out_pca(X, n_components, cv):
-    """Share of the held-out variance that scikit-learn's PCA explains, of each fold."""
-    return [pca_score(PCA(n_components, svd_solver="full").fit(X[fit]), X[test]) for fit, test in cv.split(X)]
+def held_out_pca(X, largest, splits):
+    """Share of the held-out variance that scikit-learn's PCA explains, by size and fold."""
+    sizes = range(1, largest + 1)
+    return [[pca_score(PCA(k, svd_solver="full").fit(X[train]), X[test]) for train, test in splits] for k in sizes]
 
 
-def test_bottlenecks_are_cross_validated(curved):
-    estimator, cv, ax = AutoEncoderTransformer(**TRAINED), KFold(2, shuffle=True), plt.subplots()[1]
-    splits = list(cv.split(curved))
-    display = BottleneckDisplay.from_estimator(estimator, curved, n_components=(4, 1, 2), cv=splits, ax=ax)
-    assert display.ax_ is ax
-    assert_array_equal(display.n_components, [1, 2, 4])
-    expected = [cross_val_score(clone(estimator).set_params(n_components=k), curved, cv=splits) for k in (1, 2, 4)]
-    assert_array_equal(display.scores, expected)
-    line, _, (bars,) = display.errorbar_
-    assert_array_equal(line.get_data(), [[1, 2, 4], np.mean(expected, axis=1)])
-    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
-    assert_allclose(np.diff(ends)[:, 0], 2 * np.std(expected, axis=1))
-    assert texts(ax.get_legend().get_texts()) == ["PCA", "autoencoder"]
-    assert ax.get_ylabel() == "held-out explained variance ratio"
-    assert texts(ax.get_xticklabels()) == ["1", "2", "4"]
+def test_curve_of_one_fit_a_fold(curved):
+    estimator, splits = AutoEncoderTransformer(4, **TRAINED), list(KFold(2, shuffle=True).split(curved))
+    curve = bottleneck_curve(estimator, curved, cv=iter(splits))
+    assert not hasattr(estimator, "net_")
+    assert_array_equal(curve.n_components, [1, 2, 3, 4])
+    assert_array_equal(curve.test_scores[-1], cross_val_score(estimator, curved, cv=splits))
+    assert_allclose(curve.pca_scores, held_out_pca(curved, 4, splits))
+    assert (curve.test_scores > curve.pca_scores + 0.01).any()
+    with parallel_config("threading"):
+        parallel = bottleneck_curve(estimator, curved, cv=splits, n_jobs=2)
+    assert_array_equal(parallel.test_scores, curve.test_scores)
+    assert bottleneck_curve(AutoEncoderTransformer(max_epochs=0), curved).test_scores.shape == (2, 5)
 
 
-def test_bottlenecks_beside_pca(curved):
-    cv = KFold(3)
-    display = BottleneckDisplay.from_estimator(AutoEncoderTransformer(max_epochs=0), curved, n_components=[1, 3], cv=cv)
-    expected = [held_out_pca(curved, k, cv) for k in (1, 3)]
-    assert_allclose(display.pca_scores, expected)
-    assert_allclose(display.scores, expected)
-    assert_allclose(display.pca_errorbar_[0].get_ydata(), np.mean(expected, axis=1))
-    without = BottleneckDisplay.from_estimator(
-        AutoEncoderTransformer(max_epochs=0), curved, n_components=2, cv=2, pca=False
-    )
-    assert without.pca_scores is None and without.pca_errorbar_ is None
+def test_curve_adds_up_what_each_code_explains(curved):
+    estimator, everything = AutoEncoderTransformer(4, **TRAINED).fit(curved), np.arange(len(curved))
+    assert estimator.best_epoch_ > 0
+    curve = bottleneck_curve(estimator, curved, cv=[(everything, everything)])
+    assert_allclose(curve.test_scores[:, 0], np.cumsum(estimator.explained_variance_ratio_))
 
 
-def test_bottlenecks_of_a_pipeline(frame):
-    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(max_epochs=0))
-    display = BottleneckDisplay.from_estimator(pipeline, frame, cv=2)
-    assert_array_equal(display.n_components, [1, 2])  # up to half of five features
-    assert_allclose(display.scores, display.pca_scores)
-    scored = BottleneckDisplay.from_estimator(pipeline, frame, cv=2, scoring=lambda estimator, X, y=None: 7.0)
-    assert (scored.scores == 7).all() and (scored.pca_scores == 7).all()
-    assert scored.score_name == "held-out score"
+@pytest.mark.parametrize("convert", [scipy.sparse.csr_array, np.float32, pd.DataFrame], ids=lambda one: one.__name__)
+def test_curve_of_other_containers(curved, convert):
+    X = np.where(np.abs(curved) < 0.1, 0.0, curved)
+    estimator = AutoEncoderTransformer(3, max_epochs=0)
+    curve = bottleneck_curve(estimator, convert(X), cv=2)
+    assert_allclose(curve.test_scores, held_out_pca(X, 3, list(KFold(2).split(X))), rtol=1e-4)
+    assert_allclose(curve.pca_scores, curve.test_scores)
 
 
-def test_wide_sizes_are_on_a_logarithmic_axis():
-    display = BottleneckDisplay(n_components=2 ** np.arange(6), scores=np.ones((6, 2))).plot()
-    assert display.ax_.get_xscale() == "log"
-    display = BottleneckDisplay(n_components=np.arange(1, 4), scores=np.ones((3, 2))).plot()
-    assert display.ax_.get_xscale() == "linear"
+def test_curve_with_missing_values(curved):
+    X = np.where(np.random.RandomState(0).uniform(size=curved.shape) < 0.1, np.nan, curved)
+    estimator = AutoEncoderTransformer(3, allow_nan=True, **TRAINED)
+    curve = bottleneck_curve(estimator, X, cv=2)
+    assert_array_equal(curve.test_scores[-1], cross_val_score(estimator, X, cv=2))
+    assert (np.diff(curve.pca_scores, axis=0) > 0).all()
 
 
-@pytest.mark.parametrize("sizes", [[], [0, 1], [1.5], "auto"])
-def test_sizes_are_checked(curved, sizes):
-    with pytest.raises(ValueError, match="n_components=.* must hold integers of at least 1, or be None"):
-        BottleneckDisplay.from_estimator(AutoEncoderTransformer(), curved, n_components=sizes)
+def test_curve_with_weights_and_groups(curved):
+    estimator, cv = AutoEncoderTransformer(2, **QUICK), GroupKFold(2)
+    weights, groups = np.random.RandomState(0).uniform(size=60), np.arange(60) % 5
+    curve = bottleneck_curve(estimator, curved, groups=groups, cv=cv, params={"sample_weight": weights})
+    splits = list(cv.split(curved, groups=groups))
+    expected = cross_validate(estimator, curved, cv=splits, params={"sample_weight": weights})
+    assert_array_equal(curve.test_scores[-1], expected["test_score"])
+    pca = cross_val_score(estimator.set_params(max_epochs=0), curved, cv=splits, params={"sample_weight": weights})
+    assert_allclose(curve.pca_scores[-1], pca)
 
 
-def test_a_fit_that_fails_is_an_error(curved):
+def test_curve_of_a_pipeline(frame):
+    pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), AutoEncoderTransformer(2, **QUICK))
+    y, cv = np.arange(len(frame)) % 2, StratifiedKFold(2)
+    params = {"autoencodertransformer__sample_weight": np.linspace(1, 2, len(frame))}
+    curve = bottleneck_curve(pipeline, frame, y, cv=cv, params=params)
+    assert_array_equal(curve.test_scores[-1], cross_validate(pipeline, frame, y, cv=cv, params=params)["test_score"])
+    scaled = [StandardScaler().fit(frame.iloc[train]).transform(frame) for train, _ in cv.split(frame, y)]
+    curve = bottleneck_curve(pipeline, frame, y, cv=cv)
+    parts = [held_out_pca(X, 2, [split]) for X, split in zip(scaled, cv.split(frame, y), strict=True)]
+    assert_allclose(curve.pca_scores, np.hstack(parts))
+
+
+def test_curve_beyond_the_sizes_of_pca(curved):
+    regularizer = Denoising()
+    curve = bottleneck_curve(AutoEncoderTransformer(7, regularizer=regularizer, **QUICK), curved, cv=2)
+    assert np.isfinite(curve.test_scores).all()
+    assert_allclose(curve.pca_scores[4], 1.0)
+    assert np.isnan(curve.pca_scores[5:]).all()
+
+
+def test_curve_needs_ordered_codes_and_a_largest_size(curved):
+    unordered = AutoEncoderTransformer(ordered=False, **QUICK)
+    for estimator in unordered, make_pipeline(StandardScaler(), unordered):
+        with pytest.raises(ValueError, match=r"ordered=False gives codes without an order.* Set ordered=True, or fit"):
+            bottleneck_curve(estimator, curved)
+    assert bottleneck_curve(unordered.set_params(regularizer="nested"), curved, cv=2).test_scores.shape == (2, 2)
+    with pytest.raises(ValueError, match="n_components=0.9 must be an integer, the largest size of the curve"):
+        bottleneck_curve(AutoEncoderTransformer(0.9), curved)
     with pytest.raises(ValueError, match="n_components=6 must not exceed n_features=5"):
-        BottleneckDisplay.from_estimator(AutoEncoderTransformer(max_epochs=0), curved, n_components=[6], cv=2)
+        bottleneck_curve(AutoEncoderTransformer(6, max_epochs=0), curved, cv=2)
+    with pytest.raises(TypeError, match="Pass the steps of a pipeline up to it"):
+        bottleneck_curve(make_pipeline(AutoEncoderTransformer(), LogisticRegression()), curved)
 
 
-def test_bottlenecks_of_a_search(curved):
-    grid = {"n_components": [3, 1], "lr": [1e-4, 1e-2]}
-    cv = KFold(3, shuffle=True, random_state=0)
-    search = GridSearchCV(AutoEncoderTransformer(**TRAINED), grid, cv=cv).fit(curved)
-    display = BottleneckDisplay.from_cv_results(search, curved)
-    assert_array_equal(display.n_components, [1, 3])
-    means = search.cv_results_["mean_test_score"].reshape(2, 2)  # one row a learning rate
-    assert_allclose(display.scores.mean(axis=1), means.max(axis=0)[::-1])
-    chosen = np.argmax(search.cv_results_["mean_test_score"] * (search.cv_results_["param_n_components"] == 3))
-    assert display.scores[1].std() == pytest.approx(search.cv_results_["std_test_score"][chosen])
-    assert_allclose(display.pca_scores, [held_out_pca(curved, k, cv) for k in (1, 3)])
-    assert display.score_name == "held-out explained variance ratio"
-
-    bare = BottleneckDisplay.from_cv_results(search.cv_results_)
-    assert_array_equal(bare.scores, display.scores)
-    assert bare.pca_scores is None and bare.score_name == "held-out score"
-    bare = BottleneckDisplay.from_cv_results(pd.DataFrame(search.cv_results_), curved)
-    assert_allclose(bare.pca_scores, [held_out_pca(curved, k, KFold(3)) for k in (1, 3)])
-    bare = BottleneckDisplay.from_cv_results(search.cv_results_, curved, cv=cv)
-    assert_array_equal(bare.pca_scores, display.pca_scores)
-
-
-def test_bottlenecks_of_a_search_over_a_pipeline(frame):
-    pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(max_epochs=0))
-    search = GridSearchCV(pipeline, {"autoencodertransformer__n_components": [1, 2]}, cv=2).fit(frame)
-    display = BottleneckDisplay.from_cv_results(search, frame)
-    assert_allclose(display.pca_scores, display.scores)
-    text = "does not contain the estimator with the parameter autoencodertransformer__n_components"
-    with pytest.raises(ValueError, match=text):
-        BottleneckDisplay.from_cv_results(search.cv_results_, frame)
-
-
-def test_bottlenecks_before_a_classifier():
-    pipeline = make_pipeline(AutoEncoderTransformer(max_epochs=0), LogisticRegression(max_iter=500))
-    scoring = {"hits": "accuracy", "loss": "neg_log_loss"}
-    grid = {"autoencodertransformer__n_components": [2, 5]}
-    X, y = DIGITS / 16, LABELS
-    search = GridSearchCV(pipeline, grid, cv=2, scoring=scoring, refit=False).fit(X, y)
-    for metric in scoring:
-        display = BottleneckDisplay.from_cv_results(search, X, y, metric=metric)
-        assert_allclose(display.scores.mean(axis=1), search.cv_results_[f"mean_test_{metric}"])
-        assert_allclose(display.pca_scores, display.scores, atol=1e-6)
-        assert display.score_name == "held-out score"
-    with pytest.raises(ValueError, match="cv_results has no 'mean_test_score', only .*'mean_test_hits'"):
-        BottleneckDisplay.from_cv_results(search)
-
-
-def test_which_parameter_is_the_size():
-    results = {"param_a__n_components": [2, 3], "param_n_components": [5, 6], "mean_test_score": [0.1, 0.2]}
-    results |= {"split0_test_score": [0.1, 0.2]}
-    text = r"cv_results has 2 parameters that end with n_components, \['a__n_components', 'n_components'\]"
-    with pytest.raises(ValueError, match=text):
-        BottleneckDisplay.from_cv_results(results)
-    display = BottleneckDisplay.from_cv_results(results, param_name="a__n_components")
-    assert_array_equal(display.n_components, [2, 3])
-    with pytest.raises(ValueError, match="cv_results has 0 parameters that end with n_components"):
-        BottleneckDisplay.from_cv_results({"param_lr": [1]})
-    with pytest.raises(ValueError, match="cv_results has no 'param_size', only"):
-        BottleneckDisplay.from_cv_results(results, param_name="size")
-
-
-def test_candidates_that_failed_or_have_no_size_are_left_out():
-    sizes = np.ma.array([2, 2, 3, 4], mask=[False, False, False, True])
-    scores = np.array([0.1, np.nan, 0.3, 0.4])
-    results = {"param_n_components": sizes, "mean_test_score": scores, "split0_test_score": scores}
-    display = BottleneckDisplay.from_cv_results(results)
-    assert_array_equal(display.n_components, [2, 3])
-    assert_array_equal(display.scores, [[0.1], [0.3]])
-    with pytest.raises(ValueError, match="no candidate with a finite mean_test_score: all fits have failed"):
-        BottleneckDisplay.from_cv_results({**results, "mean_test_score": [np.nan] * 4})
-
-
-def test_a_search_that_is_not_fitted_or_not_over_an_autoencoder(curved):
-    search = GridSearchCV(PCA(), {"n_components": [1, 2]}, cv=2)
-    with pytest.raises(NotFittedError):
-        BottleneckDisplay.from_cv_results(search)
-    with pytest.raises(TypeError, match="must be an AutoEncoderTransformer"):
-        BottleneckDisplay.from_cv_results(search.fit(curved), curved)
+def test_bottlenecks_are_drawn(curved):
+    estimator, ax = AutoEncoderTransformer(3, **QUICK), plt.subplots()[1]
+    options = {"cv": GroupKFold(2), "groups": np.arange(60) % 5, "params": {"sample_weight": np.arange(60)}}
+    curve = bottleneck_curve(estimator, curved, **options)
+    display = BottleneckDisplay.from_estimator(estimator, curved, **options, ax=ax)
+    assert display.ax_ is ax
+    for line, band, scores in zip(
+        display.lines_, display.fill_between_, (curve.test_scores, curve.pca_scores), strict=True
+    ):
+        assert_array_equal(line.get_data(), [[1, 2, 3], scores.mean(axis=1)])
+        low, high = band.get_paths()[0].get_extents().intervaly
+        assert low == pytest.approx((scores.mean(axis=1) - scores.std(axis=1)).min())
+        assert high == pytest.approx((scores.mean(axis=1) + scores.std(axis=1)).max())
+    assert texts(ax.get_legend().get_texts()) == ["autoencoder", "PCA"]
+    assert ax.get_ylabel() == "held-out explained variance ratio"
+    without = BottleneckDisplay(n_components=curve.n_components, test_scores=curve.test_scores).plot()
+    assert len(without.lines_) == 1
 
 
 # What drives the codes
@@ -692,3 +667,115 @@ def test_parameters_of_loadings_are_checked(trained):
     for components in ([], [3], [0.5], "0"):
         with pytest.raises(ValueError, match="components=.* must be integers from 0 to 2"):
             LatentLoadingsDisplay.from_estimator(trained, DIGITS, components=components)
+
+
+# The contributions to a code, and the errors of outliers
+
+
+def lengths(bars):
+    return [bar.get_width() for bar in bars]
+
+
+def test_largest_contributions_are_bars(scaled, frame):
+    display = AttributionDisplay.from_estimator(scaled, frame, components=[1, 0], n_samples=2, n_features=3)
+    values = attributions(scaled, frame[:2])[:, [1, 0]]
+    assert_array_equal(display.attributions, values)
+    assert display.axes_.shape == display.artists_.shape == (2, 2)
+    assert display.colorbar_ is None
+    assert [ax.get_title() for ax in display.axes_[0]] == ["code 1", "code 0"]
+    assert [ax.get_xlabel() for ax in display.axes_[1]] == ["contribution"] * 2
+    for index, ax in np.ndenumerate(display.axes_):
+        largest = np.argsort(-np.abs(values[index]))[:3]
+        assert_array_equal(lengths(display.artists_[index]), values[index][largest])
+        assert texts(ax.get_yticklabels()) == list(frame.columns[largest])
+        assert ax.yaxis_inverted()  # the largest is at the top
+
+
+def test_contributions_as_images(trained):
+    display = AttributionDisplay.from_estimator(trained, DIGITS, image_shape=(8, 8))
+    for index, image in np.ndenumerate(display.artists_):
+        assert_array_equal(image.get_array(), display.attributions[index].reshape(8, 8))
+        assert image.get_clim() == (-np.abs(display.attributions).max(), np.abs(display.attributions).max())
+    assert display.colorbar_.ax.get_ylabel() == "contribution"
+
+
+def test_channels_of_contributions_are_summed():
+    display = AttributionDisplay(attributions=np.arange(12.0).reshape(1, 1, 12), image_shape=(3, 2, 2)).plot()
+    assert_array_equal(display.artists_[0, 0].get_array(), [[12, 15], [18, 21]])
+
+
+def test_features_and_codes_without_names_are_numbered(curved):
+    estimator = AutoEncoderTransformer(5, max_epochs=0).fit(curved)
+    display = AttributionDisplay.from_estimator(estimator, curved, n_samples=1)
+    assert [ax.get_title() for ax in display.axes_[0]] == ["code 0", "code 1", "code 2", "code 3"]
+    assert set(texts(display.axes_[0, 0].get_yticklabels())) == set("01234")
+    assert display.axes_[0, 0].get_ylabel() == "feature"
+    with pytest.raises(ValueError, match=r"components=\[5\] must be integers from 0 to 4"):
+        AttributionDisplay.from_estimator(estimator, curved, components=[5])
+    with pytest.raises(ValueError, match="feature_names has 1 names, but there are 5 features"):
+        AttributionDisplay.from_estimator(estimator, curved, feature_names=["a"])
+    with pytest.raises(ValueError, match="n_features=0 must be an integer of at least 1"):
+        AttributionDisplay.from_estimator(estimator, curved, n_features=0)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda estimator: estimator,
+        lambda estimator: make_pipeline(estimator),
+        lambda estimator: make_pipeline(StandardScaler(), estimator),
+        lambda estimator: GridSearchCV(make_pipeline(StandardScaler(), estimator), {"standardscaler": [None]}, cv=2),
+        lambda estimator: make_pipeline(StandardScaler(), GridSearchCV(estimator, {"n_components": [2]}, cv=2)),
+    ],
+    ids=["autoencoder", "pipeline of one", "pipeline", "search", "search in a pipeline"],
+)
+def test_errors_of_the_worst_samples_are_bars(frame, around):
+    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(2, max_epochs=0)), random_state=0).fit(frame)
+    X = frame.copy()
+    X.loc[7, "uu"] += 5000
+    display = ReconstructionErrorDisplay.from_estimator(detector, X, n_samples=2, n_features=2)
+    assert display.samples == list(np.argsort(detector.score_samples(X))[:2])
+    assert display.samples[0] == 7
+    assert_array_equal(display.errors, detector.reconstruction_errors(X.iloc[display.samples]))
+    assert display.axes_.shape == (1, 2)
+    assert display.axes_[0, 0].get_title() == "sample 7"
+    assert display.axes_[0, 0].get_xlabel() == "squared error"
+    largest = np.argsort(-display.errors[0])[:2]
+    assert texts(display.axes_[0, 0].get_yticklabels()) == list(frame.columns[largest])
+    assert_array_equal(lengths(display.artists_[0, 0]), display.errors[0][largest])
+
+
+def test_errors_as_images():
+    estimator = AutoEncoderTransformer(
+        2, architecture="conv", input_shape=(1, 8, 8), **{**TINY, "hidden_layer_sizes": (4, 8)}
+    )
+    detector = AutoEncoderOutlierDetector(estimator, random_state=0).fit(DIGITS)
+    display = ReconstructionErrorDisplay.from_estimator(detector, DIGITS, n_samples=3)
+    for image, errors in zip(display.artists_[0], display.errors, strict=True):
+        assert_array_equal(image.get_array(), errors.reshape(8, 8))
+        assert image.get_clim() == (0, display.errors.max())
+    assert display.colorbar_.ax.get_ylabel() == "squared error"
+    assert ReconstructionErrorDisplay.from_estimator(detector, DIGITS, image_shape=None).colorbar_ is None
+    with pytest.raises(ValueError, match=r"image_shape=\(3, 3\) must be"):
+        ReconstructionErrorDisplay.from_estimator(detector, DIGITS, image_shape=(3, 3))
+
+
+def test_missing_values_have_no_errors_to_draw(curved):
+    estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=0)
+    detector = AutoEncoderOutlierDetector(estimator, random_state=0).fit(curved)
+    curved[0, :4] = [np.nan, np.nan, 9.0, np.nan]
+    display = ReconstructionErrorDisplay.from_estimator(detector, curved, n_samples=1, n_features=5)
+    assert display.samples == [0]
+    assert texts(display.axes_[0, 0].get_yticklabels())[0] == "2"
+    assert_array_equal(np.isnan(lengths(display.artists_[0, 0])), [False, False, True, True, True])
+
+
+def test_only_detectors_have_errors_to_draw(trained, curved):
+    with pytest.raises(TypeError, match="detector must be an AutoEncoderOutlierDetector, got AutoEncoderTransformer"):
+        ReconstructionErrorDisplay.from_estimator(trained, DIGITS)
+    with pytest.raises(NotFittedError):
+        ReconstructionErrorDisplay.from_estimator(AutoEncoderOutlierDetector(), curved)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(1, max_epochs=0), random_state=0).fit(curved)
+    for name in "n_samples", "n_features":
+        with pytest.raises(ValueError, match=f"{name}=0 must be an integer of at least 1"):
+            ReconstructionErrorDisplay.from_estimator(detector, curved, **{name: 0})

@@ -8,6 +8,7 @@ import scipy.sparse
 from helpers import TINY, curved_rows, noise_rows
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
@@ -228,3 +229,70 @@ def test_copies_do_not_lower_the_threshold(noise):
     X = X + noise * X.std(axis=0) * random.normal(size=X.shape)
     detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(3, random_state=0), random_state=0).fit(X)
     assert np.mean(detector.predict(draw(1000)) == -1) < 0.05
+
+
+# The error of each feature
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda autoencoder: autoencoder,
+        lambda autoencoder: make_pipeline(StandardScaler(), autoencoder),
+        lambda autoencoder: GridSearchCV(autoencoder, {"n_components": [1, 2]}, cv=2),
+    ],
+    ids=["autoencoder", "pipeline", "search"],
+)
+def test_mean_of_the_errors_is_the_score(around, dtype):
+    X = curved_rows().astype(dtype)
+    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(2, **TINY, loss="huber")), random_state=0)
+    errors = detector.fit(X).reconstruction_errors(X)
+    assert errors.shape == X.shape
+    assert errors.dtype == np.float64
+    np.testing.assert_allclose(errors.mean(axis=1), -detector.score_samples(X), rtol=1e-9)
+
+
+def test_errors_are_squared_differences_of_sparse_rows_too():
+    X = curved_rows()
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY), random_state=0).fit(X)
+    autoencoder = detector.estimator_
+    expected = np.square(X - autoencoder.inverse_transform(autoencoder.transform(X)))
+    np.testing.assert_allclose(detector.reconstruction_errors(X), expected, atol=1e-12)
+    sparse = scipy.sparse.csr_array(X)
+    np.testing.assert_array_equal(detector.reconstruction_errors(sparse), detector.reconstruction_errors(X))
+
+
+def test_error_is_that_of_the_feature_that_is_wrong():
+    random = np.random.RandomState(0)
+    measured_four_times = np.repeat(random.normal(size=(500, 2)), 4, axis=1)
+    X = measured_four_times + 0.1 * random.normal(size=(500, 8))
+    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(X)
+    for feature in range(8):
+        wrong = X.copy()
+        wrong[:, feature] += 10.0
+        assert (detector.reconstruction_errors(wrong).argmax(axis=1) == feature).all()
+
+
+def test_errors_of_missing_values_are_missing():
+    X = curved_rows()
+    holes = np.where(np.random.RandomState(0).uniform(size=X.shape) < 0.2, np.nan, X)
+    holes[0] = np.nan
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY, allow_nan=True), random_state=0).fit(holes)
+    errors = detector.reconstruction_errors(holes)
+    np.testing.assert_array_equal(np.isnan(errors), np.isnan(holes))
+    np.testing.assert_allclose(np.nanmean(errors[1:], axis=1), -detector.score_samples(holes)[1:], rtol=1e-9)
+
+
+def test_rounding_errors_of_features_are_zero_as_those_of_scores():
+    train, ordinary, off = exact_rows(1.0)
+    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    assert (detector.reconstruction_errors(ordinary) == 0).all()
+    assert (detector.reconstruction_errors(off) > 0).all()
+
+
+def test_estimators_without_reconstructions_have_no_errors():
+    X = curved_rows()
+    detector = AutoEncoderOutlierDetector(PCA(2), random_state=0).fit(X)
+    with pytest.raises(TypeError, match=r"PCA\(n_components=2\) scores samples by other means"):
+        detector.reconstruction_errors(X)

@@ -16,6 +16,9 @@ CATEGORY_COLORS = (
 )  # fmt: skip
 CATEGORY_STYLES = [{"color": color, "marker": marker} for marker in "o^sDvPX<>*" for color in CATEGORY_COLORS]
 
+# Sides of an image, and maximum width of the figure, in inches.
+IMAGE_SIDE, MAX_WIDTH = 1.2, 16.0
+
 
 def pyplot(caller: str) -> Any:
     """Import `matplotlib.pyplot`.

@@ -1,4 +1,4 @@
-"""Access to the autoencoder of a fitted estimator, the steps before it, and the reconstructions by PCA."""
+"""Samples as they are drawn, and their reconstructions by a fitted autoencoder and by PCA."""
 
 from typing import Any
 
@@ -6,47 +6,17 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import _num_samples
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._data.array_api import to_numpy
 from skae._data.dataset import apply_in_batches
 from skae._data.validation import validated_samples
-
-
-def autoencoder_of(estimator: Any) -> AutoEncoderTransformer:
-    """Return the autoencoder, which is the estimator itself or the last step of a pipeline.
-
-    Raises
-    ------
-    TypeError
-        If the estimator is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
-    """
-    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-    if not isinstance(last, AutoEncoderTransformer):
-        raise TypeError(
-            f"estimator must be an AutoEncoderTransformer or a Pipeline that ends with one, got {estimator!r}. Pass "
-            "best_estimator_ of a search, or estimator_ of an outlier detector."
-        )
-    return last
-
-
-def parts(estimator: Any) -> tuple[Pipeline, AutoEncoderTransformer]:
-    """Split a fitted estimator into the steps before the autoencoder, which may do nothing, and the autoencoder.
-
-    Raises
-    ------
-    TypeError
-        If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
-    NotFittedError
-        If the autoencoder is not fitted.
-    """
-    autoencoder = autoencoder_of(estimator)
-    check_is_fitted(autoencoder)
-    several = isinstance(estimator, Pipeline) and len(estimator) > 1
-    return estimator[:-1] if several else make_pipeline("passthrough"), autoencoder
+from skae._inspection import autoencoder_of as autoencoder_of
+from skae._inspection import feature_names_of
+from skae._inspection import parts as parts
 
 
 def dense(samples: Any) -> NDArray:
@@ -85,6 +55,22 @@ def drawn_samples(before: Pipeline, X: Any, inputs: Any, n_samples: int) -> tupl
     dtype = first.dtype if scipy.sparse.issparse(first) else np.asarray(first).dtype
     invertible = hasattr(before, "inverse_transform") and dtype.kind in "biuf"
     return dense(first if invertible else first_samples(inputs, n_samples)), invertible
+
+
+def feature_names(estimator: Any, names: Any, n_features: int) -> Any:
+    """Return names of features, by default those of the fitted estimator, or None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each feature.
+    """
+    names = feature_names_of(estimator) if names is None else names
+    if names is not None and len(names) != n_features:
+        raise ValueError(
+            f"feature_names has {len(names)} names, but there are {n_features} features. Pass one for each feature."
+        )
+    return names
 
 
 def reconstructed(autoencoder: AutoEncoderTransformer, X: Any) -> NDArray:

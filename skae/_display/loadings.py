@@ -1,6 +1,5 @@
 """Plot of the effects of features on codes, and of codes on features."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from sklearn.utils.validation import _num_samples
 
 from skae._data.validation import validated_samples
 from skae._display import canvas, fitted
-from skae._network.projection import average_jacobian, decoder_jacobians, encoder_jacobians
+from skae._inspection import codes_of, decoder_loadings
+from skae._network.projection import average_jacobian, encoder_jacobians
 from skae._utils import aligned_tensor
 
 # Labels of the colorbars.
@@ -22,8 +22,8 @@ MEANINGS = {"encoder": "change of code", "decoder": "change of feature"}
 COLORMAPS = {"mean": "RdBu_r", "rms": "viridis"}
 # Features and codes are named at the axis if there are at most this many. Chosen by reasoning.
 MAX_NAMES = 40
-# Sizes of an image and of a cell, and the maximum width of the figure, in inches.
-IMAGE_SIDE, CELL_HEIGHT, CELL_WIDTH, MAX_WIDTH = 1.2, 0.22, 0.45, 16.0
+# Height and width of a cell in inches.
+CELL_HEIGHT, CELL_WIDTH = 0.22, 0.45
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -64,6 +64,8 @@ class LatentLoadingsDisplay:
 
     See Also
     --------
+    loadings : Average effects of the codes as a table.
+    AttributionDisplay : Contributions of the features to the codes of single samples.
     LatentDisplay : Codes of the samples.
     sklearn.inspection.PartialDependenceDisplay : Effect of one feature on a prediction.
 
@@ -167,16 +169,7 @@ class LatentLoadingsDisplay:
         canvas.check_count("n_samples", n_samples)
         n_codes = autoencoder.n_components_
         selected = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
-        if feature_names is None:
-            feature_names = getattr(autoencoder, "feature_names_in_", None)
-        if feature_names is None:
-            with contextlib.suppress(AttributeError):  # raised if a step does not name its features
-                feature_names = before.get_feature_names_out()
-        if feature_names is not None and len(feature_names) != n_features:
-            raise ValueError(
-                f"feature_names has {len(feature_names)} names, but there are {n_features} features. Pass one for each "
-                "feature."
-            )
+        feature_names = fitted.feature_names(estimator, feature_names, n_features)
         indices = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
         samples = before.transform(_safe_indexing(X, indices))
         encoder, decoder = _loadings(autoencoder, samples, average == "mean", step)[:, :, selected]
@@ -214,10 +207,10 @@ class LatentLoadingsDisplay:
         n_features, n_codes = self.encoder.shape
         if self.image_shape is None:
             n_rows = min(n_features, MAX_NAMES)
-            size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, MAX_WIDTH), CELL_HEIGHT * n_rows + 1.2
+            size = min(2 * (CELL_WIDTH * n_codes + 1.4) + 1.0, canvas.MAX_WIDTH), CELL_HEIGHT * n_rows + 1.2
             self.axes_ = canvas.axes_grid(self, ax, (1, 2), size)
         else:
-            size = min(IMAGE_SIDE * n_codes + 1.8, MAX_WIDTH), 2 * IMAGE_SIDE + 0.6
+            size = min(canvas.IMAGE_SIDE * n_codes + 1.8, canvas.MAX_WIDTH), 2 * canvas.IMAGE_SIDE + 0.6
             self.axes_ = canvas.axes_grid(self, ax, (2, n_codes), size, images=True)
         self.figure_ = self.axes_[0, 0].figure
         self.artists_: dict[str, list] = {}
@@ -271,19 +264,15 @@ class LatentLoadingsDisplay:
 
 def _loadings(autoencoder: Any, X: Any, signed: bool, step: str) -> NDArray:
     """Return the average effects of encoder and decoder, of shape (2, n_features, n_components)."""
-    module, samples = autoencoder.net_.module_, validated_samples(autoencoder, X, "transform")
-    network, n_features = module.network, autoencoder.n_features_in_
+    module, samples = autoencoder.net_.module_.in_double(), validated_samples(autoencoder, X, "transform")
     with torch.no_grad():
         x = module.standardized(aligned_tensor(samples[:]).to(module.mean))
-        codes = network.encode(x) if module.projection.n_steps == 0 else module.project_standardized(x)
+        codes = codes_of(autoencoder, samples)
         if step == "spread" and len(x) < 2:
             raise ValueError("step='spread' needs at least 2 samples, but X has 1. Pass more samples, or step='unit'.")
-        encoder = average_jacobian(encoder_jacobians, network.encode, x, codes.shape[1], signed)
-        decoder = average_jacobian(decoder_jacobians, network.decode, codes, n_features, signed)
-        unit = module.code_unit / module.scale
-        if step == "unit":
-            encoder, decoder = encoder * unit, decoder / unit
-        else:
-            encoder = encoder * x.std(dim=0, correction=0)[:, None] * module.code_unit
-            decoder = decoder * codes.std(dim=0, correction=0) * module.scale
+        encoder = average_jacobian(encoder_jacobians, module.network.encode, x, codes.shape[1], signed)
+        encoder, decoder = encoder * module.code_unit / module.scale, decoder_loadings(autoencoder, codes, signed)
+        if step == "spread":
+            encoder *= module.scale * x.std(dim=0, correction=0)[:, None]
+            decoder *= codes.std(dim=0, correction=0)
         return np.stack([encoder.cpu().numpy(), decoder.cpu().numpy()])

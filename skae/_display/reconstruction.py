@@ -118,7 +118,7 @@ class ReconstructionDisplay:
         rows = {"original": fitted.dense(first), "autoencoder": fitted.reconstructed(autoencoder, first)}
         scores = {"autoencoder": autoencoder.score(inputs)}
         if X_train is not None:
-            pca = fitted.pca_baseline(autoencoder, autoencoder.n_components).fit(before.transform(X_train))
+            pca = fitted.pca_baseline(autoencoder, autoencoder.n_components_).fit(before.transform(X_train))
             rows["PCA"], scores["PCA"] = fitted.reconstructed(pca, first), pca.score(inputs)
         elif fitted.has_pca(autoencoder):
             rows["PCA"], scores["PCA"] = fitted.initial_pca(autoencoder, inputs, n_samples)

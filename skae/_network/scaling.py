@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder, FeedForwardAutoEncoder, code_unit
 from skae._network.layers import fill_buffers
-from skae._network.projection import CodeLoss, ReconstructionLoss, mean_gauss_newton, metric_of, project
+from skae._network.projection import (
+    CodeLoss,
+    ReconstructionLoss,
+    decoder_jacobians,
+    encoder_jacobians,
+    mean_gauss_newton,
+    metric_of,
+    project,
+)
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.regularizers import Regularizer, penalizes_codes
@@ -81,7 +89,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self._set_location(pca)
         if self.architecture.linear_skip:
             fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
-        self.network.init_from_pca(pca, generator)
+        self.network.init_from_pca(pca.padded(self.architecture.bottleneck), generator)
 
     @torch.no_grad()
     def truncated(self, n_components: int) -> "ScaledAutoEncoder":
@@ -111,7 +119,7 @@ class ScaledAutoEncoder(AutoEncoder):
         """Set the mean and scale of the samples."""
         fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
         if self.filling is not None:
-            self.filling.init_from_pca(pca)
+            self.filling.init_from_pca(pca.padded(self.architecture.bottleneck))
         if self.network.link is not None:
             self.network.link.init_from_pca(pca)
 
@@ -272,6 +280,36 @@ class ScaledAutoEncoder(AutoEncoder):
         x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
+    def contributions(self, x: Tensor) -> Tensor:
+        """Compute the contribution of each feature to each code, of shape (n, n_components * n_features).
+
+        It is the derivative of the code by the feature times the deviation of the feature from the mean; zero if the
+        feature is missing.
+        """
+        deviations = (x - self.mean).masked_fill_(x.isnan(), 0.0)
+        return (self._code_slopes(x) * deviations[:, None]).flatten(start_dim=1)
+
+    def _code_slopes(self, x: Tensor) -> Tensor:
+        """Compute the derivatives of the codes by the features, of shape (n, n_components, n_features).
+
+        A projected code minimizes the squared error of ``decode(z)``, so that ``J^T (decode(z) - x) = 0`` with the
+        Jacobian J of the decoder. With the Gauss-Newton matrix, which leaves out the curvature of the decoder, the
+        derivative is ``(J^T J)^-1 J^T``. A code without effect has derivative zero.
+        """
+        if self.projection.n_steps == 0:
+            return encoder_jacobians(self.encode, x).mT
+        missing = x.isnan()
+        jacobians = decoder_jacobians(self.decode, self.project(x)).masked_fill(missing[..., None], 0.0)
+        gauss_newton = jacobians.mT @ jacobians
+        if self.filling is not None:  # the prior of `incomplete_code_loss`, which has the mean over all features
+            unit = self.code_unit / self.scale
+            gauss_newton += missing.sum(dim=1)[:, None, None] * (self.code_precision / torch.outer(unit, unit))
+        slopes = torch.linalg.pinv(gauss_newton, hermitian=True) @ jacobians.mT
+        encoded = missing.any(dim=1) & (not self.projection.incomplete)
+        if encoded.any():
+            slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
+        return slopes
+
     def squares(self, x: Tensor) -> Tensor:
         """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""
         missing = None if self.filling is None else x.isnan()
@@ -290,7 +328,7 @@ def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
 
 def _leading_block(matrix: Tensor, size: int) -> Tensor:
     """Return the inverse of the leading block of the inverse of a matrix."""
-    if not matrix.any():
+    if size == len(matrix) or not matrix.any():
         return matrix[:size, :size]
     return torch.linalg.inv(torch.linalg.inv(matrix)[:size, :size])
 

@@ -25,9 +25,9 @@ VERSION, WRITER = "_format_version", "_skae_version"
 # Whether a state is for `skae.save`, which saves neither callbacks nor the array library of X in `fit`.
 IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)
 NETWORK, STREAM = "_network", "_stream"
-NUMBERS = ("n_features_in_", "n_components_", "n_iter_", "best_epoch_")
+NUMBERS = ("n_features_in_", "n_samples_", "n_components_", "n_iter_", "best_epoch_")
 # Attributes of fitted autoencoders that `sklearn.decomposition.PCA` also has, and of autoencoders and detectors.
-OF_PCA = ("components_", "explained_variance_", "explained_variance_ratio_", "noise_variance_")
+OF_PCA = ("components_", "explained_variance_", "explained_variance_ratio_", "noise_variance_", "n_samples_")
 OF_TRANSFORMER = (
     NETWORK,
     *NUMBERS,

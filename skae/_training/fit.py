@@ -25,7 +25,7 @@ from skae._pca.missing import ImputedRows, mean_of_present, principal_components
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
-from skae._training.ordering import ExplainedVariance, variance_of_network, variance_of_pca
+from skae._training.ordering import ExplainedVariance, prefix_sizes, spread, variance_of_network, variance_of_pca
 from skae._training.progress import EpochReport
 from skae._training.schedule import STRONG, WEAK, Regularization
 from skae._training.selection import EpochSelector, ValidationSplit
@@ -63,6 +63,8 @@ GAIN_LEFT = 0.8
 LITTLE_LEFT = 0.05
 # Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
 PREFIX_TOLERANCE = 0.001
+# Number of training samples by which this is verified after the tuning. No measurement of this value is recorded.
+ORDERED_SAMPLES = 512
 LARGE_GAIN = 0.1
 # Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
@@ -239,14 +241,7 @@ def fit_network(
         If a loss is infinite or NaN.
     """
     with threads_for(config.batch_size * start.architecture.n_weights):
-        given, start = start.sample, start.for_loss(config.loss)
-        as_they_lie, start = start.sample, start.by_distance()
-        if validation is not None and config.max_epochs != 0 and start.architecture.kind != "pca":
-            start = start.grouped()
-            if start.sample.groups is not None:
-                of_sample = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
-                of_sample[start.sample.numbers] = start.sample.groups
-                as_they_lie = replace(as_they_lie, groups=of_sample[as_they_lie.numbers])
+        given, (start, as_they_lie) = start.sample, prepared(start, config, validation)
         # In sorted order, permuted samples give identical results; large data are read faster in their own order.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE
         pca = start.principal_components(start.sample if few else as_they_lie)
@@ -261,7 +256,7 @@ def fit_network(
         start = start.continued(pca)
         fraction = start.unexplained_fraction(pca)
         config = replace(config, unexplained_variance_ratio=fraction)
-        if not _something_to_learn(start, config, pca):
+        if not something_to_learn(start, config, pca):
             model, record = start.on(pca), TrainingResult()
         elif validation is None:
             model, record = _train_whole(start, config, pca)
@@ -274,6 +269,21 @@ def fit_network(
         else:
             explained = variance_of_network(model, pca, given, unit)
         return net, replace(record, explained=explained)
+
+
+def prepared(
+    start: NetworkInitializer, config: TrainingConfig, validation: ValidationSplit | None
+) -> tuple[NetworkInitializer, Sample]:
+    """Prepare the samples for the loss, sort and group them. Return them also in their own order."""
+    start = start.for_loss(config.loss)
+    as_they_lie, start = start.sample, start.by_distance()
+    if validation is not None and config.max_epochs != 0 and start.architecture.kind != "pca":
+        start = start.grouped()
+        if start.sample.groups is not None:
+            of_sample = np.zeros(len(start.sample.X), dtype=start.sample.groups.dtype)
+            of_sample[start.sample.numbers] = start.sample.groups
+            as_they_lie = replace(as_they_lie, groups=of_sample[as_they_lie.numbers])
+    return start, as_they_lie
 
 
 def is_pca(start: NetworkInitializer, config: TrainingConfig, best_epoch: int) -> bool:
@@ -309,7 +319,7 @@ def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     return np.sqrt(variance * (count / max(count - 1, 1)))
 
 
-def _something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents) -> bool:
+def something_to_learn(start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents) -> bool:
     """Return whether training can lower the loss: not if that of PCA is zero or PCA is the optimum."""
     if config.max_epochs == 0:
         return False
@@ -331,6 +341,27 @@ def _search(
     start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents, validation: ValidationSplit
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Train while the loss of held-out samples decreases and tune on all samples, or keep PCA."""
+    model, (parts, decide) = start.on(pca), held_out_parts(start, config, pca, validation)
+    if not decide:
+        return model, TrainingResult()
+    search = Search(start, config, pca, parts)
+    search.run()
+    if search.best is None:
+        return model, search.result()
+    found = search.trained_on_all() if validation.sample is None else search.best.on_all_features(search.best.trained())
+    return _better_on_all_samples(found, model, start, search.result(), config)
+
+
+def held_out_parts(
+    start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents, validation: ValidationSplit
+) -> tuple[list[tuple[Sample, Sample]], bool]:
+    """Return the training and held-out samples of each fold, and whether these are enough to decide against PCA.
+
+    Raises
+    ------
+    ValueError
+        If no samples can be held out and PCA cannot be kept.
+    """
     model, sample, linear_skip = start.on(pca), start.sample, start.architecture.linear_skip
     effective, of_variance = (
         _effective_sample_size(one, sample) for one in sample_losses(config.loss, model, sample).T
@@ -343,18 +374,13 @@ def _search(
     too_few = min((len(train) for train, _ in parts), default=0) <= start.architecture.n_components
     too_few |= len(parts) * n_compared < MIN_HIDDEN_VALUES
     if linear_skip and not config.regularizers and (too_few or effective < MIN_EFFECTIVE_SAMPLE_SIZE):
-        return model, TrainingResult()
+        return parts, False
     if not parts:
         raise ValueError(
             f"No samples can be held out: all {len(sample)} are copies of each other, or on one side of "
             "validation_split. Pass other samples, or early_stopping=False."
         )
-    search = Search(start, config, pca, parts)
-    search.run()
-    if search.best is None:
-        return model, search.result()
-    found = search.trained_on_all() if validation.sample is None else search.best.on_all_features(search.best.trained())
-    return _better_on_all_samples(found, model, start, search.result(), config)
+    return parts, True
 
 
 @dataclass(frozen=True)
@@ -536,6 +562,16 @@ class Search:
         for fold in self.folds:
             fold.trainer.end()
 
+    def networks(self) -> list[ScaledAutoEncoder]:
+        """Return the best network of each fold."""
+        if self.best is None:
+            return [fold.full for fold in self.folds]
+        best, networks = self.best, []
+        for fold, weights in zip(self.folds, self.best_weights, strict=True):
+            of_fold = Candidate(fold.trainer, weights, best.prior_weight, fold.basis, fold.full)
+            networks.append(of_fold.on_all_features(of_fold.trained()))
+        return networks
+
     @property
     def _stopped(self) -> bool:
         return self.folds[0].trainer.stopped or self.config.progress.stopped
@@ -550,7 +586,7 @@ class Search:
             hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
             fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
         losses, prior_weight = self._compare()
-        first, loss = self.folds[0], self._mean(losses[:, 0])
+        first, loss = self.folds[0], float(self._mean(losses[:, 0]))
         floor = self.prefixes_at_start + PREFIX_TOLERANCE * self.reference
         was_ordered, self.ordered = self.ordered, bool((self._mean(losses[:, 1:]) <= floor).all())
         better = self.selector.update(losses[:, 0], len(first.trainer.train_losses), self.ordered)
@@ -639,7 +675,18 @@ class Search:
         with progress.part("tuning", n_epochs):
             trainer.run(n_epochs, self._nested(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
-        return finished()
+        tuned = finished()
+        return tuned if self._is_ordered(tuned) else best.on_all_features(model)
+
+    def _is_ordered(self, model: ScaledAutoEncoder) -> bool:
+        """Return whether the first codes of a network reconstruct training samples as well as PCA does."""
+        pca, sample = self.start.on(self.pca), spread(self.start.sample, ORDERED_SAMPLES)
+        for size in prefix_sizes(model.architecture.n_components) if len(self.prefixes_at_start) > 0 else ():
+            losses = [sample_losses(self.config.loss, one.truncated(size), sample) for one in (model, pca)]
+            (of_model, _), (of_pca, reference) = (sample.mean(one) for one in losses)
+            if of_model > of_pca + PREFIX_TOLERANCE * reference:
+                return False
+        return True
 
     def _report(self) -> bool:
         """Report an epoch of the first fold, and return whether to stop."""

@@ -38,12 +38,15 @@ class ExplainedVariance:
         Mean variance of the directions that are left.
     components : ndarray of shape (n_components, n_features)
         Mean derivatives of the reconstruction by each code.
+    n_samples : int
+        Number of samples.
     """
 
     ratio: NDArray
     variance: NDArray
     noise_variance: float
     components: NDArray
+    n_samples: int
 
 
 def prefix_sizes(n_components: int) -> list[int]:
@@ -111,6 +114,7 @@ def _score(model: ScaledAutoEncoder, sample: Sample) -> float:
 
 def _with_noise(ratio: NDArray, total: float, sample: Sample, components: NDArray) -> ExplainedVariance:
     """Add the variances, and the mean of what the codes leave over the other directions."""
-    n_left = min(round(sample.total), sample.shape[1]) - len(ratio)
+    n_samples = round(sample.total)
+    n_left = min(n_samples, sample.shape[1]) - len(ratio)
     noise = max(total * (1.0 - ratio.sum()), 0.0) / n_left if n_left > 0 else 0.0
-    return ExplainedVariance(ratio, ratio * total, float(noise), components)
+    return ExplainedVariance(ratio, ratio * total, float(noise), components, n_samples)
