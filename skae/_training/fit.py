@@ -95,6 +95,8 @@ class TrainingResult:
         Number of epochs before each comparison.
     history : list of dict
         skorch's history of each epoch.
+    score : float or None
+        Fraction of the variance of all samples that the network explains, if it is known.
     explained : ExplainedVariance or None
         Variance that each code explains. None during the training and after `partial_fit`.
     """
@@ -104,6 +106,7 @@ class TrainingResult:
     valid_scores: list[float] | None = None
     valid_epochs: list[int] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
+    score: float | None = None
     explained: ExplainedVariance | None = None
 
 
@@ -274,7 +277,7 @@ def fit_network(
         if is_pca(start, config, record.best_epoch):
             explained = variance_of_pca(pca, given, start.architecture.n_components)
         else:
-            explained = variance_of_network(model, pca, given, unit)
+            explained = variance_of_network(model, pca, given, unit, record.score)
         return net, replace(record, explained=explained)
 
 
@@ -744,8 +747,12 @@ def _better_on_all_samples(
     """Return the trained network, or the initial one if that has the lower loss on all samples."""
     if config.regularizers or not start.architecture.linear_skip:
         return found, result
-    losses = [start.sample.mean(sample_losses(config.loss, one, start.sample)[:, 0]) for one in (found, model)]
-    return (found, result) if losses[0] < losses[1] else (model, replace(result, best_epoch=0))
+    means = [start.sample.mean(sample_losses(config.loss, one, start.sample)) for one in (found, model)]
+    if not means[0][0] < means[1][0]:
+        return model, replace(result, best_epoch=0)
+    return found, replace(result, score=1.0 - means[0][0] / means[0][1]) if type(
+        config.loss
+    ) is SquaredError else result
 
 
 def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
