@@ -750,9 +750,9 @@ def _better_on_all_samples(
     means = [start.sample.mean(sample_losses(config.loss, one, start.sample)) for one in (found, model)]
     if not means[0][0] < means[1][0]:
         return model, replace(result, best_epoch=0)
-    return found, replace(result, score=1.0 - means[0][0] / means[0][1]) if type(
-        config.loss
-    ) is SquaredError else result
+    if type(config.loss) is SquaredError:
+        result = replace(result, score=float(1.0 - means[0][0] / means[0][1]))
+    return found, result
 
 
 def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
