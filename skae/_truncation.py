@@ -82,7 +82,7 @@ def truncate(estimator: AutoEncoderTransformer, k: int) -> AutoEncoderTransforme
         )
     short, k = copy.deepcopy(estimator), int(k)
     with gradients_on():
-        module = short.net_.module_.truncated(k)
+        module = copy.deepcopy(short.net_.module_.truncated(k))
         module.keep_double()
         short.net_ = predicting_net(module, epochs_of(short.net_))
     n_directions = min(short.n_samples_, short.n_features_in_)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class Projection:
     penalties: tuple[Regularizer, ...] = ()
     incomplete: bool = True
 
+    def limited(self, n_steps: int) -> "Projection":
+        """Return the same projection with at most this number of steps."""
+        return replace(self, n_steps=min(self.n_steps, n_steps))
+
 
 class ScaledAutoEncoder(AutoEncoder):
     """Autoencoder for samples and codes in the units of the data, with a network for standardized samples.
@@ -92,21 +97,23 @@ class ScaledAutoEncoder(AutoEncoder):
         self.network.init_from_pca(pca.padded(self.architecture.bottleneck), generator)
 
     @torch.no_grad()
-    def truncated(self, n_components: int) -> "ScaledAutoEncoder":
-        """Return a copy with the first codes only. The others are zero, the codes of the mean."""
-        sizes, state = self.architecture, dict(self.state_dict())
-        for name in ("pca_unit", "code_unit", "code_rms", "code_mean"):
-            if name in state:
-                state[name] = state[name][:n_components]
-        for name in ("metric", "code_precision"):
-            if name in state:
-                state[name] = _leading_block(state[name], n_components)
-        short = build(
-            replace(sizes, n_components=n_components, n_dropped=sizes.bottleneck - n_components), self.mean.dtype
-        )
-        short.load_state_dict(state)
-        short.projection = self.projection
-        return short.to(self.mean.device).train(self.training)
+    def truncated(self, n_components: int, most_steps: int | None = None) -> "ScaledAutoEncoder":
+        """Return a network with the first codes only, which shares its weights. The other codes are zero, the mean's.
+
+        The number of projection steps is limited to ``most_steps``.
+        """
+        sizes, short = self.architecture, _sharing(self)
+        short.network = _sharing(self.network)
+        n_dropped = sizes.bottleneck - n_components
+        short.architecture = short.network.architecture = replace(sizes, n_components=n_components, n_dropped=n_dropped)
+        for name, values in self.named_buffers(recurse=False):
+            if name in ("pca_unit", "code_unit", "code_rms", "code_mean"):
+                short._buffers[name] = values[:n_components]
+            elif name in ("metric", "code_precision"):
+                short._buffers[name] = _leading_block(values, n_components)
+        short.projection = self.projection if most_steps is None else self.projection.limited(most_steps)
+        short._exact = ()
+        return short
 
     @torch.no_grad()
     def rescale(self, pca: PrincipalComponents) -> None:
@@ -324,6 +331,14 @@ def _squared_norms(samples: Tensor, missing: Tensor | None) -> Tensor:
     if missing is not None:
         samples.masked_fill_(missing, 0.0)
     return samples.cpu().double().square_().sum(dim=1)
+
+
+def _sharing(module: nn.Module) -> Any:
+    """Return a module with the same parameters, buffers and submodules, of which others can be set."""
+    shared = copy.copy(module)
+    for name in ("_parameters", "_buffers", "_modules"):
+        setattr(shared, name, dict(getattr(module, name)))
+    return shared
 
 
 def _leading_block(matrix: Tensor, size: int) -> Tensor:

@@ -25,7 +25,14 @@ from skae._pca.missing import ImputedRows, mean_of_present, principal_components
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
-from skae._training.ordering import ExplainedVariance, prefix_sizes, spread, variance_of_network, variance_of_pca
+from skae._training.ordering import (
+    JUDGING_STEPS,
+    ExplainedVariance,
+    prefix_sizes,
+    spread,
+    variance_of_network,
+    variance_of_pca,
+)
 from skae._training.progress import EpochReport
 from skae._training.schedule import STRONG, WEAK, Regularization
 from skae._training.selection import EpochSelector, ValidationSplit
@@ -64,7 +71,7 @@ LITTLE_LEFT = 0.05
 # Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
 PREFIX_TOLERANCE = 0.001
 # Number of training samples by which this is verified after the tuning. No measurement of this value is recorded.
-ORDERED_SAMPLES = 512
+ORDERED_SAMPLES = 256
 LARGE_GAIN = 0.1
 # Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
@@ -88,6 +95,8 @@ class TrainingResult:
         Number of epochs before each comparison.
     history : list of dict
         skorch's history of each epoch.
+    score : float or None
+        Fraction of the variance of all samples that the network explains, if it is known.
     explained : ExplainedVariance or None
         Variance that each code explains. None during the training and after `partial_fit`.
     """
@@ -97,6 +106,7 @@ class TrainingResult:
     valid_scores: list[float] | None = None
     valid_epochs: list[int] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
+    score: float | None = None
     explained: ExplainedVariance | None = None
 
 
@@ -267,7 +277,7 @@ def fit_network(
         if is_pca(start, config, record.best_epoch):
             explained = variance_of_pca(pca, given, start.architecture.n_components)
         else:
-            explained = variance_of_network(model, pca, given, unit)
+            explained = variance_of_network(model, pca, given, unit, record.score)
         return net, replace(record, explained=explained)
 
 
@@ -522,12 +532,12 @@ class Search:
         pca = start.components_at(samples, n_components, self.pca)
         full = start.on(pca.truncated(start.architecture.n_components))
         if not in_basis:
-            trainer = Trainer(full, config, samples, valid, callbacks, self.perturbs)
+            trainer = Trainer(full, config, samples, valid, callbacks, self.perturbs, compares=True)
             return Fold(trainer, full, (samples, valid))
         basis = PrincipalBasis.of(pca, start.architecture.n_components, samples.total)
         (inside, _), (valid_inside, outside) = (basis.coordinates(one) for one in (samples, valid))
         small = basis.network(full, basis.pca_of(inside, start.architecture.n_components), start.seed)
-        trainer = Trainer(small, config, inside, valid_inside, callbacks, self.perturbs)
+        trainer = Trainer(small, config, inside, valid_inside, callbacks, self.perturbs, compares=True)
         whole = float(full.scale) ** 2 * samples.shape[1]
         factor = float(small.scale) ** 2 * basis.size / whole
         return Fold(trainer, full, (samples, valid), basis, factor, outside / whole)
@@ -682,7 +692,8 @@ class Search:
         """Return whether the first codes of a network reconstruct training samples as well as PCA does."""
         pca, sample = self.start.on(self.pca), spread(self.start.sample, ORDERED_SAMPLES)
         for size in prefix_sizes(model.architecture.n_components) if len(self.prefixes_at_start) > 0 else ():
-            losses = [sample_losses(self.config.loss, one.truncated(size), sample) for one in (model, pca)]
+            shorts = (one.truncated(size, JUDGING_STEPS) for one in (model, pca))
+            losses = [sample_losses(self.config.loss, short, sample) for short in shorts]
             (of_model, _), (of_pca, reference) = (sample.mean(one) for one in losses)
             if of_model > of_pca + PREFIX_TOLERANCE * reference:
                 return False
@@ -736,8 +747,12 @@ def _better_on_all_samples(
     """Return the trained network, or the initial one if that has the lower loss on all samples."""
     if config.regularizers or not start.architecture.linear_skip:
         return found, result
-    losses = [start.sample.mean(sample_losses(config.loss, one, start.sample)[:, 0]) for one in (found, model)]
-    return (found, result) if losses[0] < losses[1] else (model, replace(result, best_epoch=0))
+    means = [start.sample.mean(sample_losses(config.loss, one, start.sample)) for one in (found, model)]
+    if not means[0][0] < means[1][0]:
+        return model, replace(result, best_epoch=0)
+    if type(config.loss) is SquaredError:
+        result = replace(result, score=float(1.0 - means[0][0] / means[0][1]))
+    return found, result
 
 
 def _effective_sample_size(losses: NDArray, sample: Sample) -> float:

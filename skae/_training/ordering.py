@@ -14,12 +14,14 @@ from skae._pca.components import PrincipalComponents
 from skae._utils import as_tensor
 
 # Largest number of prefixes of the codes, from one code to all, that are compared with PCA.
-MOST_PREFIXES = 8
+MOST_PREFIXES = 6
 # Largest number of samples that the training score is computed on, of codes over all prefixes and samples, and smallest
 # number of samples for a prefix. No measurement of these values is recorded.
 SCORED_SAMPLES = 4096
 PREFIX_CODES = 8192
 LEAST_SAMPLES = 128
+# Number of projection steps in comparisons, which more steps hardly change.
+JUDGING_STEPS = 3
 # Number of training samples at which Jacobians are computed.
 JACOBIAN_SAMPLES = 256
 
@@ -64,7 +66,11 @@ def variance_of_pca(pca: PrincipalComponents, sample: Sample, n_components: int)
 
 
 def variance_of_network(
-    model: ScaledAutoEncoder, pca: PrincipalComponents, sample: Sample, unit: Tensor
+    model: ScaledAutoEncoder,
+    pca: PrincipalComponents,
+    sample: Sample,
+    unit: Tensor,
+    score: float | None = None,
 ) -> ExplainedVariance:
     """Compute the variance that the first codes of a network explain.
 
@@ -78,16 +84,19 @@ def variance_of_network(
         Training samples.
     unit : Tensor of shape (n_components,)
         Units of the codes by which the derivatives are taken.
+    score : float, default=None
+        Score of the samples; None computes that of up to 4,096.
 
     Returns
     -------
     ExplainedVariance
-        Its ratios sum to the score of up to 4,096 training samples.
+        Its ratios sum to the score.
     """
     sizes, total = range(1, model.architecture.n_components + 1), total_variance(pca, sample)
     n_samples = int(np.clip(PREFIX_CODES // len(sizes), LEAST_SAMPLES, SCORED_SAMPLES))
-    explained = np.array([_score(model.truncated(size), spread(sample, n_samples)) for size in sizes])
-    score = _score(model, spread(sample, SCORED_SAMPLES))
+    few = spread(sample, n_samples)
+    explained = np.array([_score(model.truncated(size, JUDGING_STEPS), few) for size in sizes])
+    score = _score(model, spread(sample, SCORED_SAMPLES)) if score is None else score
     ratio = np.diff(explained, prepend=0.0) * (score / explained[-1] if explained[-1] > 0 else 1.0)
     x = as_tensor(spread(sample, JACOBIAN_SAMPLES)[:]).to(model.mean)
     n_features = model.architecture.n_features

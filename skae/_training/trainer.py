@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,15 +21,13 @@ from skae._objectives.objective import Objective
 from skae._pca.missing import PPCAImputer
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
 from skae._training.net import TrainingConfig, build_net, sets_rate
-from skae._training.ordering import JACOBIAN_SAMPLES, prefix_sizes
+from skae._training.ordering import JACOBIAN_SAMPLES, JUDGING_STEPS, prefix_sizes
 from skae._training.schedule import DifferenceAugmentation, GaussianNoise, NestedDropout, Regularization, Schedule
 from skae._utils import seeded_generator
 
 AVERAGING_DECAY = 0.99
 # Number of training samples by which the unit of the loss is computed.
 REFERENCE_SAMPLES = 2000
-# Number of projection steps in the comparison of held-out samples, which more steps hardly change.
-JUDGING_STEPS = 3
 
 
 class Trainer:
@@ -52,6 +49,8 @@ class Trainer:
         Whether to perturb the output layers before the first step.
     averages : bool, default=False
         Whether a moving average of the weights is evaluated in place of the weights.
+    compares : bool, default=False
+        Whether the losses of the held-out samples at the start are computed.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class Trainer:
         callbacks: Sequence = (),
         perturbs: bool = False,
         averages: bool = False,
+        compares: bool = False,
     ) -> None:
         # The line search of L-BFGS needs exact losses.
         self.stochastic = config.optimizer != "lbfgs"
@@ -94,12 +94,12 @@ class Trainer:
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
-        # A fitted network from which training continues is compared by projected codes, too.
-        projection = replace(model.projection, n_steps=min(model.projection.n_steps, JUDGING_STEPS))
-        self.scaled.projection = projection
-        judging = projection if projection.n_steps > 0 else None
-        self.start_losses = self._losses(judging)
-        self.start_prefixes = self._prefix_losses(judging)
+        if compares:
+            # A fitted network from which training continues is compared by projected codes, too.
+            projection = model.projection.limited(JUDGING_STEPS)
+            self.scaled.projection = projection
+            judging = projection if projection.n_steps > 0 else None
+            self.start_losses, self.start_prefixes = self._losses(judging), self._prefix_losses(judging)
         self._leave_start(perturbs)
         self.network.code_dropout = nested
         if self.stochastic and not any(one.corrupts for one in config.regularizers):
