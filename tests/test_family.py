@@ -66,6 +66,7 @@ REGULARIZERS = {
     "sparse": {"regularizer": "sparse"},
     "contractive": {"regularizer": "contractive"},
     "variational": {"regularizer": "variational"},
+    "nested": {"regularizer": "nested"},
     "several": {"regularizer": [Denoising(0.2, "swap"), Sparse(kind="kl"), Contractive(n_probes=1)]},
 }
 SMALL = {"n_components": 3, "hidden_layer_sizes": (16, 8), "max_epochs": 2, "random_state": 0, "early_stopping": False}

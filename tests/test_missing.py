@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 from helpers import TINY, TRAINED, curved_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
@@ -14,6 +15,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from skae import AutoEncoderTransformer
+from skae._data.sample import Sample
+from skae._pca.exact import principal_components
+from skae._pca.missing import PPCAImputer
 
 
 def with_holes(X, share=0.2, seed=0):
@@ -270,3 +274,15 @@ def test_chunks_of_ratings_keep_pca():
         stream.partial_fit(X)
     by_mean = np.sqrt(np.square(np.nanmean(X, axis=0) - complete)[missing].mean())
     assert np.sqrt(np.square(imputed(stream, X) - complete)[missing].mean()) < 1.01 * by_mean
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 4])
+def test_first_components_impute_as_those_of_a_smaller_pca(n_components):
+    """What the other components explain is noise then."""
+    X, _ = with_holes(curved_rows(100), 0.3)
+    pca = principal_components(Sample(curved_rows(100)), 4)
+    x = torch.as_tensor((X - pca.mean) / pca.scale)
+    large, small = PPCAImputer(4, 5, torch.float64), PPCAImputer(n_components, 5, torch.float64)
+    large.init_from_pca(pca)
+    small.init_from_pca(pca.truncated(n_components))
+    assert_allclose(large.truncated(n_components)(x), small(x), rtol=1e-3)

@@ -70,6 +70,10 @@ GAIN_LEFT = 0.8
 LITTLE_LEFT = 0.05
 # Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
 PREFIX_TOLERANCE = 0.001
+# Factor by which more samples keep only their first codes in the runs that follow one without order. Of seven fits of
+# 200 to 400 curved samples, four are PCA after a factor of two, and none after a factor of five, with .10 more of the
+# variance explained; fits whose first run is ordered do not use it.
+NESTED_GROWTH = 5.0
 # Number of training samples by which this is verified after the tuning. No measurement of this value is recorded.
 ORDERED_SAMPLES = 256
 LARGE_GAIN = 0.1
@@ -608,7 +612,7 @@ class Search:
         if self.ordered:
             self.lowest_loss = min(self.lowest_loss, loss)
         else:
-            self.nested_factor *= 2.0
+            self.nested_factor *= NESTED_GROWTH
         if was_ordered and not gain > 0:
             for fold, weights in zip(self.folds, before, strict=True):
                 fold.trainer.set_weights(weights)
