@@ -85,7 +85,7 @@ POSITION = "random_state.content.content.state.content.pos"
 GONE = object()
 # What is saved, where in its schema a value is exchanged, for what, and what is said to it.
 WRONG = [
-    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 2: fit again"),
+    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 3: fit again"),
     (tiny, "n_features_in_", number(6), "n_features_in_ is 6, but the network has 5"),
     (tiny, "n_components_", number(1.0), "n_components_ must be an int of at least 0, got 1.0"),
     (tiny, "n_iter_", number(6), "best_epoch_=10, n_iter_=6 and 10 values in loss_curve_ do not belong together"),

@@ -63,6 +63,17 @@ class PPCAImputer(nn.Module):
         self.components.copy_(torch.as_tensor(pca.components))
         self.ridge.copy_(torch.as_tensor(noise / np.maximum(variances, np.finfo(np.float32).tiny)))
 
+    @torch.no_grad()
+    def truncated(self, n_components: int) -> "PPCAImputer":
+        """Return an imputer with the first components. The variance along the others is noise."""
+        size, n_features = self.components.shape
+        short = PPCAImputer(n_components, n_features, self.components.dtype)
+        # In units of the noise.
+        unexplained = n_features - size + (1.0 / self.ridge[n_components:]).sum()
+        short.components.copy_(self.components[:n_components])
+        short.ridge.copy_(self.ridge[:n_components] * unexplained / max(n_features - n_components, 1))
+        return short.to(self.components.device)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the samples with imputed values in place of NaN."""
         missing = x.isnan()

@@ -18,6 +18,7 @@ from skae._network.scaling import Projection, ScaledAutoEncoder
 from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
+from skae._pca.missing import PPCAImputer
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
 from skae._training.net import TrainingConfig, build_net, sets_rate
 from skae._training.ordering import JACOBIAN_SAMPLES, JUDGING_STEPS, prefix_sizes
@@ -233,12 +234,18 @@ class Trainer:
         architecture = self.scaled.architecture
         with_floor = self.config.nested is not None and architecture.linear_skip and not self.config.regularizers
         sizes = prefix_sizes(architecture.n_components) if with_floor else []
-        losses = [self._losses(projection, self.scaled.truncated(size)) for size in sizes]
+        # PCA of a size also imputes with as many components.
+        fills = [None if self.fill is None else self.fill.truncated(size) for size in sizes]
+        losses = [
+            self._losses(projection, self.scaled.truncated(size), fill) for size, fill in zip(sizes, fills, strict=True)
+        ]
         return np.stack(losses, axis=1) if losses else np.empty((len(self.judged.dataset), 0))
 
-    def _losses(self, projection: Projection | None, scaled: ScaledAutoEncoder | None = None) -> NDArray:
+    def _losses(
+        self, projection: Projection | None, scaled: ScaledAutoEncoder | None = None, fill: PPCAImputer | None = None
+    ) -> NDArray:
         """Compute the loss of each sample by projected codes, or else the objective."""
-        scaled = self.scaled if scaled is None else scaled
+        scaled, fill = self.scaled if scaled is None else scaled, self.fill if fill is None else fill
         if self.objective is not None:
             self.objective.rewind()
 
@@ -247,7 +254,7 @@ class Trainer:
                 z = scaled.project_standardized(x)
                 penalties = scaled.code_penalties(z)
                 return self.criterion.per_sample(scaled.network.decode(z), target) + penalties
-            x = x if self.fill is None else self.fill(x)
+            x = x if fill is None else fill(x)
             if self.objective is None:
                 return self.criterion.per_sample(scaled.network(x), target)
             x_hat, penalty = self.objective(scaled.network, x)
