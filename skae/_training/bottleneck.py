@@ -30,6 +30,8 @@ from skae._utils import as_tensor
 # Number of networks that are trained before the last one. By two, the number of codes is that of an exhaustive search
 # within one in 12 of 13 searches on digits, usps, letter and isolet, and within two in the other.
 N_TRIED = 2
+# Fraction of the variance that is left by rounding errors at most.
+ROUNDING = 1e-9
 # Fraction of the samples that keep only their first codes, where the number of codes that are justified is counted.
 NESTED_FRACTION = 0.5
 # Number of codes of the first network by which these are counted.
@@ -129,8 +131,7 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
     codes. It is measured with as many codes as PCA needs, and with as many as are then estimated to be enough.
     """
     most = scores.most
-    enough = _first(lambda n: scores.of_pca(n) >= fraction, most)
-    n_components, limit = enough or most, enough or most
+    n_components = _first(lambda n: scores.of_pca(n) >= fraction, most) or most
     ratios: dict[int, float] = {}
 
     def predicted(n: int) -> float:
@@ -140,11 +141,10 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
 
     while len(ratios) < N_TRIED and n_components not in ratios:
         of_network, of_pca = scores.of_network(n_components)
-        left = max(1.0 - of_pca, np.finfo(float).tiny)
-        ratios[n_components] = max((1.0 - of_network) / left, np.finfo(float).tiny)
-        n_components = _first(lambda n: predicted(n) >= fraction, limit) or limit
+        ratios[n_components] = (max(1.0 - of_network, 0.0) + ROUNDING) / (max(1.0 - of_pca, 0.0) + ROUNDING)
+        n_components = _first(lambda n: predicted(n) >= fraction, most) or most
     explained = predicted(n_components)
-    if explained < fraction and enough is None:
+    if explained < fraction:
         warnings.warn(
             f"n_components={fraction}: {n_components} codes explain only {explained:.3f} of the variance of held-out "
             "samples, and no more codes can be found in these samples. Pass more samples, or ask for a smaller "
