@@ -19,7 +19,7 @@ import skae
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, Denoising, Nested, truncate
 
 IRIS = load_iris().data
-SHORT = {"hidden_layer_sizes": 16, "max_epochs": 8, "batch_size": 20, "random_state": 0}
+SHORT = {"hidden_layer_sizes": 16, "max_epochs": 4, "batch_size": 20, "random_state": 0}
 CHOSEN = [0.8, "auto"]
 
 
@@ -83,24 +83,20 @@ def fits():
 
 class TestFraction:
     @pytest.mark.parametrize(
-        "load, fraction, settings",
-        [
-            (load_digits, 0.72, {"max_epochs": 80, "hidden_layer_sizes": (128, 64)}),
-            (load_wine, 0.7, {"max_epochs": 60}),
-            (load_breast_cancer, 0.8, {"max_epochs": 30}),
-        ],
+        "load, fraction, max_epochs",
+        [(load_digits, 0.6, 60), (load_wine, 0.7, 40), (load_breast_cancer, 0.75, 30)],
         ids=["digits", "wine", "breast cancer"],
     )
-    def test_is_that_of_a_search_over_all_sizes(self, load, fraction, settings):
-        X = StandardScaler().fit_transform(load().data[:450]) if load is not load_digits else load().data[:450]
-        train, held_out = train_test_split(X, test_size=0.3, random_state=0)
-        settings = {"batch_size": 64, "hidden_layer_sizes": (64, 32), **settings}
-        estimator = AutoEncoderTransformer(fraction, validation_split=held_out, random_state=0, **settings).fit(train)
+    def test_is_that_of_a_search_over_all_sizes(self, load, fraction, max_epochs):
+        X = load().data[:400]
+        train, held_out = train_test_split(X if X.max() == 16 else StandardScaler().fit_transform(X), random_state=0)
+        settings = {"batch_size": 64, "hidden_layer_sizes": (64, 32), "max_epochs": max_epochs, "random_state": 0}
+        estimator = AutoEncoderTransformer(fraction, validation_split=held_out, **settings).fit(train)
         found = estimator.n_components_
         scores = [clone(estimator).set_params(n_components=k).fit(train).score(held_out) for k in range(1, found + 2)]
         assert max(scores) >= fraction
         assert abs(1 + np.argmax(np.array(scores) >= fraction) - found) <= 1
-        assert found < PCA(fraction).fit(train).n_components_ or load is load_wine
+        assert found < linear(fraction, validation_split=held_out).fit(train).n_components_
 
     @pytest.mark.parametrize("wanted", CHOSEN)
     def test_fit_is_that_of_the_number_it_finds(self, fits, wanted):
@@ -181,7 +177,7 @@ class TestAuto:
         ids=["spiral", "sphere", "roll", "three dimensions", "five dimensions"],
     )
     def test_is_about_the_number_of_dimensions(self, make, n_dimensions):
-        estimator = AutoEncoderTransformer("auto", hidden_layer_sizes=32, max_epochs=100, random_state=0)
+        estimator = AutoEncoderTransformer("auto", hidden_layer_sizes=32, max_epochs=80, random_state=0)
         assert abs(estimator.fit(make()).n_components_ - n_dimensions) <= 1
 
     @pytest.mark.parametrize("settings", [{"activation": "identity"}, {"hidden_layer_sizes": 16, "max_epochs": 20}])
@@ -207,7 +203,7 @@ class TestNone:
         estimator, pca = AutoEncoderTransformer(None, **settings).fit(X), PCA().fit(X)
         assert estimator.n_components is None
         assert estimator.n_components_ == pca.n_components_ == min(X.shape)
-        for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_")[:2]:
+        for name in ("explained_variance_", "explained_variance_ratio_"):
             assert_allclose(getattr(estimator, name), getattr(pca, name), atol=1e-9)
         assert estimator.explained_variance_ratio_.sum() == pytest.approx(1.0)
         assert estimator.noise_variance_ == pca.noise_variance_ == 0.0
@@ -325,8 +321,8 @@ class TestData:
     def test_needs_held_out_samples(self, wanted):
         with pytest.raises(ValueError, match="chosen by held-out samples, of which early_stopping=False has none"):
             short(wanted, early_stopping=False).fit(curved_rows())
-        with pytest.raises(ValueError, match="cannot be chosen: none of the 20 samples can be held out"):
-            short(wanted).fit(np.tile([1.0, 2.0], (20, 1)), groups=np.zeros(20))
+        with pytest.raises(ValueError, match="cannot be chosen: none of the 1 samples can be held out. Pass n_comp"):
+            short(wanted).partial_fit(curved_rows()[:1])
 
     def test_weights_of_nested_need_a_number(self, wanted):
         with pytest.raises(ValueError, match="of Nested are one for each code, but n_components=.* does not say"):
@@ -367,14 +363,11 @@ class TestContinued:
         estimator = pickle.loads(pickle.dumps(fits[wanted]))
         assert estimator.partial_fit(noise_rows(60, 5)).n_components_ == fits[wanted].n_components_
 
-    @pytest.mark.parametrize("n_samples", [1, 2, 3])
+    @pytest.mark.filterwarnings("ignore:n_components=0.8. . codes explain only:UserWarning")
+    @pytest.mark.parametrize("n_samples", [2, 3])
     def test_tiny_first_chunks(self, wanted, n_samples):
-        try:
-            estimator = short(wanted).partial_fit(curved_rows()[:n_samples])
-        except ValueError as error:
-            assert "cannot be chosen" in str(error)  # noqa: PT017
-        else:
-            assert estimator.n_components_ <= n_samples
+        estimator = short(wanted).partial_fit(curved_rows()[:n_samples])
+        assert 1 <= estimator.n_components_ < n_samples
 
     def test_needs_held_out_samples(self, wanted):
         with pytest.raises(ValueError, match="early_stopping=False has none"):
