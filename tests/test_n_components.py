@@ -65,7 +65,7 @@ def roll():
 
 def smooth_map(n_dimensions):
     random = np.random.RandomState(0)
-    inside = random.uniform(-1, 1, (500, n_dimensions)) @ random.standard_normal((n_dimensions, 40))
+    inside = random.uniform(-1, 1, (400, n_dimensions)) @ random.standard_normal((n_dimensions, 40))
     return embedded(np.tanh(inside + random.uniform(-1, 1, 40)) @ random.standard_normal((40, 20)) / np.sqrt(40))
 
 
@@ -84,11 +84,11 @@ def fits():
 class TestFraction:
     @pytest.mark.parametrize(
         "load, fraction, max_epochs",
-        [(load_digits, 0.6, 60), (load_wine, 0.7, 40), (load_breast_cancer, 0.75, 30)],
+        [(load_digits, 0.6, 60), (load_wine, 0.7, 40), (load_breast_cancer, 0.75, 20)],
         ids=["digits", "wine", "breast cancer"],
     )
     def test_is_that_of_a_search_over_all_sizes(self, load, fraction, max_epochs):
-        X = load().data[:400]
+        X = load().data[:300]
         train, held_out = train_test_split(X if X.max() == 16 else StandardScaler().fit_transform(X), random_state=0)
         settings = {"batch_size": 64, "hidden_layer_sizes": (64, 32), "max_epochs": max_epochs, "random_state": 0}
         estimator = AutoEncoderTransformer(fraction, validation_split=held_out, **settings).fit(train)
@@ -177,7 +177,7 @@ class TestAuto:
         ids=["spiral", "sphere", "roll", "three dimensions", "five dimensions"],
     )
     def test_is_about_the_number_of_dimensions(self, make, n_dimensions):
-        estimator = AutoEncoderTransformer("auto", hidden_layer_sizes=32, max_epochs=80, random_state=0)
+        estimator = AutoEncoderTransformer("auto", hidden_layer_sizes=32, max_epochs=60, random_state=0)
         assert abs(estimator.fit(make()).n_components_ - n_dimensions) <= 1
 
     @pytest.mark.parametrize("settings", [{"activation": "identity"}, {"hidden_layer_sizes": 16, "max_epochs": 20}])
@@ -257,14 +257,14 @@ def test_an_int_is_taken_as_it_is(value):
 class TestData:
     def test_with_missing_values(self, wanted):
         X = with_holes(curved_rows(100))
-        estimator = short(wanted, allow_nan=True).fit(X)
+        estimator = short(wanted, allow_nan=True, max_epochs=2).fit(X)
         assert 1 <= estimator.n_components_ <= 5
         assert np.isfinite(estimator.transform(X)).all()
         with pytest.raises(ValueError, match="contains NaN"):
             short(wanted).fit(X)
 
     def test_sparse_is_the_same_as_dense(self, wanted):
-        X = scipy.sparse.random(80, 30, 0.2, random_state=0, format="csr")
+        X = scipy.sparse.random(80, 12, 0.2, random_state=0, format="csr")
         sparse, dense = (linear(wanted, random_state=0).fit(one) for one in (X, X.toarray()))
         assert sparse.n_components_ == dense.n_components_
         assert short(wanted, max_epochs=1).fit(X).transform(X).shape[0] == 80
@@ -350,14 +350,14 @@ class TestContinued:
         assert estimator.explained_variance_ratio_.shape == (n_components,)
 
     def test_goes_on_from_pickles_and_files(self, wanted, path):
-        X = curved_rows(200)
-        estimator = short(wanted).partial_fit(X[:100])
+        X = curved_rows(120)
+        estimator = short(wanted, max_epochs=1).partial_fit(X[:60])
         skae.save(estimator, path)
         copies = pickle.loads(pickle.dumps(estimator)), skae.load(path)
-        expected = estimator.partial_fit(X[100:]).transform(X)
+        expected = estimator.partial_fit(X[60:]).transform(X)
         for one in copies:
             assert one.n_components == wanted
-            assert_array_equal(one.partial_fit(X[100:]).transform(X), expected)
+            assert_array_equal(one.partial_fit(X[60:]).transform(X), expected)
 
     def test_after_fit_keeps_the_size(self, fits, wanted):
         estimator = pickle.loads(pickle.dumps(fits[wanted]))
