@@ -30,6 +30,8 @@ from skae._utils import as_tensor
 # Number of networks that are trained before the last one. By two, the number of codes is that of an exhaustive search
 # within one in 12 of 13 searches on digits, usps, letter and isolet, and within two in the other.
 N_TRIED = 2
+# Fraction of the variance that is left by rounding errors at most.
+ROUNDING = 1e-9
 # Fraction of the samples that keep only their first codes, where the number of codes that are justified is counted.
 NESTED_FRACTION = 0.5
 # Number of codes of the first network by which these are counted.
@@ -39,7 +41,6 @@ N_NEIGHBORS, COMPARED_VALUES = 8, 2**24
 # Smallest number of principal components that are computed at once.
 LEAST_COMPONENTS = 32
 
-TINY = np.finfo(float).tiny
 Part = tuple[Sample, Sample]
 
 
@@ -131,8 +132,8 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
     estimated to be enough.
     """
     most = scores.most
-    enough = _first(lambda n: scores.of_pca(n) >= fraction, most)
-    of_pca = enough or _first(lambda n: scores.of_pca(n, held_out=False) >= fraction, most) or most
+    of_pca = _first(lambda n: scores.of_pca(n) >= fraction, most)
+    of_pca = of_pca or _first(lambda n: scores.of_pca(n, held_out=False) >= fraction, most) or most
     n_components = of_pca
     ratios: dict[int, float] = {}
 
@@ -143,10 +144,10 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
 
     while len(ratios) < N_TRIED and n_components not in ratios:
         explained, by_pca = scores.of_network(n_components)
-        ratios[n_components] = max(1.0 - explained, TINY) / max(1.0 - by_pca, TINY)
-        n_components = _first(lambda n: predicted(n) >= fraction, enough or most) or of_pca
+        ratios[n_components] = (max(1.0 - explained, 0.0) + ROUNDING) / (max(1.0 - by_pca, 0.0) + ROUNDING)
+        n_components = _first(lambda n: predicted(n) >= fraction, most) or of_pca
     explained = predicted(n_components)
-    if explained < fraction and enough is None:
+    if explained < fraction:
         warnings.warn(
             f"n_components={fraction}: {n_components} codes explain only {explained:.3f} of the variance of held-out "
             "samples, and more codes are not known to explain more. Pass more samples, or ask for a smaller fraction.",
