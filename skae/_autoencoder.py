@@ -733,15 +733,16 @@ class AutoEncoderTransformer(
                 f"n_components={wanted!r} is chosen by held-out samples, of which early_stopping=False has none. Pass "
                 "an int, or early_stopping=True."
             )
-        seed = draw_seed(random_state)
+        state = random_state.get_state()  # with the same draws, networks are those of a fit with an int
 
-        def start_of(n_components: int) -> NetworkInitializer:
-            return self._start(sample, device, np.random.RandomState(seed), None, incomplete, n_components)
+        def start_of(n_components: int) -> tuple[NetworkInitializer, np.random.RandomState]:
+            draws = np.random.RandomState()
+            draws.set_state(state)
+            return self._start(sample, device, draws, None, incomplete, n_components), draws
 
-        start = start_of(1)
-        scores = HeldOutScores(
-            start, self._config(start, np.random.RandomState(seed)), validation, lambda n: start_of(n).architecture
-        )
+        start, draws = start_of(1)
+        config = self._config(start, draws)
+        scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
         return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
 
     def _start(

@@ -12,18 +12,14 @@ from skae._autoencoder import AutoEncoderTransformer
 from skae._data.array_api import asarray_like, to_numpy
 from skae._data.validation import validated_samples
 from skae._network.projection import average_jacobian, decoder_jacobians
-from skae._utils import seeded_generator
-
-# Number of codes that are drawn for the loadings if there are no samples: as many as `LatentLoadingsDisplay` averages
-# over by default. Chosen by reasoning.
-DRAWN_CODES = 256
 
 
 def loadings(estimator: Any, X: Any = None) -> Any:
     """Compute how the reconstruction depends on each code, as the ``components_`` of PCA do.
 
     The loadings are the Jacobian of the decoder, averaged over codes: the change of each feature of the reconstruction
-    per unit of each code. If the autoencoder is linear, they are the ``components_`` of PCA.
+    per unit of each code. Without X they are ``components_`` of the autoencoder, in a table with the names of the
+    features. If the autoencoder is linear, they are those of PCA.
 
     Parameters
     ----------
@@ -31,8 +27,9 @@ def loadings(estimator: Any, X: Any = None) -> Any:
         Fitted autoencoder, or fitted pipeline whose last step is an autoencoder. Features are those of the input of the
         autoencoder.
     X : {array-like, sparse matrix or array} of shape (n_samples, n_features), default=None
-        Samples in the units of the training samples, over whose codes the Jacobian is averaged. None averages over 256
-        codes from a normal distribution that has the mean square of the training codes in each component.
+        Samples in the units of the training samples, over whose codes the Jacobian is averaged. None returns
+        ``components_``: the average over up to 256 training samples, for codes in the units of X even if
+        ``whiten=True``.
 
     Returns
     -------
@@ -58,9 +55,7 @@ def loadings(estimator: Any, X: Any = None) -> Any:
     Notes
     -----
     The average describes an effect that is similar for all samples. Effects with different signs for different samples
-    cancel; ``LatentLoadingsDisplay`` with ``average="rms"`` shows whether they do. Without X, dependence between the
-    codes is neglected: on digits, the loadings differ from those averaged over the training samples by 0.08 of their
-    norm with 16 codes, by 0.2 with 8, and by 0.8 with 2. Pass the training samples where this matters.
+    cancel; ``LatentLoadingsDisplay`` with ``average="rms"`` shows whether they do.
 
     Examples
     --------
@@ -74,13 +69,11 @@ def loadings(estimator: Any, X: Any = None) -> Any:
     autoencodertransformer1  0.04 -0.16  0.57
     """
     before, autoencoder = parts(estimator)
-    module = autoencoder.net_.module_
     if X is None:
-        codes = torch.randn((DRAWN_CODES, autoencoder.n_components_), generator=seeded_generator(0)).to(module.mean)
-        codes = (codes * module.code_rms * module.code_unit).to(module.in_double().mean.dtype)
+        table = to_numpy(autoencoder.components_).copy()
     else:
         codes = codes_of(autoencoder, validated_samples(autoencoder, before.transform(X), "transform"))
-    table = decoder_loadings(autoencoder, codes).T.to(module.mean.dtype).cpu().numpy()
+        table = decoder_loadings(autoencoder, codes).T.to(autoencoder.net_.module_.mean.dtype).cpu().numpy()
     names = feature_names_of(estimator)
     if names is None or importlib.util.find_spec("pandas") is None:
         return table

@@ -98,7 +98,7 @@ def check_table(printed):
     assert lines[:2] == table[:2]
     of_pca = [index for index, heading in enumerate(lines[0]) if heading != "skae"]
     stated = {line[0]: line for line in table}
-    assert [line[0] for line in lines[2:]] == ["2", "8"]
+    assert [line[0] for line in lines[2:]] == ["2", "8", "0.9"]
     for line in lines[2:]:
         assert [line[index] for index in of_pca] == [stated[line[0]][index] for index in of_pca]
 

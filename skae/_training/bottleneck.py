@@ -30,6 +30,8 @@ from skae._utils import as_tensor
 # Number of networks that are trained before the last one. By two, the number of codes is that of an exhaustive search
 # within one in 12 of 13 searches on digits, usps, letter and isolet, and within two in the other.
 N_TRIED = 2
+# Fraction of the variance that is left by rounding errors at most.
+ROUNDING = 1e-9
 # Fraction of the samples that keep only their first codes, where the number of codes that are justified is counted.
 NESTED_FRACTION = 0.5
 # Number of codes of the first network by which these are counted.
@@ -64,7 +66,7 @@ class HeldOutScores:
     architecture_of: Callable[[int], Architecture]
     parts: list[Part] = field(init=False)
     _models: dict[tuple[int, int], ScaledAutoEncoder] = field(default_factory=dict)
-    _squares: dict[tuple[int, int], NDArray] = field(default_factory=dict)
+    _squares: dict[tuple[int, int, bool], NDArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         callbacks = of_every_training(self.config.callbacks)
@@ -83,10 +85,10 @@ class HeldOutScores:
         """Largest number of codes."""
         return min(*self.start.sample.shape, *(len(train) for train, _ in self.parts))
 
-    def of_pca(self, n_components: int, parts: list[Part] | None = None) -> float:
-        """Compute the score of PCA."""
+    def of_pca(self, n_components: int, parts: list[Part] | None = None, held_out: bool = True) -> float:
+        """Compute the score of PCA on the held-out samples, or else on its training samples."""
         parts = self.parts if parts is None else parts
-        return _score([self._squares_of_pca(index, part, n_components) for index, part in enumerate(parts)])
+        return _score([self._squares_of_pca(index, part, n_components, held_out) for index, part in enumerate(parts)])
 
     def of_network(self, n_components: int) -> tuple[float, float]:
         """Train a network, and return its score and that of PCA with as many codes, on the same samples."""
@@ -108,17 +110,17 @@ class HeldOutScores:
         search.run()
         return search.networks(), parts
 
-    def _squares_of_pca(self, index: int, part: Part, n_components: int) -> NDArray:
-        """Sum the squared errors of PCA and the squared offsets over the held-out samples of a fold."""
-        key = (index, n_components)
+    def _squares_of_pca(self, index: int, part: Part, n_components: int, held_out: bool) -> NDArray:
+        """Sum the squared errors of PCA and the squared offsets over the samples of a fold."""
+        key = (index, n_components, held_out)
         if key not in self._squares:
-            train, held_out = part
+            train, _ = part
             width = min(max(LEAST_COMPONENTS, 1 << (n_components - 1).bit_length()), *train.shape)
             if (index, width) not in self._models:
                 linear = replace(self.start, architecture=_linear(self.start.architecture, width))
                 self._models[index, width] = linear.on(linear.components_at(train, width, self.pca))
             model = self._models[index, width]
-            self._squares[key] = squares(model.truncated(n_components) if n_components < width else model, held_out)
+            self._squares[key] = squares(model.truncated(n_components), part[int(held_out)])
         return self._squares[key]
 
 
@@ -126,11 +128,13 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
     """Return the smallest number of codes that explains a fraction of the variance of held-out samples.
 
     Training a network leaves a fraction of what PCA leaves unexplained. That fraction hardly depends on the number of
-    codes. It is measured with as many codes as PCA needs, and with as many as are then estimated to be enough.
+    codes. It is measured with as many codes as PCA needs, if need be on training samples, and with as many as are then
+    estimated to be enough.
     """
     most = scores.most
-    enough = _first(lambda n: scores.of_pca(n) >= fraction, most)
-    n_components, limit = enough or most, enough or most
+    of_pca = _first(lambda n: scores.of_pca(n) >= fraction, most)
+    of_pca = of_pca or _first(lambda n: scores.of_pca(n, held_out=False) >= fraction, most) or most
+    n_components = of_pca
     ratios: dict[int, float] = {}
 
     def predicted(n: int) -> float:
@@ -139,16 +143,14 @@ def fewest_components(fraction: float, scores: HeldOutScores) -> int:
         return 1.0 - ratio * (1.0 - scores.of_pca(n))
 
     while len(ratios) < N_TRIED and n_components not in ratios:
-        of_network, of_pca = scores.of_network(n_components)
-        left = max(1.0 - of_pca, np.finfo(float).tiny)
-        ratios[n_components] = max((1.0 - of_network) / left, np.finfo(float).tiny)
-        n_components = _first(lambda n: predicted(n) >= fraction, limit) or limit
+        explained, by_pca = scores.of_network(n_components)
+        ratios[n_components] = (max(1.0 - explained, 0.0) + ROUNDING) / (max(1.0 - by_pca, 0.0) + ROUNDING)
+        n_components = _first(lambda n: predicted(n) >= fraction, most) or of_pca
     explained = predicted(n_components)
-    if explained < fraction and enough is None:
+    if explained < fraction:
         warnings.warn(
             f"n_components={fraction}: {n_components} codes explain only {explained:.3f} of the variance of held-out "
-            "samples, and no more codes can be found in these samples. Pass more samples, or ask for a smaller "
-            "fraction.",
+            "samples, and more codes are not known to explain more. Pass more samples, or ask for a smaller fraction.",
             stacklevel=2,
         )
     return n_components
