@@ -191,7 +191,7 @@ class TestCallbacks:
 def test_before_there_were_callbacks():
     code = (
         "import sys\n"
-        "import sklearn.pipeline, sklearn.preprocessing, skorch\n"
+        "import sklearn.neighbors, sklearn.pipeline, sklearn.preprocessing, skorch\n"
         "sys.modules['sklearn.callback'] = None\n"
         "from skae._training.progress import CallbackSupportMixin, EpochReport, FitTasks, Progress\n"
         "estimator = CallbackSupportMixin()\n"
