@@ -439,6 +439,16 @@ class Nested(Regularizer):
     def frequencies(self, n_components: int) -> NDArray:
         """Return the fraction of each number of kept codes, from one to all, among the samples that keep only some.
 
+        Parameters
+        ----------
+        n_components : int
+            Number of codes.
+
+        Returns
+        -------
+        ndarray of shape (n_components,)
+            The fractions, which sum to one.
+
         Raises
         ------
         ValueError
