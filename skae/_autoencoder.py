@@ -559,8 +559,8 @@ class AutoEncoderTransformer(
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the fraction of the variance of X that is explained by the reconstruction.
 
-        It is ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. For PCA and its training samples, it is the sum of
-        ``explained_variance_ratio_``.
+        It is ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. For the training samples, it is the sum of
+        ``explained_variance_ratio_``, which is computed on up to 4,096 of them.
 
         Parameters
         ----------

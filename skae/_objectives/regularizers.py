@@ -414,7 +414,7 @@ class Nested(Regularizer):
     References
     ----------
     .. [1] O. Rippel, M. Gelbart, R. Adams, "Learning ordered representations with nested dropout", ICML 2014.
-       :arxiv:`1402.0915`
+       :doi:`10.48550/arXiv.1402.0915`
 
     Examples
     --------

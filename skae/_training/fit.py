@@ -67,7 +67,7 @@ TUNING_RATE = 0.5
 GAIN_LEFT = 0.8
 # Loss, as a fraction of the variance, below which there is no further run, and gain on PCA above which there is no
 # trial of the tuning. Without both, the mean score of eight fits is .0005 higher, for a fourth more work.
-LITTLE_LEFT = 0.05
+LITTLE_LEFT, LARGE_GAIN = 0.05, 0.1
 # Fraction of the variance by which the reconstruction from the first codes may be worse than that of PCA with as many.
 PREFIX_TOLERANCE = 0.001
 # Factor by which more samples keep only their first codes in the runs that follow one without order. Of seven fits of
@@ -76,7 +76,6 @@ PREFIX_TOLERANCE = 0.001
 NESTED_GROWTH = 5.0
 # Number of training samples by which this is verified after the tuning. No measurement of this value is recorded.
 ORDERED_SAMPLES = 256
-LARGE_GAIN = 0.1
 # Number of passes over all samples in a step of L-BFGS.
 LBFGS_STEPS = 20
 # Candidates for the weight of the prior on the codes of samples with missing values; None is the code of the encoder.
