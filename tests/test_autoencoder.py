@@ -435,7 +435,6 @@ class TestErrors:
         [
             ("n_components", 0),
             ("n_components", 2.0),
-            ("n_components", None),
             ("hidden_layer_sizes", 0),
             ("hidden_layer_sizes", "wide"),
             ("decoder_layer_sizes", -3),
