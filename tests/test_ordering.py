@@ -191,6 +191,10 @@ class TestNested:
         assert (np.diff(first) > 0.01).all()
         assert last[0] > last[2]
 
+    def test_two_are_refused(self):
+        with pytest.raises(ValueError, match="regularizer has 2 Nested.*Pass one"):
+            AutoEncoderTransformer(2, regularizer=[Nested(), Nested(0.2)]).fit(curved_rows())
+
     def test_name(self):
         X = curved_rows()
         by_name, by_object = (
