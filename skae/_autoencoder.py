@@ -144,11 +144,11 @@ class AutoEncoderTransformer(
         If False, codes are in units of the data, as with PCA: a unit step of a code moves the reconstruction by one, in
         the root mean square over the training samples. If True, codes have unit variance on the training samples.
     ordered : bool, default=True
-        Whether codes are ordered by importance, as those of PCA. Of the held-out samples of `fit`, the first codes alone,
-        as with `skae.truncate`, explain at least the variance that PCA of that size does, or PCA is kept. In training,
-        some samples keep only their first codes, at a cost of less than .005 of the variance. In `partial_fit`, and with
-        ``linear_skip=False``, a regularizer or more codes than features, the order is not compared with PCA.
-        ``regularizer="nested"`` puts more weight on the first codes.
+        Whether codes are ordered by importance, as those of PCA. The first codes alone, as with `skae.truncate`,
+        explain at least the variance of the held-out samples of `fit` that PCA of that size does, or PCA is kept. In
+        training, some samples keep only their first codes, at a cost of less than .005 of the variance. In
+        `partial_fit`, and with ``linear_skip=False``, a regularizer or more codes than features, the order is not
+        compared with PCA. ``regularizer="nested"`` puts more weight on the first codes.
     projection_steps : "auto" or int, default="auto"
         Largest number of steps from the code of the encoder, or of PCA, to that of the nearest point of the decoder's
         manifold in `transform`. "auto" is 16, of which most samples need four to six. With 0, codes are those of the
