@@ -49,4 +49,4 @@ __all__ = [
     "transform_std",
     "truncate",
 ]
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
