@@ -775,7 +775,7 @@ class AutoEncoderTransformer(
             nested=_nested(self),
             optimizer=self.optimizer,
             optimizer_params=self.optimizer_params or {},
-            lr=learning_rate(self.optimizer, self.lr, start.architecture.kind),
+            lr=learning_rate(self.optimizer, self.lr, start.architecture.kind, n_samples),
             automatic_rate=self.lr == "auto" and self.optimizer == "adam",
             alpha=self.alpha,
             batch_size=int(batch_size),

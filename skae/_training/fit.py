@@ -25,6 +25,7 @@ from skae._pca.missing import ImputedRows, mean_of_present, principal_components
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
+from skae._training.optimizers import FEW_SAMPLES, shrinkage
 from skae._training.ordering import (
     JUDGING_STEPS,
     ExplainedVariance,
@@ -53,8 +54,8 @@ LARGE_SAMPLE_SIZE = 20_000
 # Fraction of the loss of PCA below which training starts from components about zero. From PCA it usually ends at a
 # lower loss, even if the other start is a little better (digits, k = 4, cosine).
 CLEARLY_BETTER = 0.75
-# Number of steps of the first run with up to FEW_SAMPLES samples; it increases by a power of the number of samples.
-FIRST_STEPS, FEW_SAMPLES, GROWTH = 300, 2000, 0.75
+# Number of steps of the first run; above FEW_SAMPLES it increases by a power of the number of samples.
+FIRST_STEPS, GROWTH = 300, 0.75
 # Largest number of steps of the search with up to MEDIUM_SAMPLES samples, and largest factor for more samples.
 MOST_STEPS, MEDIUM_SAMPLES, MOST_GROWTH = 1200, 5000, 4.0
 # Number of steps of the tuning on all samples, as a fraction of that of the search, and its minimum.
@@ -594,7 +595,7 @@ class Search:
     ) -> float:
         """Train all folds, and return the decrease of the held-out loss. Undo the run if there is none."""
         before = [fold.trainer.weights() for fold in self.folds]
-        regularization = self._nested(regularization)
+        regularization = self._scaled(regularization)
         for index, fold in enumerate(self.folds):
             hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
             fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
@@ -617,10 +618,10 @@ class Search:
                 fold.trainer.set_weights(weights)
         return gain
 
-    def _nested(self, regularization: Regularization) -> Regularization:
-        """Increase the fraction of samples that keep only their first codes, as far as the order needs it."""
-        first, last = regularization.nested
-        return replace(regularization, nested=(self.nested_factor * first, self.nested_factor * last))
+    def _scaled(self, regularization: Regularization) -> Regularization:
+        """Decrease the regularization for many samples, and cut more codes if their order needs it."""
+        factor = shrinkage(len(self.folds[0].trainer.samples))
+        return regularization.scaled(factor, factor * self.nested_factor)
 
     def _mean(self, losses: NDArray) -> NDArray:
         """Average losses over the held-out samples."""
@@ -686,7 +687,7 @@ class Search:
             return progress.epoch_ends(EpochReport(trainer.train_losses[-1], None, None, result))
 
         with progress.part("tuning", n_epochs):
-            trainer.run(n_epochs, self._nested(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
+            trainer.run(n_epochs, self._scaled(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
         tuned = finished()
         return tuned if self._is_ordered(tuned) else best.on_all_features(model)

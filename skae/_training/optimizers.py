@@ -15,15 +15,23 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict]] = {
 DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 # Learning rate of Adam for dense networks, and a smaller one for convolutional networks and custom modules.
 DENSE_LR, OTHER_LR = 2.5e-2, 3e-3
+# Number of samples from which that of dense networks and the regularization decrease, as a power of the number. With
+# 60,000 images of MNIST and 16 codes, the score is .868 in place of .853; with powers of .32 and .4, .868 and .867.
+FEW_SAMPLES, SHRINKAGE = 2000, 0.25
 
 
-def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense") -> float:
+def shrinkage(n_samples: int) -> float:
+    """Return the factor for the learning rate and the regularization of many samples."""
+    return max(n_samples / FEW_SAMPLES, 1.0) ** -SHRINKAGE
+
+
+def learning_rate(optimizer: str | type, lr: str | float, kind: str = "dense", n_samples: int = 0) -> float:
     """Convert the parameter ``lr`` to a number, which is the largest learning rate of the schedule."""
     if not isinstance(lr, str):
         return lr
     if isinstance(optimizer, str) and optimizer in DEFAULT_LR:
         return DEFAULT_LR[optimizer]
-    return DENSE_LR if optimizer == "adam" and kind in ("dense", "tied") else OTHER_LR
+    return DENSE_LR * shrinkage(n_samples) if optimizer == "adam" and kind in ("dense", "tied") else OTHER_LR
 
 
 def optimizer_of(optimizer: str | type, params: Mapping[str, Any], alpha: float) -> tuple[type, dict[str, Any], bool]:

@@ -1,6 +1,6 @@
 """The schedule of a training: learning rate and regularization at each step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,12 @@ class Regularization:
     difference: tuple[float, float]
     weight_decay: tuple[float, float]
     nested: tuple[float, float]
+
+    def scaled(self, factor: float, of_nested: float) -> "Regularization":
+        """Multiply noise and differences by a factor, and the fraction of samples with few codes by another one."""
+        noise, difference = ((factor * first, factor * last) for first, last in (self.noise, self.difference))
+        first, last = self.nested
+        return replace(self, noise=noise, difference=difference, nested=(of_nested * first, of_nested * last))
 
 
 # Regularization of the first run and of the following ones. The mean score of eight fits of seven data sets after runs
