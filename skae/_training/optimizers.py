@@ -17,7 +17,8 @@ DEFAULT_LR = {"lbfgs": 1.0, "sgd": 0.1}
 DENSE_LR, OTHER_LR = 2.5e-2, 3e-3
 # Number of samples from which that of dense networks and the regularization decrease, as a power of the number. With
 # 60,000 images of MNIST and 16 codes, the score is .868 in place of .853; with powers of .32 and .4, .868 and .867.
-FEW_SAMPLES, SHRINKAGE = 2000, 0.25
+FEW_SAMPLES = 2000
+SHRINKAGE = 0.25
 
 
 def shrinkage(n_samples: int) -> float:
