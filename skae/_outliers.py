@@ -83,9 +83,9 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     --------
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
-    >>> from skae import AutoEncoderOutlierDetector
+    >>> from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
     >>> X = load_digits().data
-    >>> detector = AutoEncoderOutlierDetector(random_state=0).fit(X[:500])
+    >>> detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(16, max_epochs=40), random_state=0).fit(X[:500])
     >>> noise = np.random.RandomState(0).permutation(X[500:600].ravel()).reshape(100, -1)
     >>> bool(np.median(detector.decision_function(noise)) < 0 < np.median(detector.decision_function(X[500:])))
     True

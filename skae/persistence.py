@@ -148,9 +148,10 @@ def load(path: str | os.PathLike) -> Any:
     --------
     >>> import os, tempfile
     >>> from sklearn.datasets import load_digits
-    >>> from skae import AutoEncoderOutlierDetector, load, save
+    >>> from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, load, save
     >>> X = load_digits().data[:200]
-    >>> detector = AutoEncoderOutlierDetector(contamination=0.1, random_state=0).fit(X)
+    >>> autoencoder = AutoEncoderTransformer(8, max_epochs=3)
+    >>> detector = AutoEncoderOutlierDetector(autoencoder, contamination=0.1, random_state=0).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "digits.skae")
     ...     save(detector, path)

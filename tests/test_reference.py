@@ -62,8 +62,7 @@ class TestStart:
 class TestNoise:
     """Where nothing can be learnt from so few rows, PCA is kept. Of ten columns a network learns to keep more."""
 
-    @pytest.mark.parametrize("seed", range(3))
-    @pytest.mark.parametrize("whiten", [False, True])
+    @pytest.mark.parametrize(("seed", "whiten"), [(0, False), (1, True)])
     def test_codes_are_pcas(self, seed, whiten):
         X = np.random.RandomState(seed).standard_normal((150, 50)) + 3.0
         estimator = AutoEncoderTransformer(3, whiten=whiten, random_state=seed).fit(X)

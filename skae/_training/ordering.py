@@ -18,7 +18,7 @@ MOST_PREFIXES = 6
 # Largest number of samples that the training score is computed on, of codes over all prefixes and samples, and smallest
 # number of samples for a prefix. No measurement of these values is recorded.
 SCORED_SAMPLES = 4096
-PREFIX_CODES = 8192
+PREFIX_CODES = 4096
 LEAST_SAMPLES = 128
 # Number of projection steps in comparisons, which more steps hardly change.
 JUDGING_STEPS = 3
