@@ -743,8 +743,9 @@ class AutoEncoderTransformer(
 
         start, draws = start_of(1)
         config = self._config(start, draws)
-        scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
-        return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
+        with threads_for(config.batch_size * start.architecture.n_weights):
+            scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
+            return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
 
     def _start(
         self,
