@@ -110,7 +110,7 @@ def test_estimated_contraction_is_like_the_exact_one(digits):
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
-def test_variational_codes_are_like_their_prior(digits, plain):
+def test_variational_codes_are_like_their_prior(digits):
     """Two samples: codes of held-out digits, drawn from their distributions, and the standard normal prior."""
     train, test, *_ = digits
     model = fitted(digits, regularizer=Variational(), max_epochs=60)
@@ -126,7 +126,7 @@ def test_variational_codes_are_like_their_prior(digits, plain):
         both = np.concatenate([codes, random.standard_normal(codes.shape)])
         return cross_val_score(KNeighborsClassifier(15), both, np.repeat([0, 1], len(codes)), cv=5).mean()
 
-    others = plain.transform(test)
+    others = fitted(digits, ordered=False).transform(test)  # cut codes bring others nearer to a normal distribution, too
     assert told_apart(drawn) < told_apart((others - others.mean(axis=0)) / others.std(axis=0)) - 0.05
 
 

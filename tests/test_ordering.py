@@ -72,7 +72,7 @@ class TestTraining:
             fractions = cut.mean(axis=0)
             assert fractions[0] == 0
             assert (np.diff(fractions) > 0).all()
-            assert fractions[-1] == pytest.approx(0.15, abs=0.05)
+            assert fractions[-1] == pytest.approx(0.225, abs=0.05)
 
     def test_fewer_at_the_end(self):
         cut = self.cut(max_epochs=10)[:, -1]
