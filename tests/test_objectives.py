@@ -126,7 +126,7 @@ def test_variational_codes_are_like_their_prior(digits):
         both = np.concatenate([codes, random.standard_normal(codes.shape)])
         return cross_val_score(KNeighborsClassifier(15), both, np.repeat([0, 1], len(codes)), cv=5).mean()
 
-    others = fitted(digits, ordered=False).transform(test)  # cut codes bring others nearer to a normal distribution, too
+    others = fitted(digits, ordered=False).transform(test)  # cut codes are nearer to normal, too
     assert told_apart(drawn) < told_apart((others - others.mean(axis=0)) / others.std(axis=0)) - 0.05
 
 
