@@ -216,7 +216,8 @@ class TestLazyLayers:
 
     def test_it_learns(self):
         X = curved_rows(300)
-        estimator = AutoEncoderTransformer(2, module=LazyNet, **{**TRAINED, "max_epochs": 100}).fit(X)
+        # Codes that are cut learn more slowly.
+        estimator = AutoEncoderTransformer(2, module=LazyNet, ordered=False, **{**TRAINED, "max_epochs": 100}).fit(X)
         assert estimator.score(X) > PCA(2).fit(X).explained_variance_ratio_.sum() + 0.01
 
     def test_a_lazy_layer_that_nothing_calls(self):
