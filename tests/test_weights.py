@@ -16,7 +16,8 @@ from skae._data.sample import MOST_REPETITIONS, Sample, weighted_sample
 from skae._pca import exact
 from skae._pca.exact import principal_components
 
-SHORT = {"n_components": 2, "max_epochs": 8, "hidden_layer_sizes": 16, "random_state": 0}
+# So few epochs do not order the codes.
+SHORT = {"n_components": 2, "max_epochs": 8, "hidden_layer_sizes": 16, "random_state": 0, "ordered": False}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,7 @@ def weights():
 
 
 def fitted(X, weights=None, **parameters):
-    # So few epochs do not order the codes.
-    return AutoEncoderTransformer(**{"ordered": False, **SHORT, **parameters}).fit(X, sample_weight=weights)
+    return AutoEncoderTransformer(**{**SHORT, **parameters}).fit(X, sample_weight=weights)
 
 
 @pytest.mark.parametrize(
