@@ -211,7 +211,8 @@ class AutoEncoderTransformer(
         its principal directions.
     explained_variance_ratio_ : ndarray of shape (n_components,)
         Fraction of the variance that each code explains in addition to the codes before it, when samples are projected
-        on the first codes. The sum is the score of up to 4,096 training samples. Where the network is PCA, that of PCA.
+        on the first codes. The sum is the score of the training samples, or of 4,096 of them if the loss is not the
+        squared error. Where the network is PCA, that of PCA.
         The fractions are of the variance for any loss; one that does not minimize the squared error, or
         ``ordered=False``, may give negative ones.
     explained_variance_ : ndarray of shape (n_components,)
@@ -561,7 +562,7 @@ class AutoEncoderTransformer(
         """Return the fraction of the variance of X that is explained by the reconstruction.
 
         It is ``1 - sum((X - X_hat)**2) / sum((X - mean_)**2)``. For the training samples, it is the sum of
-        ``explained_variance_ratio_``, which is computed on up to 4,096 of them.
+        ``explained_variance_ratio_``, which may be computed on 4,096 of them.
 
         Parameters
         ----------

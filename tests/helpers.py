@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from skae import AutoEncoderTransformer
 from skae._objectives.criterion import criterion_of
@@ -27,6 +28,21 @@ TRAINED = {"hidden_layer_sizes": 16, "max_epochs": 5, "batch_size": 20, "early_s
 # PCA would be kept.
 SEARCHED = {"hidden_layer_sizes": 32, "max_epochs": 12, "batch_size": 50, "random_state": 3, "n_components": 2}
 SEARCHED["ordered"] = False
+
+
+class TwoLayers(nn.Module):
+    """A user's own network."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__()
+        self.inside = nn.Sequential(nn.Linear(n_features, 12), nn.Tanh(), nn.Linear(12, n_components))
+        self.outside = nn.Sequential(nn.Linear(n_components, 12), nn.Tanh(), nn.Linear(12, n_features))
+
+    def encode(self, x):
+        return self.inside(x)
+
+    def decode(self, z):
+        return self.outside(z)
 
 
 def curved_rows(n_samples=60, seed=0, noise=0.01):

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import TwoLayers
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
@@ -19,22 +20,6 @@ from skae import (
     Sparse,
     Variational,
 )
-
-
-class TwoLayers(nn.Module):
-    """A user's own network."""
-
-    def __init__(self, n_features, n_components):
-        super().__init__()
-        self.inside = nn.Sequential(nn.Linear(n_features, 12), nn.Tanh(), nn.Linear(12, n_components))
-        self.outside = nn.Sequential(nn.Linear(n_components, 12), nn.Tanh(), nn.Linear(12, n_features))
-
-    def encode(self, x):
-        return self.inside(x)
-
-    def decode(self, z):
-        return self.outside(z)
-
 
 ARCHITECTURES = {
     "dense": {},

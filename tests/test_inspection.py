@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import sklearn
 import torch
-from helpers import QUICK, TRAINED, curved_rows
+from helpers import QUICK, TRAINED, TwoLayers, curved_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -17,7 +17,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from skae import AutoEncoderTransformer, LatentLoadingsDisplay, attributions, loadings
 from skae._data import dataset
@@ -26,27 +25,12 @@ LINEAR = {"max_epochs": 0}
 FUNCTIONS = [loadings, attributions]
 
 
-class Net(nn.Module):
-    """A user's own network."""
-
-    def __init__(self, n_features, n_components):
-        super().__init__()
-        self.inside = nn.Sequential(nn.Linear(n_features, 8), nn.Tanh(), nn.Linear(8, n_components))
-        self.outside = nn.Sequential(nn.Linear(n_components, 8), nn.Tanh(), nn.Linear(8, n_features))
-
-    def encode(self, x):
-        return self.inside(x)
-
-    def decode(self, z):
-        return self.outside(z)
-
-
 KINDS = {
     "dense": {},
     "whitened": {"whiten": True},
     "tied": {"architecture": "tied", "max_epochs": 20},
     "conv": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (4, 16)},
-    "module": {"module": Net, "linear_skip": False},
+    "module": {"module": TwoLayers, "linear_skip": False},
     "no PCA": {"linear_skip": False},
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from helpers import TRAINED, curved_rows, noise_rows
+from helpers import TRAINED, TwoLayers, curved_rows, noise_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -240,19 +240,6 @@ class TestNested:
         assert search.best_estimator_.regularizer.fraction == search.best_params_["regularizer__fraction"]
 
 
-class Small(nn.Module):
-    def __init__(self, n_features, n_components):
-        super().__init__()
-        self.inside = nn.Sequential(nn.Linear(n_features, 8), nn.Tanh(), nn.Linear(8, n_components))
-        self.outside = nn.Sequential(nn.Linear(n_components, 8), nn.Tanh(), nn.Linear(8, n_features))
-
-    def encode(self, x):
-        return self.inside(x)
-
-    def decode(self, z):
-        return self.outside(z)
-
-
 def with_missing(X):
     X = X.copy()
     X[np.random.RandomState(0).uniform(size=X.shape) < 0.1] = np.nan
@@ -269,7 +256,7 @@ KINDS = {
     "missing": (with_missing(CURVED), {"allow_nan": True}),
     "tied": (CURVED, {"architecture": "tied"}),
     "images": (DIGITS[:60], {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 8)}),
-    "module": (CURVED, {"module": Small}),
+    "module": (CURVED, {"module": TwoLayers}),
     "cross-entropy": (UNIT, {"loss": "binary_cross_entropy"}),
     "poisson": (COUNTS, {"loss": "poisson"}),
     "absolute": (CURVED, {"loss": "absolute_error"}),

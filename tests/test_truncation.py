@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from helpers import TINY, TRAINED, curved_rows, noise_rows, pca_score
+from helpers import TINY, TRAINED, TwoLayers, curved_rows, noise_rows, pca_score
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -16,23 +16,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 import skae
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, Nested, truncate
-
-
-class TwoLayers(nn.Module):
-    def __init__(self, n_features, n_components):
-        super().__init__()
-        self.inside = nn.Sequential(nn.Linear(n_features, 12), nn.Tanh(), nn.Linear(12, n_components))
-        self.outside = nn.Sequential(nn.Linear(n_components, 12), nn.Tanh(), nn.Linear(12, n_features))
-
-    def encode(self, x):
-        return self.inside(x)
-
-    def decode(self, z):
-        return self.outside(z)
 
 
 def with_holes(X):
