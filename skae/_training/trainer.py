@@ -222,8 +222,11 @@ class Trainer:
     @torch.no_grad()
     def _largest_codes(self) -> Tensor:
         """Return the largest size of each code of the encoder over the training samples."""
-        batches = SampleBatches(self.samples, self.config.batch_size)
-        return torch.stack([self.network.encode(x).abs().amax(dim=0) for x, _ in batches]).amax(dim=0)
+        # A list of small tensors would fragment the memory between the batches.
+        largest = torch.zeros(())
+        for x, _ in SampleBatches(self.samples, self.config.batch_size):
+            largest = torch.maximum(largest.to(x), self.network.encode(x).abs().amax(dim=0))
+        return largest
 
     def losses_of_mean(self) -> NDArray:
         """Compute the loss of each held-out sample if it were reconstructed as the mean."""
