@@ -11,7 +11,10 @@ from skae._display.reconstruction import ReconstructionDisplay
 from skae._display.reconstruction_error import ReconstructionErrorDisplay
 from skae._inspection import attributions, loadings
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
-from skae._objectives.regularizers import Contractive, Denoising, Nested, Regularizer, Sparse, Variational
+from skae._objectives.neighbors import Neighbors
+from skae._objectives.regularizer import Regularizer
+from skae._objectives.regularizers import Contractive, Denoising, Nested, Sparse, Variational
+from skae._objectives.supervised import Supervised
 from skae._outliers import AutoEncoderOutlierDetector
 from skae._truncation import truncate
 from skae._variational import sample, transform_std
@@ -32,6 +35,7 @@ __all__ = [
     "LatentLoadingsDisplay",
     "Loss",
     "LossCurveDisplay",
+    "Neighbors",
     "Nested",
     "Poisson",
     "ReconstructionDisplay",
@@ -39,6 +43,7 @@ __all__ = [
     "Regularizer",
     "Sparse",
     "SquaredError",
+    "Supervised",
     "Variational",
     "attributions",
     "bottleneck_curve",

@@ -36,7 +36,8 @@ from skae._network.projection import DEFAULT_STEPS
 from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
-from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, Regularizer, as_regularizers
+from skae._objectives.regularizer import Regularizer
+from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, as_regularizers, needs_all, needs_y
 from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
 from skae._training.net import (
@@ -71,6 +72,11 @@ def _takes_steps(estimator: Any) -> bool:
         raise AttributeError(
             "partial_fit is not available with optimizer='lbfgs', which takes all samples in each step. Call fit, or "
             "choose another optimizer."
+        )
+    if needs_all(estimator.regularizer):
+        raise AttributeError(
+            f"partial_fit is not available with regularizer={estimator.regularizer!r}, which needs all samples at "
+            "once. Call fit, or choose another regularizer."
         )
     return True
 
@@ -114,9 +120,10 @@ class AutoEncoderTransformer(
         returns the loss of each value or sample. Reconstructions are means: probabilities with
         "binary_cross_entropy" and rates with "poisson". PCA is compared by this loss.
     regularizer : str, Regularizer, list of these or None, default=None
-        Regularization: "denoising", "sparse", "contractive", "variational" or "nested"; see `skae.Denoising`,
-        `skae.Sparse`, `skae.Contractive`, `skae.Variational` and `skae.Nested`. Except with the last one, networks are
-        then compared by the regularized loss, and the score may be lower than that of PCA.
+        Regularization: "denoising", "sparse", "contractive", "variational", "nested", "neighbors" or
+        "supervised", which needs y; see `skae.Denoising`, `skae.Sparse`, `skae.Contractive`, `skae.Variational`,
+        `skae.Nested`, `skae.Neighbors` and `skae.Supervised`. Except with "nested", networks are then compared by the
+        regularized loss, and the score may be lower than that of PCA.
     architecture : {"dense", "tied", "conv"}, default="dense"
         Architecture of the networks. With "tied", the weights of the decoder are those of the encoder, transposed. With
         "conv", the encoder has strided convolutions and a dense layer, and the decoder is its reverse;
@@ -148,7 +155,8 @@ class AutoEncoderTransformer(
         explain at least the variance of the held-out samples of `fit` that PCA of that size does, or PCA is kept. In
         training, some samples keep only their first codes, at a cost of less than .005 of the variance. In
         `partial_fit`, and with ``linear_skip=False``, a regularizer or more codes than features, the order is not
-        compared with PCA. ``regularizer="nested"`` puts more weight on the first codes.
+        compared with PCA. ``regularizer="nested"`` puts more weight on the first codes, and "neighbors" does not order
+        codes.
     projection_steps : "auto" or int, default="auto"
         Largest number of steps from the code of the encoder, or of PCA, to that of the nearest point of the decoder's
         manifold in `transform`. "auto" is 16, of which most samples need four to six. With 0, codes are those of the
@@ -401,8 +409,8 @@ class AutoEncoderTransformer(
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Training samples, at least two. float32 and float64 are kept, other types are converted to float64.
-        y : Ignored
-            Not used, present for API consistency by convention. It is passed on to a ``validation_split`` splitter.
+        y : array-like of shape (n_samples,), default=None
+            Labels for `skae.Supervised` and for a ``validation_split`` splitter, otherwise ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in PCA, in the loss and in the validation score. Integers are treated as repetitions
             of a sample, up to ten per sample on average; other weights are relative to their mean. Samples with weight
@@ -441,11 +449,12 @@ class AutoEncoderTransformer(
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
                 check_features(sample)
-            n_components = self._n_components(sample, device, validation, random_state, before, incomplete)
-            start = self._start(sample, device, random_state, before, incomplete, n_components)
+            n_components = self._n_components(sample, device, validation, random_state, before, incomplete, y)
+            regularizers = _bound(self, sample.X, y, n_components, random_state)
+            start = self._start(sample, device, random_state, before, incomplete, n_components, regularizers)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._config(start, random_state), progress=Progress([tasks, *bars]))
+                config = replace(self._config(start, random_state, regularizers), progress=Progress([tasks, *bars]))
                 self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     self.__dict__.pop(name, None)
@@ -481,7 +490,7 @@ class AutoEncoderTransformer(
         ValueError
             If a parameter, the device, X or a weight is not as described, or if the loss becomes infinite or NaN.
         AttributeError
-            If ``optimizer="lbfgs"``, which uses all samples in each step.
+            If ``optimizer="lbfgs"``, or ``regularizer`` is "supervised" or "neighbors", which need all samples at once.
         """
         with _unchanged_on_failure(self), gradients_on():
             fresh = not hasattr(self, "net_")
@@ -633,6 +642,7 @@ class AutoEncoderTransformer(
         tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.allow_nan
+        tags.target_tags.required = needs_y(self.regularizer)
         tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, LOSSES["poisson"])
         return tags
 
@@ -697,6 +707,7 @@ class AutoEncoderTransformer(
             )
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
+        regularizers = _regularizers(self)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
         if stream is not None:  # loaded from a file
@@ -713,14 +724,21 @@ class AutoEncoderTransformer(
             n_components = self.n_components_
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(empty, device, random_state, before, self.allow_nan, n_components)
-        fresh = Stream(start, self._config(start, random_state), fraction, seeds)
+        start = self._start(empty, device, random_state, before, self.allow_nan, n_components, regularizers)
+        fresh = Stream(start, self._config(start, random_state, regularizers), fraction, seeds)
         if stream is not None:
             fresh.restore(stream)
         return fresh
 
     def _n_components(
-        self, sample: Sample, device: torch.device, validation: Any, random_state: Any, before: Any, incomplete: bool
+        self,
+        sample: Sample,
+        device: torch.device,
+        validation: Any,
+        random_state: Any,
+        before: Any,
+        incomplete: bool,
+        y: Any = None,
     ) -> int:
         """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
         wanted: Any = self.n_components
@@ -735,15 +753,16 @@ class AutoEncoderTransformer(
                 f"n_components={wanted!r} is chosen by held-out samples, of which early_stopping=False has none. Pass "
                 "an int, or early_stopping=True."
             )
+        regularizers = _bound(self, sample.X, y, None, random_state)
         state = random_state.get_state()  # with the same draws, networks are those of a fit with an int
 
         def start_of(n_components: int) -> tuple[NetworkInitializer, np.random.RandomState]:
             draws = np.random.RandomState()
             draws.set_state(state)
-            return self._start(sample, device, draws, None, incomplete, n_components), draws
+            return self._start(sample, device, draws, None, incomplete, n_components, regularizers), draws
 
         start, draws = start_of(1)
-        config = self._config(start, draws)
+        config = self._config(start, draws, regularizers)
         with threads_for(config.batch_size * start.architecture.n_weights):
             scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
             return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
@@ -756,24 +775,28 @@ class AutoEncoderTransformer(
         before: Any,
         incomplete: bool,
         n_components: int,
+        regularizers: Sequence[Regularizer],
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
         seed = draw_seed(random_state) if self.module is not None else 0
         bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
         demands = _demands(self, sample.dtype, device)
-        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, seed, demands)
+        n_outputs = sum(one.n_outputs for one in regularizers)
+        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands)
         if before is not None:
             check_same(before.architecture, architecture)
         return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
 
-    def _config(self, start: NetworkInitializer, random_state: np.random.RandomState) -> TrainingConfig:
+    def _config(
+        self, start: NetworkInitializer, random_state: np.random.RandomState, regularizers: Sequence[Regularizer]
+    ) -> TrainingConfig:
         """Return the parameters of the training."""
         batch_size, n_samples = self.batch_size, len(start.sample)
         if batch_size == "auto":  # a stream begins without samples
             batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
             loss=as_loss(self.loss),
-            regularizers=_regularizers(self),
+            regularizers=regularizers,
             nested=_nested(self),
             optimizer=self.optimizer,
             optimizer_params=self.optimizer_params or {},
@@ -900,12 +923,30 @@ def _regularizers(estimator: Any) -> tuple[Regularizer, ...]:
     return tuple(one for one in as_regularizers(estimator.regularizer) if not isinstance(one, Nested))
 
 
+def _bound(
+    estimator: Any, X: Any, y: Any, n_components: int | None, random_state: np.random.RandomState
+) -> tuple[Regularizer, ...]:
+    """Return the regularizers of the loss for the samples of a fit."""
+    regularizers = _regularizers(estimator)
+    if sum(one.needs_y for one in regularizers) > 1:
+        raise ValueError(f"regularizer={estimator.regularizer!r} has more than one that needs y. Pass one.")
+    if y is None and any(one.needs_y for one in regularizers):
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None. Pass the "
+            "labels of the samples, or choose another regularizer."
+        )
+    if not needs_all(estimator.regularizer):
+        return regularizers
+    return tuple(one.bind(X, y, n_components, draw_seed(random_state)) for one in regularizers)
+
+
 def _nested(estimator: Any) -> Nested | None:
     """Return what orders the codes; None does not order them."""
     chosen = [one for one in as_regularizers(estimator.regularizer) if isinstance(one, Nested)]
     if len(chosen) > 1:
         raise ValueError(f"regularizer has {len(chosen)} Nested, {chosen}, but codes are ordered in one way. Pass one.")
-    return chosen[0] if chosen else Nested(fraction=0.0) if estimator.ordered else None
+    ordered = estimator.ordered and all(one.ordered for one in _regularizers(estimator))
+    return chosen[0] if chosen else Nested(fraction=0.0) if ordered else None
 
 
 def _check_values(estimator: Any, X: Any) -> None:
@@ -927,7 +968,7 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
 
 
 def _architecture(
-    estimator: Any, n_features: int, n_components: int, bottleneck: int, seed: int, demands: Demands
+    estimator: Any, n_features: int, n_components: int, bottleneck: int, n_outputs: int, seed: int, demands: Demands
 ) -> Architecture:
     """Return the architecture for the parameters, whose codes after the first ``n_components`` are dropped."""
     kind = estimator.architecture
@@ -967,6 +1008,7 @@ def _architecture(
         fills=bool(estimator.allow_nan),
         module_needs=needs,
         n_dropped=bottleneck - n_components,
+        n_outputs=n_outputs,
     )
 
 

@@ -24,6 +24,8 @@ CONFIGURATIONS = {
     "counts": {"loss": "poisson", "regularizer": "denoising", **SMALL},
     "several": {"loss": Huber(), "regularizer": [Sparse(), Contractive()], "max_epochs": 1, "hidden_layer_sizes": 8},
     "missing": {"allow_nan": True, **SMALL},
+    "neighbors": {"regularizer": "neighbors", **SMALL},
+    "supervised": {"regularizer": "supervised", **SMALL},
 }
 # These take the same paths through scikit-learn's checks as others do; the contract below is tested for all.
 ONLY_IN_CONTRACT = {
@@ -88,8 +90,9 @@ def test_nothing_is_said_to_be_non_deterministic():
 def test_contract_over_configurations(parameters, dtype, curved):
     """Shapes, dtypes, finite values and agreement of the methods with one another."""
     X = (np.abs(curved) if parameters.get("loss") == "poisson" else curved).astype(dtype)
+    y = X[:, 0] > np.median(X[:, 0])
     estimator = AutoEncoderTransformer(**{"random_state": 0, **parameters})
-    codes = estimator.fit_transform(X)
+    codes = estimator.fit_transform(X, y)
     n_components = estimator.n_components
     assert codes.shape == (len(X), n_components)
     assert codes.dtype == dtype
@@ -100,7 +103,7 @@ def test_contract_over_configurations(parameters, dtype, curved):
     assert np.isfinite(reconstruction).all()
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-10}
     np.testing.assert_array_equal(codes, estimator.transform(X))
-    np.testing.assert_array_equal(codes, clone(estimator).fit(X).transform(X))
+    np.testing.assert_array_equal(codes, clone(estimator).fit(X, y).transform(X))
     errors = np.square(reconstruction.astype(np.float64) - X).mean(axis=1)
     np.testing.assert_allclose(-estimator.score_samples(X), errors, **tolerance)
     offsets = np.square(X - estimator.mean_.astype(np.float64)).mean(axis=1)

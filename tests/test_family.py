@@ -52,8 +52,11 @@ REGULARIZERS = {
     "contractive": {"regularizer": "contractive"},
     "variational": {"regularizer": "variational"},
     "nested": {"regularizer": "nested"},
+    "neighbors": {"regularizer": "neighbors"},
+    "supervised": {"regularizer": "supervised"},
     "several": {"regularizer": [Denoising(0.2, "swap"), Sparse(kind="kl"), Contractive(n_probes=1)]},
 }
+LABELS = load_digits().target[:64]
 SMALL = {"n_components": 3, "hidden_layer_sizes": (16, 8), "max_epochs": 2, "random_state": 0, "early_stopping": False}
 
 
@@ -88,7 +91,7 @@ def test_contract_over_architecture_loss_and_regularizer(architecture, loss, reg
     seen = {}
     estimator = build(architecture, loss, regularizer).set_params(callbacks=[Gradients(seen)])
     before = torch.random.get_rng_state()
-    codes = estimator.fit_transform(images)
+    codes = estimator.fit_transform(images, LABELS)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert seen
     assert all(seen.values()), f"no gradient: {[name for name, moved in seen.items() if not moved]}"
@@ -112,20 +115,20 @@ EACH = {
 @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
 def test_each_one_is_repeated_pickled_and_searched(parameters, images):
     for early_stopping in (True, False):
-        estimator = build(parameters).set_params(early_stopping=early_stopping, batch_size=8).fit(images)
+        estimator = build(parameters).set_params(early_stopping=early_stopping, batch_size=8).fit(images, LABELS)
         copy = pickle.loads(pickle.dumps(estimator))
         codes = estimator.transform(images)
         np.testing.assert_array_equal(copy.transform(images), codes)
-        np.testing.assert_array_equal(clone(estimator).fit(images).transform(images), codes)
+        np.testing.assert_array_equal(clone(estimator).fit(images, LABELS).transform(images), codes)
         np.testing.assert_array_equal(copy.inverse_transform(codes), estimator.inverse_transform(codes))
-    search = GridSearchCV(build(parameters), {"n_components": [2, 4]}, cv=2, error_score="raise").fit(images)
+    search = GridSearchCV(build(parameters), {"n_components": [2, 4]}, cv=2, error_score="raise").fit(images, LABELS)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
 def test_each_one_computes_in_double_precision(parameters, images):
     X = images.astype(np.float64)
-    estimator = build(parameters).fit(X)
+    estimator = build(parameters).fit(X, LABELS)
     codes = estimator.transform(X)
     assert codes.dtype == np.float64
     np.testing.assert_allclose(codes[:5], estimator.transform(X[:5]), rtol=1e-9, atol=1e-12)

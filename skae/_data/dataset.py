@@ -187,6 +187,8 @@ class SampleBatches:
         the same values are hidden at each pass, and the target lacks some of the other values.
     imputes : bool, default=True
         Whether missing values are imputed in the batch.
+    announce : callable, default=None
+        Function that is called before each batch with the samples and the positions of those in the batch.
     """
 
     dataset: SampleDataset
@@ -195,6 +197,7 @@ class SampleBatches:
     augment: Change | None = None
     hiding: Hiding | None = None
     imputes: bool = True
+    announce: Callable[[Sample, NDArray], None] | None = None
 
     def __len__(self) -> int:
         return len(self._starts())
@@ -245,7 +248,10 @@ class SampleBatches:
         if self.hiding is not None and self.generator is None:
             self.hiding.rewind()
         for start, stop in zip(starts, [*starts[1:], n_samples], strict=True):
-            yield self._batch(self.dataset.take(order[start:stop]))
+            positions = order[start:stop]
+            if self.announce is not None:
+                self.announce(self.dataset.sample, positions)
+            yield self._batch(self.dataset.take(positions))
 
     def _batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Impute and augment samples, and return them with their target."""

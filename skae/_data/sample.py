@@ -58,6 +58,10 @@ class Sample(WrappedSamples):
         """Indices of the selected samples in X."""
         return np.arange(len(self.X)) if self.indices is None else self.indices
 
+    def numbers_at(self, positions: NDArray) -> NDArray:
+        """Return the indices in X of the samples at the given positions of the selection."""
+        return positions if self.indices is None else self.indices[positions]
+
     @property
     def total(self) -> float:
         """Sum of the weights, which is the number of samples without weights."""
@@ -65,7 +69,7 @@ class Sample(WrappedSamples):
 
     def take(self, positions: NDArray) -> "Sample":
         """Select the samples at the given positions of the selection."""
-        indices = positions if self.indices is None else self.indices[positions]
+        indices = self.numbers_at(positions)
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
         return Sample(self.X, indices, weights, groups)
 

@@ -60,6 +60,8 @@ class Architecture:
         Needs of the custom module, as returned by `skae._network.probe.tried_module`.
     n_dropped : int
         Number of codes after the first ``n_components`` that the layers have, and that are zero.
+    n_outputs : int
+        Number of outputs of a linear function of the codes.
     """
 
     n_features: int
@@ -78,6 +80,7 @@ class Architecture:
     fills: bool = False
     module_needs: tuple[str, ...] = field(default=(), compare=False)
     n_dropped: int = 0
+    n_outputs: int = 0
 
     @property
     def bottleneck(self) -> int:

@@ -94,7 +94,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
             self.pca_decoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
             self.code_limit = nn.Buffer(torch.empty(n_components, dtype=dtype))
         self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
-        self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = self.log_variance_head = None
+        self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = None
+        self.log_variance_head = self.output_head = None
         if sizes.variational:
             self.log_variance_at_start = nn.Buffer(torch.empty(n_components, dtype=dtype))
         if sizes.kind == "pca":
@@ -108,6 +109,8 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if sizes.variational:
             width = n_features if sizes.kind == "module" else last_layer(self.encoder).in_features
             self.log_variance_head = nn.utils.skip_init(nn.Linear, width, n_components, dtype=dtype)
+        if sizes.n_outputs:
+            self.output_head = nn.utils.skip_init(nn.Linear, n_components, sizes.n_outputs, dtype=dtype)
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
@@ -135,9 +138,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
                 draw_weights(weight_layers(stack), generator)
             if self.architecture.linear_skip and not self.architecture.gated:
                 last_layer(stack).weight.zero_()
-        if self.log_variance_head is not None:
-            nn.init.zeros_(self.log_variance_head.weight)
-            nn.init.zeros_(self.log_variance_head.bias)
+        for head in (self.log_variance_head, self.output_head):
+            if head is not None:
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
         if self.linear_encoder is not None and self.linear_decoder is not None:
             self.linear_encoder.copy_(self.pca_encoding * self.output_gain)
             self.linear_decoder.copy_(self.pca_decoding * self.input_gain)
@@ -204,6 +208,10 @@ class FeedForwardAutoEncoder(AutoEncoder):
         if isinstance(self.encoder, nn.Sequential):
             hidden = self.encoder[:-1](hidden)
         return self._first(self.log_variance_at_start + cast(nn.Module, self.log_variance_head)(hidden))
+
+    def read_out(self, z: Tensor) -> Tensor:
+        """Map codes to the outputs of a linear function, of shape (n, n_outputs)."""
+        return cast(nn.Module, self.output_head)(self._padded(z))
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centered samples."""

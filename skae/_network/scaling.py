@@ -23,7 +23,7 @@ from skae._network.projection import (
 )
 from skae._objectives.criterion import OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
-from skae._objectives.regularizers import Regularizer, penalizes_codes
+from skae._objectives.regularizer import Regularizer
 from skae._pca.components import PrincipalComponents
 from skae._pca.missing import PPCAImputer
 
@@ -183,7 +183,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss that the projection of standardized samples minimizes."""
-        loss, penalized = self.projection.loss, any(map(penalizes_codes, self.projection.penalties))
+        loss, penalized = self.projection.loss, len(self.projection.penalties) > 0
         quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
         if quadratic is not None:
             return quadratic

@@ -17,7 +17,7 @@ from skae._data.array_api import to_numpy
 from skae._network.architecture import ACTIVATIONS, Architecture
 from skae._network.scaling import build
 from skae._objectives.losses import Loss
-from skae._objectives.regularizers import Regularizer
+from skae._objectives.regularizer import Regularizer
 
 # Increased whenever the content or the meaning of states changes.
 FORMAT_VERSION = 3
@@ -254,7 +254,7 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
         allowed: Any = ALLOWED.get(name, f"sizes up to the {most} values of its arrays, at most {len(arrays)}")
         if name in ALLOWED:
             good = any(isinstance(value, type(one)) and value == one for one in allowed)
-        elif name == "n_dropped":
+        elif name in ("n_dropped", "n_outputs"):
             allowed, good = f"integers from 0 to {most}", type(value) is int and 0 <= value <= most
         elif name == "dropout":
             allowed, good = "floats from 0 to below 1", type(value) is float and 0.0 <= value < 1.0

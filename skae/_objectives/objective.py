@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._objectives.regularizers import Core, Regularizer
-from skae._utils import seeded_generator
+from skae._data.containers import Samples
+from skae._data.sample import Sample
+from skae._objectives.regularizer import Core, Regularizer
+from skae._utils import as_tensor, seeded_generator
 
 
 class Network(Core, Protocol):
@@ -36,6 +39,10 @@ class Objective:
         Device of the network.
     nat : float
         One nat of the log-likelihood of a sample, in the unit of the loss.
+    X : Samples of shape (n_samples, n_features)
+        All samples of the fit.
+    standardize : callable
+        Converts samples to inputs of the network.
 
     Attributes
     ----------
@@ -45,9 +52,19 @@ class Objective:
         The one of the current pass.
     epoch : int or None
         Number of completed epochs. None while held-out samples are evaluated.
+    indices : ndarray of int or None
+        Indices in X of the samples of the current batch. None if they are not in X.
     """
 
-    def __init__(self, regularizers: Sequence[Regularizer], seed: int, device: torch.device, nat: float) -> None:
+    def __init__(
+        self,
+        regularizers: Sequence[Regularizer],
+        seed: int,
+        device: torch.device,
+        nat: float,
+        X: Samples,
+        standardize: Callable[[Tensor], Tensor],
+    ) -> None:
         self.regularizers = regularizers
         self.seed = seed
         self.nat = nat
@@ -55,10 +72,27 @@ class Objective:
         self.generator = self.generators[0]
         self.epoch: int | None = None
         self.n_epochs = 0
+        self.X = X
+        self.standardize = standardize
+        self.indices: NDArray | None = None
+
+    def begin_batch(self, sample: Sample, positions: NDArray) -> None:
+        """Say which samples the next batch has, by their positions in a sample of the fit or in another one."""
+        self.indices = sample.numbers_at(positions) if sample.X is self.X else None
+
+    def samples(self, indices: NDArray) -> Tensor:
+        """Return samples of X, standardized."""
+        return self.standardize(as_tensor(self.X[indices]))
 
     def rewind(self) -> None:
         """Reset the generator for held-out samples, so that the next evaluation draws the same numbers as the first."""
         self.generators[1].manual_seed(self.seed)
+
+    def bound_penalties(self, network: Network, x: Tensor, z: Tensor) -> Tensor:
+        """Return the penalties of the regularizers that know all samples for other codes, of shape (n,)."""
+        bound = (one for one in self.regularizers if type(one).bind is not Regularizer.bind)
+        penalties = [one.penalty(x, z, network, self) for one in bound]
+        return sum((penalty for penalty in penalties if penalty is not None), torch.zeros_like(x[:, 0]))
 
     def __call__(self, network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstructions of shape (n, n_features) and penalties of shape (n,)."""

@@ -1,149 +1,23 @@
 """Regularizers, which corrupt samples or add penalties to the loss."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from skae._utils import Documented, check_parameter
+from skae._objectives.neighbors import Neighbors
+from skae._objectives.regularizer import Context, Core, Regularizer
+from skae._objectives.supervised import Supervised
+from skae._utils import check_parameter
 
 # Number of components up to which the norm of the Jacobian is computed exactly. No measurement of this value is
 # recorded.
 MAX_EXACT_COMPONENTS = 8
 # Constant that avoids division by zero for constant codes. Chosen by reasoning.
 EPSILON = 1e-6
-
-
-class Core(Protocol):
-    """Protocol of the network, for standardized samples and codes that initially have unit scale."""
-
-    output_gain: Tensor
-
-    def encode(self, x: Tensor) -> Tensor: ...
-
-    def log_variance(self, x: Tensor) -> Tensor: ...
-
-
-class Context(Protocol):
-    """Protocol of the state of training."""
-
-    generator: torch.Generator
-    epoch: int | None
-    nat: float
-
-
-class Regularizer(Documented, BaseEstimator):
-    """Base class of regularizers.
-
-    A subclass overrides `corrupt`, `penalty` or both. Samples are centered and divided by their overall scale, and
-    codes have about unit scale. Penalties are in units of the loss of the mean as reconstruction of every sample.
-    Parameters can be tuned by a parameter search, such as ``regularizer__noise``.
-
-    Attributes
-    ----------
-    variational : bool
-        Whether the encoder also computes a variance of each code, with which codes are drawn in training.
-    corrupts : bool
-        Whether `corrupt` changes the samples, so that training adds no other noise to them.
-    projects : bool
-        Whether `AutoEncoderTransformer.transform` projects. False for a regularizer that shapes the encoder itself,
-        whose codes are then those of the encoder.
-
-    See Also
-    --------
-    AutoEncoderTransformer : Estimator with a parameter ``regularizer``.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from skae import AutoEncoderTransformer, Regularizer
-    >>> class SmallCodes(Regularizer):
-    ...     def penalty(self, x, z, network, context):
-    ...         return 0.01 * z.square().mean(dim=1)
-    >>> X = load_digits().data[:200]
-    >>> AutoEncoderTransformer(4, regularizer=SmallCodes(), max_epochs=2, random_state=0).fit_transform(X).shape
-    (200, 4)
-    """
-
-    variational = False
-    corrupts = False
-    projects = True
-
-    def corrupt(self, x: Tensor, network: Core, context: Context) -> Tensor:
-        """Return corrupted samples, which are encoded. The target of their reconstruction is x.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, n_features)
-            A batch of samples.
-        network : object
-            Network with the attribute ``output_gain``, the scale of each feature, and the methods ``encode``, which
-            maps samples to codes, and ``log_variance``, which maps samples to the log variances of their codes.
-        context : object
-            State of training. Its attributes are ``generator``, from which all random numbers must be drawn, ``epoch``,
-            the number of completed epochs, or None for held-out samples, and ``nat``, one nat of the log-likelihood of
-            a sample in the unit of the loss.
-
-        Returns
-        -------
-        Tensor of shape (n, n_features)
-            The samples to encode.
-        """
-        return x
-
-    def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor | None:
-        """Return the penalty of each sample, which is added to its loss.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, n_features)
-            The samples that were encoded.
-        z : Tensor of shape (n, n_components)
-            Their codes.
-        network : object
-            The network, as in `corrupt`.
-        context : object
-            State of training, as in `corrupt`.
-
-        Returns
-        -------
-        Tensor of shape (n,) or None
-            The penalties, or None if there is no penalty.
-        """
-        return None
-
-    def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
-        """Return what the code of a sample adds to the loss that `AutoEncoderTransformer.transform` minimizes.
-
-        Parameters
-        ----------
-        z : Tensor of shape (n, n_components)
-            Codes.
-        spread : Tensor of shape (n_components,)
-            Root mean square of each code over the training samples. Codes must not depend on the other samples of a
-            batch, so this stands for statistics over the batch.
-
-        Returns
-        -------
-        Tensor of shape (n,) or None
-            The penalties; None is none.
-        """
-        return None
-
-    def check(self) -> None:
-        """Check that no parameter is negative; a subclass may check more.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is not valid.
-        """
-        for name, value in self.get_params(deep=False).items():
-            check_parameter(self, name, not (isinstance(value, int | float) and value < 0), "must be at least 0")
 
 
 class Denoising(Regularizer):
@@ -470,6 +344,8 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "contractive": Contractive,
     "variational": Variational,
     "nested": Nested,
+    "supervised": Supervised,
+    "neighbors": Neighbors,
 }
 
 
@@ -502,3 +378,19 @@ def as_regularizers(regularizer: Any) -> tuple[Regularizer, ...]:
 def penalizes_codes(regularizer: Regularizer) -> bool:
     """Return whether a regularizer adds to the loss that the projection minimizes."""
     return type(regularizer).code_penalty is not Regularizer.code_penalty
+
+
+def needs_y(regularizer: Any) -> bool:
+    """Return whether a regularizer needs y, for a ``regularizer`` parameter that may be invalid."""
+    return any(getattr(one, "needs_y", False) for one in _entries(regularizer))
+
+
+def needs_all(regularizer: Any) -> bool:
+    """Return whether a regularizer needs all samples at once, for a ``regularizer`` parameter that may be invalid."""
+    return any(getattr(one, "bind", Regularizer.bind) is not Regularizer.bind for one in _entries(regularizer))
+
+
+def _entries(regularizer: Any) -> list[Any]:
+    """Return the classes of regularizers, and entries that are none."""
+    entries = regularizer if isinstance(regularizer, list | tuple) else [regularizer]
+    return [REGULARIZERS.get(one) if isinstance(one, str) else type(one) for one in entries]

@@ -160,8 +160,8 @@ class NetworkInitializer:
             self.architecture.n_components
         )
 
-    def by_distance(self) -> "NetworkInitializer":
-        """Sort the samples by their distance from the mean.
+    def by_distance(self, strata: NDArray | None = None) -> "NetworkInitializer":
+        """Sort the samples by their distance from the mean, those of each kind after the other.
 
         Large data keep their order.
         """
@@ -170,7 +170,9 @@ class NetworkInitializer:
             return self
         mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
         values = self._filled(sample)
-        return replace(self, sample=sample.take(np.argsort(squared_distances(values, mean), kind="stable")))
+        distances = squared_distances(values, mean)
+        kinds = np.zeros(len(sample)) if strata is None else strata[sample.numbers]
+        return replace(self, sample=sample.take(np.lexsort((distances, kinds))))
 
     def for_loss(self, loss: Loss) -> "NetworkInitializer":
         """Move outliers towards the other samples for losses that are robust to them."""
@@ -290,7 +292,8 @@ def prepared(
 ) -> tuple[NetworkInitializer, Sample]:
     """Prepare the samples for the loss, sort and group them. Return them also in their own order."""
     start = start.for_loss(config.loss)
-    as_they_lie, start = start.sample, start.by_distance()
+    strata = next((one.strata for one in config.regularizers if one.strata is not None), None)
+    as_they_lie, start = start.sample, start.by_distance(strata)
     if validation is not None and config.max_epochs != 0 and start.architecture.kind != "pca":
         start = start.grouped()
         if start.sample.groups is not None:

@@ -35,7 +35,8 @@ from skae._network.scaling import Projection, ScaledAutoEncoder, build
 from skae._objectives.criterion import PooledSquaredError
 from skae._objectives.losses import LOSSES, Loss, SquaredError
 from skae._objectives.objective import Objective
-from skae._objectives.regularizers import REGULARIZERS, Nested, Regularizer, penalizes_codes
+from skae._objectives.regularizer import Regularizer
+from skae._objectives.regularizers import REGULARIZERS, Nested, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
@@ -118,9 +119,12 @@ class ReconstructionNet(NeuralNet):
 
     def get_iterator(self, dataset: SampleDataset, training: bool = False) -> SampleBatches:
         """Return an iterable of batches, shuffled in training."""
+        announce = None if self.objective is None else self.objective.begin_batch
         if training:
-            return SampleBatches(dataset, self.batch_size, self.shuffler, self.augment, self.hiding[0])
-        return SampleBatches(dataset, self.batch_size, hiding=self.hiding[1])
+            return SampleBatches(
+                dataset, self.batch_size, self.shuffler, self.augment, self.hiding[0], announce=announce
+            )
+        return SampleBatches(dataset, self.batch_size, hiding=self.hiding[1], announce=announce)
 
     def run_single_epoch(
         self, iterator: SampleBatches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any

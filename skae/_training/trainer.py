@@ -18,6 +18,7 @@ from skae._network.scaling import Projection, ScaledAutoEncoder
 from skae._objectives.criterion import AnyCriterion, Criterion, OfPresent, criterion_of
 from skae._objectives.losses import Loss, SquaredError
 from skae._objectives.objective import Objective
+from skae._objectives.regularizers import penalizes_codes
 from skae._pca.missing import PPCAImputer
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
 from skae._training.net import TrainingConfig, build_net, sets_rate
@@ -86,14 +87,15 @@ class Trainer:
         self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks), nested)
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
         self.criterion = _criterion(config, self.scaled, self.samples)
-        self.objective = _objective(config, model, self.criterion)
+        self.objective = self._objective()
         own = [one for one in (self.schedule, averaging) if one is not None] if self.stochastic else []
         hiding = (None, None) if self.fill is None else self._hiding()
         parts = averaging, difference, self.criterion, self.objective, hiding
         self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts)
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
-        self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False)
+        announce = None if self.objective is None else self.objective.begin_batch
+        self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False, announce=announce)
         if compares:
             # A fitted network from which training continues is compared by projected codes, too.
             projection = model.projection.limited(JUDGING_STEPS)
@@ -108,6 +110,15 @@ class Trainer:
 
     def _dataset(self, sample: Sample) -> SampleDataset:
         return SampleDataset(sample, standardize=self.standardize, fill=self.fill)
+
+    def _objective(self) -> Objective | None:
+        """Return the objective with regularizers, or None without any."""
+        config, device = self.config, self.model.mean.device
+        if not config.regularizers:
+            return None
+        nat = self.criterion.nat(self.model.architecture.n_features, config.unexplained_variance_ratio)
+        X = self.samples.sample.X
+        return Objective(config.regularizers, config.seed, device, nat, X, self.standardize)
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
@@ -256,6 +267,8 @@ class Trainer:
             if projection is not None:
                 z = scaled.project_standardized(x)
                 penalties = scaled.code_penalties(z)
+                if self.objective is not None:
+                    penalties = penalties + self.objective.bound_penalties(scaled.network, x, z)
                 return self.criterion.per_sample(scaled.network.decode(z), target) + penalties
             x = x if fill is None else fill(x)
             if self.objective is None:
@@ -304,7 +317,8 @@ class Trainer:
 def projection_of(config: TrainingConfig, n_steps: int) -> Projection:
     """Return the projection for a configuration, without steps if a regularizer is one of the encoder."""
     projects = all(regularizer.projects for regularizer in config.regularizers)
-    return Projection(min(n_steps, config.projection_steps) if projects else 0, config.loss, tuple(config.regularizers))
+    penalties = tuple(filter(penalizes_codes, config.regularizers))
+    return Projection(min(n_steps, config.projection_steps) if projects else 0, config.loss, penalties)
 
 
 def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArray:
@@ -328,11 +342,3 @@ def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: Sampl
         positions = np.linspace(0, n_samples - 1, min(n_samples, REFERENCE_SAMPLES), dtype=int)
         criterion.set_unit(samples.take_filled(positions))
     return OfPresent(criterion) if config.incomplete else criterion
-
-
-def _objective(config: TrainingConfig, model: ScaledAutoEncoder, criterion: AnyCriterion) -> Objective | None:
-    """Return the objective with regularizers, or None without any."""
-    if not config.regularizers:
-        return None
-    nat = criterion.nat(model.architecture.n_features, config.unexplained_variance_ratio)
-    return Objective(config.regularizers, config.seed, model.mean.device, nat)
