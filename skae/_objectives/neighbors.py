@@ -111,7 +111,7 @@ class Neighbors(Regularizer):
         start = _principal_codes(values, n_components)
         if self.metric == "euclidean" and values.shape[1] > 2 * SEARCH_COMPONENTS:
             values = _principal_codes(values, SEARCH_COMPONENTS)
-        n_neighbors = min(self.n_neighbors, len(values) - 1)
+        n_neighbors = min(self.n_neighbors, values.shape[0] - 1)
         search = NearestNeighbors(n_neighbors=n_neighbors, metric=self.metric).fit(values)
         graph = neighbor_graph(*search.kneighbors())
         positions = layout(graph, EXTENT * start / np.abs(start).max(), seed)
