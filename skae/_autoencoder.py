@@ -129,7 +129,7 @@ class AutoEncoderTransformer(
         "conv", the encoder has strided convolutions and a dense layer, and the decoder is its reverse;
         ``hidden_layer_sizes`` are the numbers of channels and the size of the dense layer, by default (32, 64, 256).
     input_shape : tuple of int or None, default=None
-        Channels, height and width of the images for "conv".
+        For "conv": channels, height and width of images, or channels and length of series, such as windows of a signal.
     allow_nan : bool, default=False
         Whether X may have missing values, encoded as NaN. They are imputed by probabilistic PCA before the encoder and
         are ignored in losses and scores. Held-out samples are compared by values that are hidden from the encoder.

@@ -56,11 +56,38 @@ def test_convolutions_beat_pca_on_spots():
     assert model.score(test) > pca_score(PCA(2).fit(X), test) + 0.2
 
 
+def bumps(n_samples, seed=0):
+    """Series of two channels with a bump somewhere, of either sign."""
+    random = np.random.RandomState(seed)
+    places, signs = random.uniform(4, 36, (n_samples, 1)), random.choice([-1.0, 1.0], (n_samples, 1))
+    bump = signs * np.exp(-np.square(np.arange(40) - places) / 8)
+    return np.hstack([bump, 0.5 * np.roll(bump, 3, axis=1)]) + 0.01 * random.standard_normal((n_samples, 80))
+
+
+def test_convolutions_of_series_beat_pca_and_find_unusual_windows():
+    X, test = bumps(600), bumps(200, seed=1)
+    parameters = {"architecture": "conv", "input_shape": (2, 40), "hidden_layer_sizes": (8, 16, 32)}
+    model = AutoEncoderTransformer(2, **{**SHORT, **parameters, "max_epochs": 20}, batch_size=32).fit(X)
+    assert model.score(test) > pca_score(PCA(2).fit(X), test) + 0.2
+    unusual = np.hstack([test[:, :40], -test[:, 40:]])
+    assert np.median(model.score_samples(unusual)) < np.quantile(model.score_samples(test), 0.05)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", None])
+def test_series_of_any_length(normalization):
+    X = np.random.RandomState(0).standard_normal((30, 3 * 11)).astype(np.float32)
+    parameters = {"architecture": "conv", "input_shape": (3, 11), "hidden_layer_sizes": (4, 6, 12), **SHORT}
+    model = AutoEncoderTransformer(2, linear_skip=False, normalization=normalization, dropout=0.1, **parameters).fit(X)
+    assert model.inverse_transform(model.transform(X)).shape == X.shape
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({}, r"architecture='conv' needs input_shape=\(channels, height, width\).* n_features=64"),
-        ({"input_shape": (8, 8)}, r"input_shape=\(8, 8\) must be .* with a product of n_features=64"),
+        ({"input_shape": (8, 9)}, r"input_shape=\(8, 9\) must be .* with a product of n_features=64"),
+        ({"input_shape": (64,)}, r"input_shape=\(64,\) must be .* with a product of n_features=64"),
+        ({"input_shape": (16, 4)}, "has a side below 8, too small for convolutions"),
         ({"input_shape": (1, 8, 9)}, "with a product of n_features=64"),
         ({"input_shape": (1, 4, 16)}, "has a side below 8, too small for convolutions. Use architecture='dense'"),
         ({"input_shape": (1, 8, 8), "hidden_layer_sizes": 16}, r"hidden_layer_sizes=\(16,\) must be the channels of"),

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import re
 import sys
 
 import pytest
@@ -39,3 +40,11 @@ def test_one_of_the_versions_must_be_named(against, capsys):
     with pytest.raises(SystemExit):
         against.main([])
     assert "give --old or --floor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_option_that_is_read_can_be_given(script):
+    """Most of these scripts take too long to be run here."""
+    text = script.read_text(encoding="utf-8")
+    given = {name.replace("-", "_") for name in re.findall(r"add_argument\(\s*\"-*([\w-]+)\"", text)}
+    assert set(re.findall(r"\boptions\.(\w+)", text)) <= given

@@ -28,6 +28,7 @@ ARCHITECTURES = {
     "tied": {"architecture": "tied"},
     "tied, no PCA": {"architecture": "tied", "linear_skip": False},
     "conv": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (4, 6, 16)},
+    "series": {"architecture": "conv", "input_shape": (2, 32), "hidden_layer_sizes": (4, 6, 16)},
     "batch": {"normalization": "batch"},
     "layer, dropout": {"normalization": "layer", "dropout": 0.2},
     "conv, batch, dropout": {

@@ -49,11 +49,15 @@ PARAMETERS = {
     "options": {"optimizer": "adamw", "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True, "eps": np.float64(1)}},
     "splitter": {"early_stopping": True, "validation_split": ShuffleSplit(2, random_state=0)},
     "images": {"architecture": "conv", "input_shape": (1, 8, 8), "hidden_layer_sizes": (2, 3, 4)},
+    "series": {"architecture": "conv", "input_shape": (2, 32), "hidden_layer_sizes": (2, 3, 4)},
 }
 
 
+OF_IMAGES = ("images", "series", "bernoulli")
+
+
 def fitted(name):
-    rows = IMAGES if name in ("images", "bernoulli") else np.abs(X)
+    rows = IMAGES if name in OF_IMAGES else np.abs(X)
     return AutoEncoderTransformer(2, **{**TINY, "early_stopping": False, **PARAMETERS[name]}).fit(rows)
 
 
@@ -67,7 +71,7 @@ def grid_search():
 
 
 # What is saved, and samples to compare it with what is loaded.
-WHOLE = {name: (partial(fitted, name), IMAGES if name in ("images", "bernoulli") else np.abs(X)) for name in PARAMETERS}
+WHOLE = {name: (partial(fitted, name), IMAGES if name in OF_IMAGES else np.abs(X)) for name in PARAMETERS}
 WHOLE |= {
     "single precision, far samples": (lambda: AutoEncoderTransformer(2, **TRAINED).fit(X.astype("f")), 100 * X),
     "double precision, far samples": (lambda: AutoEncoderTransformer(2, **TRAINED).fit(X), 100 * X),

@@ -108,7 +108,7 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     lines = []
     for name, X in tables(options.data, options.rows):
-        for share in options.fractions:
+        for share in options.shares:
             print(f"{name}, {X.shape[0]} x {X.shape[1]}, {share:.0%} hidden", flush=True)
             runs = [errors(X, share, seed) for seed in range(options.seeds)]
             means = {method: np.mean([run[method] for run in runs]) for method in runs[0]}

@@ -140,7 +140,7 @@ def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) ->
     """
     is_auto = isinstance(image_shape, str) and image_shape == "auto"
     shape = input_shape if is_auto else image_shape
-    if shape is None:
+    if shape is None or (is_auto and np.size(shape) == 2):  # channels and length of series
         return None
     sides = tuple(int(side) for side in shape) if np.ndim(shape) == 1 else ()
     is_image = len(sides) > 1 and sides[:-2] in ((), (1,), (3,)) and min(sides) > 0

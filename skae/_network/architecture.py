@@ -17,8 +17,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
-# Number of weights per channel of a 3 x 3 convolution.
-FILTER_SIZE = 9
+# Length of a side of the filters of convolutions.
+FILTER_SIDE = 3
 # Width of the hidden layer of a custom module that is assumed to estimate its computational cost.
 ASSUMED_WIDTH = 256
 
@@ -43,7 +43,7 @@ class Architecture:
     kind : {"pca", "dense", "tied", "conv", "module"}
         Kind of the layers. "pca" has no layers.
     input_shape : tuple of int or None
-        Channels, height and width of images, with ``kind="conv"``.
+        Channels, height and width of images, or channels and length of series, with ``kind="conv"``.
     normalization : {None, "batch", "layer"}
         Normalization before each activation.
     dropout : float
@@ -111,7 +111,8 @@ class Architecture:
         """Compute the number of multiplications of convolutions that halve each side, and of the dense layer."""
         *widths, dense = sizes
         shapes = image_shapes(self.input_shape or (1, 1, 1), widths)
-        convolutions = sum(math.prod(after) * FILTER_SIZE * before[0] for before, after in pairwise(shapes))
+        n_taps = FILTER_SIDE ** (len(shapes[0]) - 1)
+        convolutions = sum(math.prod(after) * n_taps * before[0] for before, after in pairwise(shapes))
         return convolutions + (math.prod(shapes[-1]) + self.bottleneck) * dense
 
     @property
@@ -127,12 +128,12 @@ def automatic_sizes(n_features: int, n_components: int) -> tuple[int, int]:
 
 
 def image_shapes(image: tuple[int, ...], widths: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the channels, height and width of an image before and after convolutions that halve each side, rounded up.
+    """Return the channels and sides of an image or series before and after convolutions that halve sides, rounded up.
 
     Parameters
     ----------
     image : tuple of int
-        Channels, height and width of the image.
+        Channels and sides.
     widths : sequence of int
         Number of channels of each convolution.
     """

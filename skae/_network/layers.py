@@ -14,8 +14,13 @@ from skae._network.architecture import ACTIVATIONS, Architecture, image_shapes
 # Default numbers of channels of two convolutions, and width of the dense layer after them. No measurement of these
 # values is recorded.
 DEFAULT_SIZES = (32, 64, 256)
-# Minimum height and width of images. Chosen by reasoning.
+# Minimum height and width of images, and length of series. Chosen by reasoning.
 SMALLEST_SIDE = 8
+# Convolution, transposed convolution and batch normalization, by the number of sides: one of series, two of images.
+CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], type[nn.Module]]] = {
+    1: (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d),
+}
 
 
 class SeededDropout(nn.Module):
@@ -56,15 +61,13 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
     return nn.Sequential(*layers)
 
 
-def activation_block(
-    width: int, architecture: Architecture, dtype: torch.dtype, images: bool = False
-) -> list[nn.Module]:
-    """Return the normalization, activation and dropout after a hidden layer."""
+def activation_block(width: int, architecture: Architecture, dtype: torch.dtype, n_sides: int = 0) -> list[nn.Module]:
+    """Return the normalization, activation and dropout after a hidden layer, whose output may have sides."""
     layers: list[nn.Module] = []
     if architecture.normalization == "batch":
-        layers.append((nn.BatchNorm2d if images else nn.BatchNorm1d)(width, dtype=dtype))
+        layers.append((CONVOLUTIONS[n_sides][2] if n_sides else nn.BatchNorm1d)(width, dtype=dtype))
     elif architecture.normalization == "layer":
-        layers.append(nn.GroupNorm(1, width, dtype=dtype) if images else nn.LayerNorm(width, dtype=dtype))
+        layers.append(nn.GroupNorm(1, width, dtype=dtype) if n_sides else nn.LayerNorm(width, dtype=dtype))
     layers.append(ACTIVATIONS[architecture.activation]())
     if architecture.dropout > 0:
         layers.append(SeededDropout(architecture.dropout))
@@ -102,7 +105,8 @@ class TiedDecoder(nn.Module):
 
 def weight_layers(stack: nn.Module) -> list[Any]:
     """Return the layers of a stack that have a weight matrix or filters, in order."""
-    return [layer for layer in stack.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    kinds: Any = (nn.Linear, *(kind for one in CONVOLUTIONS.values() for kind in one[:2]))
+    return [layer for layer in stack.modules() if isinstance(layer, kinds)]
 
 
 def last_layer(stack: nn.Module) -> Any:
@@ -115,8 +119,8 @@ def draw_weights(layers: Iterable[Any], generator: torch.Generator) -> None:
     """Draw uniform weights with variance 1 / n_inputs, which do not depend on the dtype, and set biases to zero."""
     for layer in layers:
         n_inputs = layer.weight[0].numel()
-        if isinstance(layer, nn.ConvTranspose2d):  # each output depends on a part of the filter
-            n_inputs = layer.weight[:, 0].numel() / (layer.stride[0] * layer.stride[1])
+        if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):  # each output depends on a part of the filter
+            n_inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
         bound = (3.0 / n_inputs) ** 0.5
         weight = torch.empty_like(layer.weight, dtype=torch.float32)
         layer.weight.copy_(weight.uniform_(-bound, bound, generator=generator))
@@ -158,7 +162,7 @@ def fill_buffers(module: nn.Module, values: dict[str, NDArray]) -> None:
 def conv_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Sequential, nn.Sequential]:
     """Build an encoder of strided convolutions and a dense layer, and a decoder with the layers in reverse order.
 
-    Each convolution halves the height and width, rounded up. The output of the decoder has the shape of the input.
+    Each convolution halves the sides, rounded up. The output of the decoder has the shape of the input.
 
     Raises
     ------
@@ -174,11 +178,11 @@ def conv_stacks(architecture: Architecture, dtype: torch.dtype) -> tuple[nn.Sequ
 def _encoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dtype) -> nn.Sequential:
     """Build the convolutional encoder."""
     *widths, dense = architecture.encoder_sizes
-    shapes = image_shapes(image, widths)
+    shapes, n_sides = image_shapes(image, widths), len(image) - 1
     layers: list[nn.Module] = [nn.Unflatten(1, image)]
     for (n_in, *_), (n_out, *_) in pairwise(shapes):
-        layers.append(nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, stride=2, padding=1, dtype=dtype))
-        layers += activation_block(n_out, architecture, dtype, images=True)
+        layers.append(nn.utils.skip_init(CONVOLUTIONS[n_sides][0], n_in, n_out, 3, stride=2, padding=1, dtype=dtype))
+        layers += activation_block(n_out, architecture, dtype, n_sides)
     ends = dense_stack((math.prod(shapes[-1]), dense, architecture.bottleneck), architecture, dtype)
     return nn.Sequential(*layers, nn.Flatten(), *ends)
 
@@ -187,25 +191,25 @@ def _decoder(image: tuple[int, ...], architecture: Architecture, dtype: torch.dt
     """Build the convolutional decoder."""
     dense, *widths = architecture.decoder_sizes
     shapes = image_shapes(image, widths[::-1])[::-1]
-    n_flat = math.prod(shapes[0])
+    n_flat, n_sides = math.prod(shapes[0]), len(image) - 1
     layers: list[nn.Module] = [*dense_stack((architecture.bottleneck, dense, n_flat), architecture, dtype)]
     layers += [*activation_block(n_flat, architecture, dtype), nn.Unflatten(1, shapes[0])]
     for small, large in pairwise(shapes):
         missing = [after - (2 * before - 1) for before, after in zip(small[1:], large[1:], strict=True)]
         options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": missing, "dtype": dtype}
-        layers.append(nn.utils.skip_init(nn.ConvTranspose2d, small[0], large[0], 3, **options))
+        layers.append(nn.utils.skip_init(CONVOLUTIONS[n_sides][1], small[0], large[0], 3, **options))
         if large != image:
-            layers += activation_block(large[0], architecture, dtype, images=True)
+            layers += activation_block(large[0], architecture, dtype, n_sides)
     return nn.Sequential(*layers, nn.Flatten())
 
 
 def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: tuple, decoder: tuple) -> None:
-    """Check that samples can be reshaped to images, and that images are large enough for the convolutions.
+    """Check that samples can be reshaped to images or series, and that these are large enough for the convolutions.
 
     Parameters
     ----------
     input_shape : tuple of int or None
-        Channels, height and width of the images.
+        Channels, height and width of images, or channels and length of series.
     n_features : int
         Number of features of the samples.
     encoder, decoder : tuple of int
@@ -214,17 +218,18 @@ def check_images(input_shape: tuple[int, ...] | None, n_features: int, encoder: 
     Raises
     ------
     ValueError
-        If ``input_shape`` is None, does not have three values whose product is the number of features, or is too small
-        for the number of convolutions.
+        If ``input_shape`` is None, does not have two or three values whose product is the number of features, or is too
+        small for the number of convolutions.
     """
     if input_shape is None:
         raise ValueError(
-            "architecture='conv' needs input_shape=(channels, height, width), because each sample of X is an image. "
-            f"X has n_features={n_features}."
+            "architecture='conv' needs input_shape=(channels, height, width), because each sample of X is an image, or "
+            f"input_shape=(channels, length) for series. X has n_features={n_features}."
         )
-    if len(input_shape) != 3 or min(input_shape) < 1 or math.prod(input_shape) != n_features:
+    if len(input_shape) - 1 not in CONVOLUTIONS or min(input_shape) < 1 or math.prod(input_shape) != n_features:
         raise ValueError(
-            f"input_shape={input_shape} must be (channels, height, width) with a product of n_features={n_features}."
+            f"input_shape={input_shape} must be (channels, height, width), or (channels, length) for series, with a "
+            f"product of n_features={n_features}."
         )
     if min(input_shape[1:]) < SMALLEST_SIDE:
         raise ValueError(
