@@ -118,7 +118,7 @@ def products_alone(n_features, k, batch_size, n_samples):
 
 def few_epochs(X, k, batch_size, epochs):
     """Train skae for as long, with all that it does beside the steps."""
-    parameters = {"early_stopping": False, "n_iter_no_change": epochs, "random_state": 0}
+    parameters = {"early_stopping": False, "random_state": 0}
     model = AutoEncoderTransformer(k, hidden_layer_sizes=HIDDEN, batch_size=batch_size, max_epochs=epochs, **parameters)
     return model.fit(X)
 
