@@ -195,6 +195,10 @@ class AutoEncoderTransformer(
     warm_start : bool, default=False
         Whether `fit` continues from the fitted network, which is moved to the mean and the scale of X. It is
         initialized from PCA if that reconstructs X better.
+    forgetting : float or None, default=None
+        Half-life in `partial_fit`, as a number of samples: after as many later ones, the weight of a sample is a half,
+        in the principal components, in the samples that are kept, and in the comparison with PCA. Signs of codes stay
+        the same. None does not forget.
     callbacks : list of skorch callbacks, default=None
         Callbacks of the first training of the search, as instances, classes or pairs of a name and either of them.
         Callbacks that change the weights are copied for all other trainings: ``LRScheduler``, ``Freezer`` and other
@@ -326,6 +330,7 @@ class AutoEncoderTransformer(
         "validation_split": [HasMethods(["split"]), "array-like", "sparse matrix", None],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
+        "forgetting": [Interval(Real, 0, None, closed="neither"), None],
         "callbacks": [list, tuple, None],
         "device": [str, torch.device],
         "random_state": ["random_state"],
@@ -363,6 +368,7 @@ class AutoEncoderTransformer(
         validation_split: Any = None,
         tol: float = 0.015,
         warm_start: bool = False,
+        forgetting: float | None = None,
         callbacks: Sequence | None = None,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -396,6 +402,7 @@ class AutoEncoderTransformer(
         self.validation_split = validation_split
         self.tol = tol
         self.warm_start = warm_start
+        self.forgetting = forgetting
         self.callbacks = callbacks
         self.device = device
         self.random_state = random_state
@@ -725,7 +732,8 @@ class AutoEncoderTransformer(
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(empty, device, random_state, before, self.allow_nan, n_components, regularizers)
-        fresh = Stream(start, self._config(start, random_state, regularizers), fraction, seeds)
+        half_life = np.inf if self.forgetting is None else float(self.forgetting)
+        fresh = Stream(start, self._config(start, random_state, regularizers), fraction, seeds, half_life)
         if stream is not None:
             fresh.restore(stream)
         return fresh

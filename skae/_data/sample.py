@@ -1,5 +1,6 @@
 """Selection and weighting of samples of X."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -179,7 +180,7 @@ def weights_over(samples: Sequence[Sample]) -> NDArray | None:
 
 
 class Reservoir:
-    """Uniform random sample, without replacement, of all samples offered so far.
+    """Uniform random sample, without replacement, of all samples offered so far, or one that prefers the latest.
 
     Parameters
     ----------
@@ -189,6 +190,9 @@ class Reservoir:
         Number of features.
     dtype : dtype-like
         Dtype of the samples.
+    lifetime : float, default=inf
+        Mean number of samples that are offered until a kept one is replaced, at least ``n_samples``. If it is finite,
+        the probability that a sample is kept decreases exponentially with the number of later ones.
 
     Attributes
     ----------
@@ -203,10 +207,12 @@ class Reservoir:
     ----------
     .. [1] J. S. Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software 11 (1985) 37-57.
        :doi:`10.1145/3147.3165`
+    .. [2] C. Aggarwal, "On biased reservoir sampling in the presence of stream evolution", VLDB 2006.
     """
 
-    def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike) -> None:
+    def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike, lifetime: float = math.inf) -> None:
         self.n_samples = n_samples
+        self.lifetime = max(lifetime, n_samples)
         self.n_offered = 0
         self.samples = np.zeros((0, n_features), dtype=dtype)
         self.weights = np.zeros(0)
@@ -231,7 +237,7 @@ class Reservoir:
         self.weights = np.concatenate([self.weights, weights[:free]])
         rest, rest_weights = samples[free:], weights[free:]
         numbers = self.n_offered + min(free, len(samples)) + np.arange(len(rest))
-        positions = (random.uniform(size=len(rest)) * (numbers + 1)).astype(int)
+        positions = (random.uniform(size=len(rest)) * np.minimum(numbers + 1, self.lifetime)).astype(int)
         kept = positions < self.n_samples
         self.samples[positions[kept]], self.weights[positions[kept]] = rest[kept], rest_weights[kept]
         self.n_offered += len(samples)

@@ -23,13 +23,15 @@ class IncrementalPrincipalComponents:
         Number of principal components.
     n_features : int
         Number of features.
+    keeps_signs : bool, default=False
+        Whether the signs of the components are those that were returned before.
 
     Attributes
     ----------
     rank : int
         Maximum number of directions that are kept.
-    n_samples : int
-        Number of samples seen so far.
+    n_samples : float
+        Number of samples seen so far, less those that were forgotten.
     total : float
         Sum of their weights.
     repetitions : bool
@@ -50,16 +52,25 @@ class IncrementalPrincipalComponents:
        Journal of Computer Vision 77 (2008) 125-141. :doi:`10.1007/s11263-007-0075-7`
     """
 
-    def __init__(self, n_components: int, n_features: int) -> None:
+    def __init__(self, n_components: int, n_features: int, keeps_signs: bool = False) -> None:
         self.n_components = n_components
+        self.keeps_signs = keeps_signs
         self.rank = min(max(LEAST_KEPT, KEPT_PER_COMPONENT * n_components), n_features)
-        self.n_samples = 0
+        self.n_samples = 0.0
         self.total = 0.0
         self.repetitions = True
         self.mean = np.zeros(n_features)
         self.squares = np.zeros(n_features)
         self.reach = np.zeros(n_features)
         self.factor = np.zeros((0, n_features))
+        self.before = np.zeros((0, n_features))
+
+    def forget(self, fraction: float) -> None:
+        """Multiply the weights of all samples so far by a fraction."""
+        self.total *= fraction
+        self.n_samples *= fraction
+        self.squares *= fraction
+        self.factor *= np.sqrt(fraction)
 
     def check(self, samples: NDArray, weights: NDArray) -> None:
         """Check that the sum of squares does not overflow.
@@ -117,7 +128,7 @@ class IncrementalPrincipalComponents:
     def principal_components(self, samples: NDArray) -> PrincipalComponents:
         """Return the principal components of all samples seen so far.
 
-        The signs are those of `sklearn.decomposition.PCA`.
+        The signs are those of `sklearn.decomposition.PCA`, unless they are kept.
 
         Parameters
         ----------
@@ -134,6 +145,11 @@ class IncrementalPrincipalComponents:
         singular = np.linalg.norm(self.factor, axis=1)[: self.n_components]
         components = self.factor[: len(singular)] / np.where(singular > 0, singular, 1.0)[:, None]
         components = flipped(components) if len(components) > 0 else components
+        if self.keeps_signs:
+            known = min(len(components), len(self.before))
+            cosines = (components[:known] * self.before[:known]).sum(axis=1)
+            components[:known] *= np.where(cosines < 0, -1.0, 1.0)[:, None]
+            self.before = components
         codes = (samples - self.mean) @ components.T
         return PrincipalComponents(
             self.mean.copy(),

@@ -1,6 +1,7 @@
 """Fit a network to samples that come in chunks."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,8 @@ MEMORY_SAMPLES = 2000
 KEPT_VALUES = 4_000_000
 # Number of values that are processed at once.
 CHUNK_VALUES = 1_000_000
+# Number of held-out samples that are kept even if half of the samples are forgotten sooner. Chosen by reasoning.
+LEAST_HELD_OUT = 50
 TINY = 1e-30
 # Attributes of a stream that are part of its state, besides the training.
 PARTS = ("running", "memory", "held_out")
@@ -67,19 +70,32 @@ class Stream:
         Fraction of the samples that are held out. None holds out no samples and compares on training samples.
     seeds : tuple
         State of the random generator before the seeds were drawn, from which the same stream can be rebuilt.
+    half_life : float, default=inf
+        Number of later samples after which the weight of a sample is a half.
     """
 
-    def __init__(self, start: NetworkInitializer, config: TrainingConfig, fraction: float | None, seeds: tuple) -> None:
+    def __init__(
+        self,
+        start: NetworkInitializer,
+        config: TrainingConfig,
+        fraction: float | None,
+        seeds: tuple,
+        half_life: float = math.inf,
+    ) -> None:
         n_features, dtype = start.sample.shape[1], start.sample.dtype
-        n_samples = min(MEMORY_SAMPLES, max(KEPT_VALUES // n_features, config.batch_size))
+        lifetime = half_life / math.log(2.0)
+        n_samples = int(min(MEMORY_SAMPLES, max(KEPT_VALUES // n_features, config.batch_size), max(lifetime, 1.0)))
         self.start = start
         self.config = config
         self.fraction = fraction
         self.seeds = seeds
         self.n_seen = 0
-        self.running = IncrementalPrincipalComponents(start.architecture.n_components, n_features)
-        self.memory = Reservoir(n_samples, n_features, dtype)
-        self.held_out = Reservoir(n_samples, n_features, dtype)
+        self.half_life = half_life
+        forgets = math.isfinite(half_life)
+        self.running = IncrementalPrincipalComponents(start.architecture.n_components, n_features, forgets)
+        self.memory = Reservoir(n_samples, n_features, dtype, lifetime * (1.0 - (fraction or 0.0)))
+        lifetime = max(lifetime * (fraction or 1.0), LEAST_HELD_OUT)
+        self.held_out = Reservoir(int(min(n_samples, lifetime)), n_features, dtype, lifetime)
         self.waiting, self.waiting_weights = np.zeros((0, n_features), dtype=dtype), np.zeros(0)
         self.random = np.random.RandomState(config.seed)
         self.training: Trainer | None = None
@@ -109,11 +125,21 @@ class Stream:
         samples, weights = samples[~held], weights[~held]
         if len(samples) == 0:
             return
+        self._forget(len(held))
         self.running.merge(self._filled(samples).astype(np.float64), weights)
         self.memory.offer(samples, weights, self.random)
         self.waiting = np.concatenate([self.waiting, samples])
         self.waiting_weights = np.concatenate([self.waiting_weights, weights])
         self._learn()
+
+    def _forget(self, n_samples: int) -> None:
+        """Reduce the weights of the samples so far, because this number of samples follows."""
+        fraction = 0.5 ** (n_samples / self.half_life)
+        if fraction < 1.0:
+            self.running.forget(fraction)
+            self.initial_total *= fraction
+            self.n_values *= fraction
+            self.n_present *= fraction
 
     def _filled(self, samples: NDArray) -> NDArray:
         """Impute missing values by the principal components of the samples so far."""
