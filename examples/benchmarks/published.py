@@ -148,9 +148,7 @@ def table_r4_d1(options, results):
     methods = {
         "pca": lambda k, seed: PCA(k, random_state=seed),
         "skae": lambda k, seed: network(k, seed, options.device, hidden_layer_sizes=(512, 256)),
-        "skae neighbors": lambda k, seed: network(
-            k, seed, options.device, hidden_layer_sizes=(512, 256), regularizer="neighbors"
-        ),
+        "skae neighbors": lambda k, seed: network(k, seed, options.device, regularizer="neighbors"),
         "skae conv": lambda k, seed: network(
             k, seed, options.device, **SAINBURG, early_stopping=False, max_epochs=CONV_EPOCHS
         ),

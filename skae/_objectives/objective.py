@@ -10,7 +10,7 @@ from torch import Tensor
 from skae._data.containers import Samples
 from skae._data.sample import Sample
 from skae._objectives.regularizer import Core, Regularizer
-from skae._utils import as_tensor, seeded_generator
+from skae._utils import seeded_generator
 
 
 class Network(Core, Protocol):
@@ -41,8 +41,6 @@ class Objective:
         One nat of the log-likelihood of a sample, in the unit of the loss.
     X : Samples of shape (n_samples, n_features)
         All samples of the fit.
-    standardize : callable
-        Converts samples to inputs of the network.
 
     Attributes
     ----------
@@ -63,7 +61,6 @@ class Objective:
         device: torch.device,
         nat: float,
         X: Samples,
-        standardize: Callable[[Tensor], Tensor],
     ) -> None:
         self.regularizers = regularizers
         self.seed = seed
@@ -73,16 +70,11 @@ class Objective:
         self.epoch: int | None = None
         self.n_epochs = 0
         self.X = X
-        self.standardize = standardize
         self.indices: NDArray | None = None
 
     def begin_batch(self, sample: Sample, positions: NDArray) -> None:
         """Say which samples the next batch has, by their positions in a sample of the fit or in another one."""
         self.indices = sample.numbers_at(positions) if sample.X is self.X else None
-
-    def samples(self, indices: NDArray) -> Tensor:
-        """Return samples of X, standardized."""
-        return self.standardize(as_tensor(self.X[indices]))
 
     def rewind(self) -> None:
         """Reset the generator for held-out samples, so that the next evaluation draws the same numbers as the first."""

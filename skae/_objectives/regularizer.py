@@ -31,8 +31,6 @@ class Context(Protocol):
     nat: float
     indices: NDArray | None
 
-    def samples(self, indices: NDArray) -> Tensor: ...
-
 
 class Regularizer(Documented, BaseEstimator):
     """Base class of regularizers.
@@ -118,7 +116,7 @@ class Regularizer(Documented, BaseEstimator):
             State of training. Its attributes are ``generator``, from which all random numbers must be drawn, ``epoch``,
             the number of completed epochs, or None for held-out samples, ``nat``, one nat of the log-likelihood of a
             sample in the unit of the loss, and ``indices``, those of the samples in X, or None for validation samples
-            that are not in X. Its method ``samples`` returns the samples of X with given indices.
+            that are not in X.
 
         Returns
         -------

@@ -117,8 +117,7 @@ class Trainer:
         if not config.regularizers:
             return None
         nat = self.criterion.nat(self.model.architecture.n_features, config.unexplained_variance_ratio)
-        X = self.samples.sample.X
-        return Objective(config.regularizers, config.seed, device, nat, X, self.standardize)
+        return Objective(config.regularizers, config.seed, device, nat, self.samples.sample.X)
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
