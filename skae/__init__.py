@@ -10,6 +10,7 @@ from skae._display.loss_curve import LossCurveDisplay
 from skae._display.reconstruction import ReconstructionDisplay
 from skae._display.reconstruction_error import ReconstructionErrorDisplay
 from skae._inspection import attributions, loadings
+from skae._objectives.columns import CategoricalCrossEntropy, ColumnLosses
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.neighbors import Neighbors
 from skae._objectives.regularizer import Regularizer
@@ -27,6 +28,8 @@ __all__ = [
     "AutoEncoderTransformer",
     "BinaryCrossEntropy",
     "BottleneckDisplay",
+    "CategoricalCrossEntropy",
+    "ColumnLosses",
     "Contractive",
     "Cosine",
     "Denoising",

@@ -35,6 +35,7 @@ from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
 from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
+from skae._objectives.columns import BoundLosses
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, as_regularizers, needs_all, needs_y
@@ -118,7 +119,8 @@ class AutoEncoderTransformer(
         "poisson" for counts or "cosine" for embeddings, or an instance of `skae.Loss`. A callable
         ``loss(x_hat, x)``, such as a torch loss with ``reduction="none"``, takes samples in the units of the data and
         returns the loss of each value or sample. Reconstructions are means: probabilities with
-        "binary_cross_entropy" and rates with "poisson". PCA is compared by this loss.
+        "binary_cross_entropy" and rates with "poisson". PCA is compared by this loss. `skae.ColumnLosses` combines
+        losses of different columns.
     regularizer : str, Regularizer, list of these or None, default=None
         Regularization: "denoising", "sparse", "contractive", "variational", "nested", "neighbors" or
         "supervised", which needs y; see `skae.Denoising`, `skae.Sparse`, `skae.Contractive`, `skae.Variational`,
@@ -449,19 +451,22 @@ class AutoEncoderTransformer(
             _check(self, sample, device)
             if groups is not None:
                 sample = replace(sample, groups=check_groups(X, groups)[sample.numbers])
-            validation = _validation_split(self, X, y, groups)
+            loss = self._bound_loss(sample)
+            validation = _validation_split(self, X, y, groups, loss)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
             if incomplete:
                 check_features(sample)
-            n_components = self._n_components(sample, device, validation, random_state, before, incomplete, y)
+            n_components = self._n_components(sample, device, validation, random_state, before, incomplete, loss, y)
             regularizers = _bound(self, sample.X, y, n_components, random_state)
-            start = self._start(sample, device, random_state, before, incomplete, n_components, regularizers)
+            start = self._start(sample, device, random_state, before, incomplete, n_components, loss, regularizers)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._config(start, random_state, regularizers), progress=Progress([tasks, *bars]))
+                config = replace(
+                    self._config(start, random_state, loss, regularizers), progress=Progress([tasks, *bars])
+                )
                 self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     self.__dict__.pop(name, None)
@@ -704,7 +709,7 @@ class AutoEncoderTransformer(
         """Return the state after earlier chunks, or a new one."""
         stream = getattr(self, "_stream", None)
         if isinstance(stream, Stream):
-            _check_values(self, sample.X)
+            _check_values(stream.config.loss, sample.X, self.allow_nan)
             return stream
         if self.validation_split is not None:
             raise ValueError(
@@ -714,6 +719,8 @@ class AutoEncoderTransformer(
             )
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
+        loss = self._bound_loss(sample) if stream is None else stream.get("loss") or as_loss(self.loss)
+        _check_values(loss, sample.X, self.allow_nan)
         regularizers = _regularizers(self)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
@@ -726,14 +733,14 @@ class AutoEncoderTransformer(
         fraction = self.validation_fraction if self.early_stopping else None
         if stream is None:
             validation = None if fraction is None else ValidationSplit(fraction)
-            n_components = self._n_components(sample, device, validation, random_state, before, self.allow_nan)
+            n_components = self._n_components(sample, device, validation, random_state, before, self.allow_nan, loss)
         else:
             n_components = self.n_components_
         seeds = random_state.get_state()
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
-        start = self._start(empty, device, random_state, before, self.allow_nan, n_components, regularizers)
+        start = self._start(empty, device, random_state, before, self.allow_nan, n_components, loss, regularizers)
         half_life = np.inf if self.forgetting is None else float(self.forgetting)
-        fresh = Stream(start, self._config(start, random_state, regularizers), fraction, seeds, half_life)
+        fresh = Stream(start, self._config(start, random_state, loss, regularizers), fraction, seeds, half_life)
         if stream is not None:
             fresh.restore(stream)
         return fresh
@@ -746,6 +753,7 @@ class AutoEncoderTransformer(
         random_state: Any,
         before: Any,
         incomplete: bool,
+        loss: Loss,
         y: Any = None,
     ) -> int:
         """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
@@ -767,10 +775,10 @@ class AutoEncoderTransformer(
         def start_of(n_components: int) -> tuple[NetworkInitializer, np.random.RandomState]:
             draws = np.random.RandomState()
             draws.set_state(state)
-            return self._start(sample, device, draws, None, incomplete, n_components, regularizers), draws
+            return self._start(sample, device, draws, None, incomplete, n_components, loss, regularizers), draws
 
         start, draws = start_of(1)
-        config = self._config(start, draws, regularizers)
+        config = self._config(start, draws, loss, regularizers)
         with threads_for(config.batch_size * start.architecture.n_weights):
             scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
             return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
@@ -783,6 +791,7 @@ class AutoEncoderTransformer(
         before: Any,
         incomplete: bool,
         n_components: int,
+        loss: Loss,
         regularizers: Sequence[Regularizer],
     ) -> NetworkInitializer:
         """Return the initialization of the network."""
@@ -790,20 +799,29 @@ class AutoEncoderTransformer(
         bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
         demands = _demands(self, sample.dtype, device)
         n_outputs = sum(one.n_outputs for one in regularizers)
-        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands)
+        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands, loss)
         if before is not None:
             check_same(before.architecture, architecture)
-        return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
+        start = NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
+        return replace(start, feature_scale=loss.feature_scale) if isinstance(loss, BoundLosses) else start
+
+    def _bound_loss(self, sample: Sample) -> Loss:
+        """Return the loss for the samples of a fit."""
+        return as_loss(self.loss).bind(sample, getattr(self, "feature_names_in_", None))
 
     def _config(
-        self, start: NetworkInitializer, random_state: np.random.RandomState, regularizers: Sequence[Regularizer]
+        self,
+        start: NetworkInitializer,
+        random_state: np.random.RandomState,
+        loss: Loss,
+        regularizers: Sequence[Regularizer],
     ) -> TrainingConfig:
         """Return the parameters of the training."""
         batch_size, n_samples = self.batch_size, len(start.sample)
         if batch_size == "auto":  # a stream begins without samples
             batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
-            loss=as_loss(self.loss),
+            loss=loss,
             regularizers=regularizers,
             nested=_nested(self),
             optimizer=self.optimizer,
@@ -823,7 +841,7 @@ class AutoEncoderTransformer(
         )
 
 
-def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> ValidationSplit | None:
+def _validation_split(estimator: Any, X: Any, y: Any, groups: Any, loss: Loss) -> ValidationSplit | None:
     """Return the validation split; None without early stopping."""
     if not estimator.early_stopping:
         return None
@@ -841,7 +859,7 @@ def _validation_split(estimator: Any, X: Any, y: Any, groups: Any) -> Validation
         return ValidationSplit(splits=splits)
     held_out = validate_samples(estimator, split, reset=False)
     sample = Sample(to_numpy(held_out))
-    _check_values(estimator, sample.X)
+    _check_values(loss, sample.X, estimator.allow_nan)
     return ValidationSplit(sample=sample)
 
 
@@ -919,7 +937,7 @@ def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = T
             f"weights={nested.weights!r} of Nested are one for each code, but n_components={n_components!r} does not "
             "say how many these are. Pass an int, or weights=None."
         )
-    _check_values(estimator, sample.X)
+    _check_values(as_loss(estimator.loss), sample.X, estimator.allow_nan)
     check_dtype_on_device(sample.dtype, device)
     lr = learning_rate(estimator.optimizer, estimator.lr)
     check_optimizer(estimator.optimizer, estimator.optimizer_params or {}, lr)
@@ -957,11 +975,16 @@ def _nested(estimator: Any) -> Nested | None:
     return chosen[0] if chosen else Nested(fraction=0.0) if ordered else None
 
 
-def _check_values(estimator: Any, X: Any) -> None:
+def _check_values(loss: Loss, X: Any, allow_nan: bool) -> None:
     """Check that the loss is defined for the values."""
     # SciPy's minimum sorts a sparse matrix in place, and large data should be read only once.
-    values = X if isinstance(X, np.ndarray) else extremes(X)
-    as_loss(estimator.loss).check(values[np.isfinite(values)] if estimator.allow_nan else values)
+    values = X if isinstance(X, np.ndarray) and not allow_nan else extremes(X)
+    for one, columns in loss.blocks() if isinstance(loss, BoundLosses) else [(loss, None)]:
+        block = values if columns is None else values[:, columns]
+        if allow_nan:  # minima and maxima of features without any value are infinite
+            block = block[:, np.isfinite(block).all(axis=0)]
+        if block.size > 0:
+            one.check(block)
 
 
 def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
@@ -976,7 +999,14 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
 
 
 def _architecture(
-    estimator: Any, n_features: int, n_components: int, bottleneck: int, n_outputs: int, seed: int, demands: Demands
+    estimator: Any,
+    n_features: int,
+    n_components: int,
+    bottleneck: int,
+    n_outputs: int,
+    seed: int,
+    demands: Demands,
+    loss: Loss,
 ) -> Architecture:
     """Return the architecture for the parameters, whose codes after the first ``n_components`` are dropped."""
     kind = estimator.architecture
@@ -993,7 +1023,7 @@ def _architecture(
     shape = None if estimator.input_shape is None else tuple(int(side) for side in estimator.input_shape)
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
-    loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
+    regularizers, module = _regularizers(estimator), estimator.module
     module, needs = tried_module(module, estimator.module_params or {}, n_features, bottleneck, seed, demands)
     if module is not None:
         kind = "module"
@@ -1010,7 +1040,7 @@ def _architecture(
         input_shape=shape if kind == "conv" else None,
         normalization=estimator.normalization,
         dropout=float(estimator.dropout),
-        link=loss.link,
+        link=loss.links if isinstance(loss, BoundLosses) else loss.link,
         variational=any(regularizer.variational for regularizer in regularizers),
         module=module,
         fills=bool(estimator.allow_nan),

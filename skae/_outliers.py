@@ -357,5 +357,5 @@ def resolution(module: Any, double: bool) -> tuple[float, float]:
     """
     precision = torch.float64 if double else torch.float32
     eps = max(torch.finfo(precision).eps, torch.finfo(module.mean.dtype).eps)
-    constant = module.mean.double().square().mean() + module.scale.double().square()
+    constant = module.mean.double().square().mean() + module.divisor.double().square().mean()
     return (ROUNDING * eps) ** 2, float(constant)

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._network.state import IN_FILE
-from skae._objectives.losses import LOSSES
+from skae._objectives.columns import COLUMN_LOSSES, BoundLosses, ColumnLosses
 from skae._objectives.regularizers import REGULARIZERS
 from skae._outliers import AutoEncoderOutlierDetector
 
@@ -26,7 +26,9 @@ from skae._outliers import AutoEncoderOutlierDetector
 CLASSES = (
     AutoEncoderTransformer,
     AutoEncoderOutlierDetector,
-    *LOSSES.values(),
+    *COLUMN_LOSSES.values(),
+    ColumnLosses,
+    BoundLosses,
     *REGULARIZERS.values(),
     torch.device,
     *(cls for cls in vars(torch.optim).values() if isinstance(cls, type)),

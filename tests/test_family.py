@@ -14,6 +14,7 @@ from torch import nn
 
 from skae import (
     AutoEncoderTransformer,
+    ColumnLosses,
     Contractive,
     Denoising,
     Huber,
@@ -44,7 +45,14 @@ ARCHITECTURES = {
 LOSSES = {
     name: {"loss": name}
     for name in ("squared_error", "absolute_error", "huber", "binary_cross_entropy", "poisson", "cosine")
-} | {"torch's": {"loss": nn.SmoothL1Loss(reduction="none")}}
+} | {
+    "torch's": {"loss": nn.SmoothL1Loss(reduction="none")},
+    "columns": {
+        "loss": ColumnLosses(
+            [("pixels", "binary_cross_entropy", slice(0, 20)), ("counts", "poisson", [30, 25, 40])], remainder="huber"
+        )
+    },
+}
 REGULARIZERS = {
     "none": {},
     "denoising": {"regularizer": "denoising"},

@@ -20,7 +20,8 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, CategoricalCrossEntropy, ColumnLosses
+from skae._data.sample import Sample
 from skae._network.scaling import Projection
 from skae._objectives.losses import as_loss
 from skae._objectives.regularizers import as_regularizers
@@ -101,6 +102,8 @@ class Pictures(nn.Module):
         return self.out(self.back(self.norm(self.larger(images))).flatten(1))
 
 
+# Two columns are taken as the proportions of two categories.
+MIXED = ColumnLosses([("share", CategoricalCrossEntropy([2]), [3, 2]), ("count", "poisson", [0])])
 CASES = {
     "dense": {},
     "whitened": {"whiten": True, **SIZES},
@@ -118,6 +121,8 @@ CASES = {
     "absolute": {"loss": "absolute_error"},
     "cosine": {"loss": "cosine"},
     "callable": {"loss": nn.SmoothL1Loss(reduction="none")},
+    "columns": {"loss": MIXED},
+    "columns, missing values": {"loss": MIXED, "allow_nan": True},
     "sparse": {"regularizer": "sparse"},
     "variational": {"regularizer": "variational"},
     "encoder alone": {"projection_steps": 0},
@@ -151,7 +156,8 @@ def moved(estimator, X):
             weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
     module.network.enable_inverse_link()
     if estimator.projection_steps != 0 and estimator.regularizer != "variational":
-        projection = Projection(16, as_loss(estimator.loss), as_regularizers(estimator.regularizer))
+        loss = as_loss(estimator.loss).bind(Sample(X), None)
+        projection = Projection(16, loss, as_regularizers(estimator.regularizer))
         module.measure(module.standardized(torch.from_numpy(X)), projection)
     module.keep_double()
     return estimator

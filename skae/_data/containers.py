@@ -93,6 +93,25 @@ class StoredSamples(WrappedSamples):
         return self._read(slice(first, first + block_length(self.shape[1])), slice(start, stop)).copy()
 
 
+class ScaledSamples(WrappedSamples):
+    """Samples whose features are divided by a scale of each when they are indexed.
+
+    Parameters
+    ----------
+    X : Samples of shape (n_samples, n_features)
+        The samples. They are not copied.
+    scale : ndarray of shape (n_features,)
+        Scale of each feature.
+    """
+
+    def __init__(self, X: Any, scale: NDArray) -> None:
+        super().__init__(X)
+        self.scale = scale
+
+    def _read(self, samples: Any, features: slice) -> NDArray:
+        return (self.X[samples, features] / self.scale[features]).astype(self.dtype, copy=False)
+
+
 # X in the rest of the package.
 Samples = NDArray | WrappedSamples
 

@@ -37,7 +37,7 @@ class Standardizer:
     mean : Tensor of shape (n_features,)
         Mean of each feature, which is subtracted. It is on the device of the network.
     scale : Tensor
-        Common scale of all features, by which they are divided.
+        Scale of all features, or of each, by which they are divided.
     dtype : torch.dtype
         Dtype of the network.
     """

@@ -48,8 +48,9 @@ class Architecture:
         Normalization before each activation.
     dropout : float
         Fraction of the hidden values that are set to zero in training.
-    link : {"identity", "sigmoid", "exp"}
-        Inverse link that maps the output of the decoder to means.
+    link : {"identity", "sigmoid", "exp"} or tuple
+        Inverse link that maps the output of the decoder to means, or the inverse link, columns and numbers of
+        categories of each block of columns.
     variational : bool
         Whether the encoder also computes a variance of each code.
     module : class or instance or None
@@ -74,7 +75,7 @@ class Architecture:
     input_shape: tuple[int, ...] | None = None
     normalization: str | None = None
     dropout: float = 0.0
-    link: str = "identity"
+    link: str | tuple = "identity"
     variational: bool = False
     module: Any = field(default=None, compare=False)
     fills: bool = False

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skae._network.architecture import Architecture
 from skae._network.custom import CustomModuleHalf
-from skae._network.inverse_link import InverseLink
+from skae._network.inverse_link import ColumnLinks, InverseLink
 from skae._network.layers import (
     TiedDecoder,
     conv_stacks,
@@ -93,7 +93,11 @@ class FeedForwardAutoEncoder(AutoEncoder):
             self.pca_encoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
             self.pca_decoding = nn.Buffer(torch.empty((n_components, n_features), dtype=dtype))
             self.code_limit = nn.Buffer(torch.empty(n_components, dtype=dtype))
-        self.link = None if sizes.link == "identity" else InverseLink(sizes.link, n_features, dtype)
+        self.link: InverseLink | ColumnLinks | None = None
+        if isinstance(sizes.link, tuple):
+            self.link = ColumnLinks(sizes.link, dtype)
+        elif sizes.link != "identity":
+            self.link = InverseLink(sizes.link, n_features, dtype)
         self.encoder = self.decoder = self.linear_encoder = self.linear_decoder = None
         self.log_variance_head = self.output_head = None
         if sizes.variational:
@@ -132,7 +136,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
             values["log_variance_at_start"] = -np.log1p(variances / noise)
         fill_buffers(self, values)
         if self.link is not None:
-            self.link.on.fill_(not self.architecture.linear_skip)
+            self.link.turn(not self.architecture.linear_skip)
         for stack in self._stacks():
             if self.architecture.kind != "module":  # a custom module has its own weights
                 draw_weights(weight_layers(stack), generator)
@@ -163,7 +167,7 @@ class FeedForwardAutoEncoder(AutoEncoder):
     def enable_inverse_link(self) -> None:
         """Apply the inverse link, instead of clipping the reconstructions of PCA."""
         if self.link is not None:
-            self.link.on.fill_(True)
+            self.link.turn(True)
 
     def _stacks(self) -> list[nn.Module]:
         """Return the encoder and the decoder, if there are any."""

@@ -76,6 +76,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self.mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
         self.training_mean = nn.Buffer(torch.empty(n_features, dtype=dtype))
         self.scale = nn.Buffer(torch.empty((), dtype=dtype))
+        self.feature_scale = nn.Buffer(torch.empty(n_features, dtype=dtype)) if isinstance(sizes.link, tuple) else None
         self.pca_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.code_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.metric = nn.Buffer(torch.zeros((n_components, n_components), dtype=dtype))
@@ -124,11 +125,19 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def _set_location(self, pca: PrincipalComponents) -> None:
         """Set the mean and scale of the samples."""
-        fill_buffers(self, {"mean": pca.mean, "training_mean": pca.mean, "scale": np.array(pca.scale)})
+        mean = pca.in_data_units[0]
+        fill_buffers(self, {"mean": mean, "training_mean": mean, "scale": np.array(pca.scale)})
+        if self.feature_scale is not None:
+            fill_buffers(self, {"feature_scale": np.array(pca.feature_scale)})
         if self.filling is not None:
             self.filling.init_from_pca(pca.padded(self.architecture.bottleneck))
         if self.network.link is not None:
             self.network.link.init_from_pca(pca)
+
+    @property
+    def divisor(self) -> Tensor:
+        """Scale by which centered samples are divided, of all features or of each."""
+        return self.scale if self.feature_scale is None else self.scale * self.feature_scale
 
     def whiten(self, spread: NDArray) -> None:
         """Divide codes by their standard deviations."""
@@ -187,7 +196,7 @@ class ScaledAutoEncoder(AutoEncoder):
         quadratic = self.network.quadratic_loss(x) if type(loss) is SquaredError and not penalized else None
         if quadratic is not None:
             return quadratic
-        criterion = criterion_of(loss, self.mean, self.scale, float(self.loss_unit))
+        criterion = criterion_of(loss, self.mean, self.divisor, float(self.loss_unit))
 
         def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
             return criterion.per_sample(x_hat, x) + self.code_penalties(z)
@@ -196,7 +205,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def incomplete_code_loss(self, x: Tensor) -> CodeLoss:
         """Return the loss by the values that are present, with the prior on the codes."""
-        criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.scale, float(self.loss_unit)))
+        criterion = OfPresent(criterion_of(self.projection.loss, self.mean, self.divisor, float(self.loss_unit)))
 
         def per_sample(x_hat: Tensor, x: Tensor, z: Tensor) -> Tensor:
             offsets = z - self.code_mean
@@ -234,7 +243,7 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.projection.n_steps == 0:
             return self.encode(x)
         with torch.inference_mode(False), torch.no_grad():
-            standardized = (x.clone() - self.mean) / self.scale
+            standardized = (x.clone() - self.mean) / self.divisor
             return self.project_standardized(standardized) * self.code_unit
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -266,7 +275,7 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""
-        centered = (x - self.mean).div_(self.scale)
+        centered = (x - self.mean).div_(self.divisor)
         return centered if self.filling is None else self.filling(centered)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -284,7 +293,7 @@ class ScaledAutoEncoder(AutoEncoder):
     def decode_unit(self, z: Tensor) -> Tensor:
         """Map codes of unit scale to reconstructions in the units of the data."""
         # A copy, because z may be a view of an array, and the last bits of a product depend on its alignment.
-        x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.scale)
+        x_hat = torch.addcmul(self.mean, self.network.decode(z.clone()), self.divisor)
         return x_hat if self.network.link is None else self.network.link.within_range(x_hat)
 
     def contributions(self, x: Tensor) -> Tensor:

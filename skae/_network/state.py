@@ -42,11 +42,12 @@ CURVES = ("loss_curve_", "validation_scores_")
 OF_DETECTOR = ("estimator_", "offset_", "n_features_in_")
 # Number of integers in the state of the Mersenne Twister of NumPy.
 TWISTER_SIZE = 624
+LINKS = ("identity", "sigmoid", "exp")
 ALLOWED: dict[str, tuple] = {
     "activation": tuple(ACTIVATIONS),
     "kind": ("pca", "dense", "tied", "conv"),
     "normalization": (None, "batch", "layer"),
-    "link": ("identity", "sigmoid", "exp"),
+    "link": LINKS,
     "module": (None,),
     "module_needs": ((),),
     "linear_skip": (False, True, np.False_, np.True_),
@@ -252,7 +253,9 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
     most = sys.maxsize if described["kind"] == "pca" else sum(array.size for array in arrays.values())
     for name, value in described.items():
         allowed: Any = ALLOWED.get(name, f"sizes up to the {most} values of its arrays, at most {len(arrays)}")
-        if name in ALLOWED:
+        if name == "link" and type(value) is tuple:
+            allowed, good = "inverse links of blocks that have each column once", _divides(value, described)
+        elif name in ALLOWED:
             good = any(isinstance(value, type(one)) and value == one for one in allowed)
         elif name in ("n_dropped", "n_outputs"):
             allowed, good = f"integers from 0 to {most}", type(value) is int and 0 <= value <= most
@@ -265,6 +268,21 @@ def _checked_architecture(described: Any, arrays: Mapping[str, NDArray]) -> Arch
         if not good:
             raise ValueError(f"the architecture has {name}={value!r}, but allowed are {allowed}.")
     return Architecture(**described)
+
+
+def _divides(link: tuple, described: dict) -> bool:
+    """Return whether an inverse link of blocks has each column of an architecture once, in variables that fit."""
+    columns: list[int] = []
+    for block in link:
+        if type(block) is not tuple or len(block) != 3 or block[0] not in (*LINKS, "softmax"):
+            return False
+        of_block, sizes = block[1:]
+        if not all(type(part) is tuple and all(type(one) is int for one in part) for part in (of_block, sizes)):
+            return False
+        if sum(sizes) != (len(of_block) if block[0] == "softmax" else 0) or min(sizes, default=1) < 1:
+            return False
+        columns.extend(of_block)
+    return type(described["n_features"]) is int and sorted(columns) == list(range(described["n_features"]))
 
 
 class _WithoutMemory(TorchFunctionMode):

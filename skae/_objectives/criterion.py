@@ -59,7 +59,7 @@ class Criterion(AnyCriterion):
     mean : Tensor of shape (n_features,)
         Mean that was subtracted from the samples.
     scale : Tensor
-        Scale by which the samples were divided.
+        Scale by which the samples, or each of their features, were divided.
     unit : float, default=1.0
         Unit by which the loss is divided.
     """
@@ -83,16 +83,11 @@ class Criterion(AnyCriterion):
 
     def per_sample(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Compute the loss of each sample, of shape (n,)."""
-        if self.loss.in_data_units:
-            x_hat, x = torch.addcmul(self.mean, x_hat, self.scale), torch.addcmul(self.mean, x, self.scale)
-            if self.loss.link != "identity":  # rounding errors may leave the range of the data
-                x = x.clamp(0.0, 1.0) if self.loss.link == "sigmoid" else x.clamp(min=0.0)
-        losses = self.loss.elementwise(x_hat, x)
-        return (losses if losses.dim() == 1 else losses.mean(dim=1)) / self.unit
+        return self.loss.per_sample(x_hat, x, self.mean, self.scale) / self.unit
 
     def nat(self, n_features: int, fraction: float) -> float:
         """Convert one nat of the log-likelihood of a sample to the unit of this loss, as in `AnyCriterion.nat`."""
-        deviance = self.loss.link != "identity"
+        deviance = self.loss.link in ("sigmoid", "exp")
         return 1.0 / (n_features * self.unit) if deviance else super().nat(n_features, fraction)
 
 

@@ -1,12 +1,13 @@
 """Losses that training minimizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from skae._data.sample import Sample
 from skae._utils import Documented, check_parameter
 
 # Minimum distance of probabilities from 0 and 1, and of rates from 0, in logarithms. No measurement of this value is
@@ -73,6 +74,30 @@ class Loss(Documented, BaseEstimator):
         """Compute the loss of each value or sample, as `elementwise`."""
         return self.elementwise(x_hat, x)
 
+    def per_sample(self, x_hat: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """Return the loss of each sample.
+
+        Parameters
+        ----------
+        x_hat, x : Tensor of shape (n, n_features)
+            Reconstructions and samples, centered and divided by their scale.
+        mean : Tensor of shape (n_features,)
+            Mean that was subtracted.
+        scale : Tensor
+            Scale by which all features, or each of them, were divided.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            The losses.
+        """
+        if self.in_data_units:
+            x_hat, x = torch.addcmul(mean, x_hat, scale), torch.addcmul(mean, x, scale)
+            if self.link != "identity":  # rounding errors may leave the range of the data
+                x = x.clamp(min=0.0) if self.link == "exp" else x.clamp(0.0, 1.0)
+        losses = self.elementwise(x_hat, x)
+        return losses if losses.dim() == 1 else losses.mean(dim=1)
+
     def check(self, X: NDArray) -> None:
         """Check that the loss is defined for the data; a subclass may raise a ValueError.
 
@@ -81,6 +106,23 @@ class Loss(Documented, BaseEstimator):
         X : ndarray of shape (n_samples, n_features)
             The training samples.
         """
+
+    def bind(self, sample: Sample, feature_names: Sequence[str] | None) -> "Loss":
+        """Return the loss for the samples of a fit.
+
+        Parameters
+        ----------
+        sample : Sample of shape (n_samples, n_features)
+            The training samples.
+        feature_names : sequence of str or None
+            Names of the features, if they have any.
+
+        Returns
+        -------
+        Loss
+            This loss, if it does not depend on the samples.
+        """
+        return self
 
 
 class SquaredError(Loss):

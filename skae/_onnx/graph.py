@@ -224,11 +224,11 @@ def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
         Name of the samples.
     """
     normal = np.random.RandomState(0).standard_normal((EXAMPLE_SAMPLES, model.architecture.n_features))
-    example = model.mean + model.scale * torch.from_numpy(normal)
+    example = model.mean + model.divisor * torch.from_numpy(normal)
     n_steps = model.projection.n_steps
 
     def loss_of(x: Tensor) -> Any:
-        standardized = (x - model.mean) / model.scale
+        standardized = (x - model.mean) / model.divisor
         return model.code_loss(standardized) if model.filling is None else model.incomplete_code_loss(standardized)
 
     def begin(x: Tensor) -> tuple[Tensor, ...]:
@@ -257,7 +257,7 @@ def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
 
 def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
     """Standardize and impute, without a choice that depends on values."""
-    x = (x - model.mean) / model.scale
+    x = (x - model.mean) / model.divisor
     if model.filling is None:
         return x
     missing, components, k = x.isnan(), model.filling.components, len(model.filling.components)

@@ -61,6 +61,15 @@ def _index(graph: Any, out: Any, x: Any, indices: list) -> str:
     return _gather(graph, out, x, axis, index)
 
 
+def _index_put(graph: Any, out: Any, x: Any, indices: list, values: Any, accumulate: bool = False) -> str:
+    """Translate what is written to, or added to, places along one dimension."""
+    ((axis, index),) = ((dim, index) for dim, index in enumerate(indices) if index is not None)
+    sizes = [-1 if dim == axis else 1 for dim in range(out.dim())]
+    places = graph.op("Reshape", graph.cast(index, torch.int64), graph.shape(sizes))
+    places = graph.op("Expand", places, graph.op("Shape", values))
+    return graph.op("ScatterElements", x, places, values, axis=axis, reduction="add" if accumulate else "none")
+
+
 def _pad(graph: Any, out: Any, x: Any, pads: list, value: float = 0.0) -> str:
     rest = [0] * (out.dim() - len(pads) // 2)
     before, after = [*rest, *pads[-2::-2]], [*rest, *pads[::-2]]
@@ -133,6 +142,7 @@ OPERATIONS: dict[Any, Callable] = {
     aten.permute: lambda graph, out, x, order: graph.op("Transpose", x, perm=[dim % out.dim() for dim in order]),
     aten.slice: _slice,
     aten.index: _index,
+    aten.index_put: _index_put,
     aten.constant_pad_nd: _pad,
 }
 for translation, kinds in ((_plain, PLAIN), (_binary, BINARY), (_reduction, REDUCTIONS)):

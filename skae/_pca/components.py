@@ -29,6 +29,8 @@ class PrincipalComponents:
         Largest absolute deviation from the mean along each direction.
     present_fraction : float, default=1.0
         Fraction of the values that are not missing.
+    feature_scale : float or ndarray of shape (n_features,), default=1.0
+        What each feature was divided by before. All other attributes are those of the divided features.
     """
 
     mean: NDArray
@@ -38,6 +40,7 @@ class PrincipalComponents:
     feature_max_abs: NDArray
     code_max_abs: NDArray
     present_fraction: float = 1.0
+    feature_scale: NDArray | float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalComponents":
         """Return a copy with directions of zeros and without variance appended, up to ``n_components`` directions."""
@@ -53,6 +56,12 @@ class PrincipalComponents:
         names = ("components", "explained_variance", "code_max_abs")
         changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
         return replace(self, **changed)
+
+    @property
+    def in_data_units(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Mean, scale and largest absolute deviation of the features before they were divided."""
+        factor = self.feature_scale
+        return self.mean * factor, np.asarray(self.scale * factor), self.feature_max_abs * factor
 
     @property
     def scale(self) -> float:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.containers import exceeds_memory, is_large
+from skae._data.containers import ScaledSamples, exceeds_memory, is_large
 from skae._data.dataset import apply_in_batches, n_hidden
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.sample import Sample, groups_over, mean_over, weights_over
@@ -134,6 +134,8 @@ class NetworkInitializer:
         Whether X has missing values.
     training_mean : ndarray of shape (n_features,) or None
         Mean of each feature of the training samples if the network is centered at another location.
+    feature_scale : ndarray of shape (n_features,) or None
+        What features are divided by before principal components are found.
     """
 
     sample: Sample
@@ -143,19 +145,26 @@ class NetworkInitializer:
     before: ScaledAutoEncoder | None = None
     incomplete: bool = False
     training_mean: NDArray | None = None
+    feature_scale: NDArray | None = None
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
         """Compute the principal components of some of the samples."""
         n_components = min(self.architecture.n_components, *sample.shape)
+        return self._components(sample, n_components).padded(self.architecture.n_components)
+
+    def _components(self, sample: Sample, n_components: int) -> PrincipalComponents:
+        """Compute a number of principal components."""
         find = principal_components_of_incomplete if self.incomplete else principal_components
-        return find(sample, n_components).padded(self.architecture.n_components)
+        if self.feature_scale is None:
+            return find(sample, n_components)
+        divided = sample.of(ScaledSamples(sample.X, self.feature_scale))
+        return replace(find(divided, n_components), feature_scale=self.feature_scale)
 
     def components_at(self, sample: Sample, n_components: int, pca: PrincipalComponents) -> PrincipalComponents:
         """Compute principal components of some of the samples, with mean and standard deviations of all samples."""
         if is_large(self.sample.X) and n_components <= len(pca.components):
             return pca  # those without a tenth of many samples hardly differ
-        find = principal_components_of_incomplete if self.incomplete else principal_components
-        of_part = find(sample, min(n_components, *sample.shape)).padded(n_components)
+        of_part = self._components(sample, min(n_components, *sample.shape)).padded(n_components)
         return replace(of_part, mean=pca.mean, feature_std=pca.feature_std, feature_max_abs=pca.feature_max_abs).padded(
             self.architecture.n_components
         )

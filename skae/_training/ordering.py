@@ -107,7 +107,7 @@ def variance_of_network(
 
 def total_variance(pca: PrincipalComponents, sample: Sample) -> float:
     """Return the sum of the variances of all features (divisor n - 1)."""
-    return float(np.square(pca.feature_std).sum() * sample.total / max(sample.total - 1, 1))
+    return float(np.square(pca.feature_std * pca.feature_scale).sum() * sample.total / max(sample.total - 1, 1))
 
 
 def spread(sample: Sample, n_samples: int) -> Sample:

@@ -12,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skae._data.containers import ScaledSamples
 from skae._data.dataset import apply_in_batches
 from skae._data.duplicates import content_draws
 from skae._data.sample import Reservoir, Sample
 from skae._network.custom import CustomModuleHalf
 from skae._network.layers import SeededDropout
 from skae._network.scaling import ScaledAutoEncoder
+from skae._objectives.columns import BoundLosses
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
@@ -126,7 +128,7 @@ class Stream:
         if len(samples) == 0:
             return
         self._forget(len(held))
-        self.running.merge(self._filled(samples).astype(np.float64), weights)
+        self.running.merge(self._filled(self._divided(samples)).astype(np.float64), weights)
         self.memory.offer(samples, weights, self.random)
         self.waiting = np.concatenate([self.waiting, samples])
         self.waiting_weights = np.concatenate([self.waiting_weights, weights])
@@ -140,6 +142,11 @@ class Stream:
             self.initial_total *= fraction
             self.n_values *= fraction
             self.n_present *= fraction
+
+    def _divided(self, samples: NDArray) -> NDArray:
+        """Divide features by what they are divided by before principal components are found."""
+        scale = self.start.feature_scale
+        return samples if scale is None else ScaledSamples(samples, scale)[:]
 
     def _filled(self, samples: NDArray) -> NDArray:
         """Impute missing values by the principal components of the samples so far."""
@@ -159,8 +166,10 @@ class Stream:
 
     def principal_components(self) -> PrincipalComponents:
         """Return the principal components of all samples that are not held out."""
-        some = np.where(np.isnan(self.memory.samples), self.running.mean, self.memory.samples)
-        return replace(self.running.principal_components(some), present_fraction=self.n_present / self.n_values)
+        kept, scale = self._divided(self.memory.samples), self.start.feature_scale
+        pca = self.running.principal_components(np.where(np.isnan(kept), self.running.mean, kept))
+        present = self.n_present / self.n_values
+        return replace(pca, present_fraction=present, feature_scale=1.0 if scale is None else scale)
 
     def _learn(self) -> None:
         """Take one step per half batch of new samples."""
@@ -261,7 +270,8 @@ class Stream:
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
-        changing = {"random": self.random.get_state(), "training": training, "record": record}
+        loss = self.config.loss if isinstance(self.config.loss, BoundLosses) else None
+        changing = {"loss": loss, "random": self.random.get_state(), "training": training, "record": record}
         return {**kept, **numbers, **frozen, **changing}
 
     @contextmanager

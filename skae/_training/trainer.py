@@ -73,7 +73,7 @@ class Trainer:
         self.scaled = copy.deepcopy(model).to(dtype)
         self.network = self.scaled.network
         self.stopped = False
-        self.standardize = Standardizer(model.mean, model.scale, dtype)
+        self.standardize = Standardizer(model.mean, model.divisor, dtype)
         self.fill = self.scaled.filling if config.incomplete else None
         self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
@@ -324,10 +324,10 @@ def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArr
     """Compute the loss of each sample, and its loss if it were reconstructed as the mean, of shape (n, 2)."""
     if type(loss) is SquaredError:
         return apply_in_batches(model.squares, sample, 2, model.mean, np.float64)
-    criterion = OfPresent(criterion_of(loss, model.mean, model.scale))
+    criterion = OfPresent(criterion_of(loss, model.mean, model.divisor))
 
     def measured(x: Tensor) -> Tensor:
-        target, x_hat = ((values - model.mean) / model.scale for values in (x, model.reconstruct(x)))
+        target, x_hat = ((values - model.mean) / model.divisor for values in (x, model.reconstruct(x)))
         return torch.stack([criterion.per_sample(one, target) for one in (x_hat, torch.zeros_like(x_hat))], dim=1)
 
     return apply_in_batches(measured, sample, 2, model.mean, np.float64)
@@ -335,7 +335,7 @@ def sample_losses(loss: Loss, model: ScaledAutoEncoder, sample: Sample) -> NDArr
 
 def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: SampleDataset) -> AnyCriterion:
     """Return the criterion of a training, in units of the loss of the mean."""
-    criterion = criterion_of(config.loss, scaled.mean, scaled.scale)
+    criterion = criterion_of(config.loss, scaled.mean, scaled.divisor)
     if isinstance(criterion, Criterion):
         n_samples = len(samples)
         positions = np.linspace(0, n_samples - 1, min(n_samples, REFERENCE_SAMPLES), dtype=int)
