@@ -31,8 +31,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 # Packages that single examples import besides.
 NEEDED_BY_EXAMPLES = {
-    "plot_mixed_table": ["plotnine"],
+    "plot_mixed_table": ["plotnine", "prince"],
     "plot_onnx": ["skl2onnx", "onnxruntime"],
+    "plot_series": ["aeon"],
     "plot_stream": ["plotnine", "pyarrow"],
 }
 # Those that begin with sg_ are made by sphinx-gallery.
