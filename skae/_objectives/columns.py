@@ -72,7 +72,7 @@ class CategoricalCrossEntropy(Loss):
                 f"from {lowest:g} to {highest:g}. Encode them with OneHotEncoder."
             )
 
-    def sizes(self, sample: Sample, columns: NDArray) -> tuple[int, ...]:
+    def _sizes(self, sample: Sample, columns: NDArray) -> tuple[int, ...]:
         """Return the number of categories of each variable."""
         if self.n_categories is not None:
             sizes = tuple(self.n_categories)
@@ -168,11 +168,33 @@ class ColumnLosses(Loss, _BaseComposition):
         self.loss_weights = loss_weights
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters, and those of the losses by ``name__parameter`` if ``deep``."""
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether the losses by their names, and their parameters by ``name__parameter``, are returned, too.
+
+        Returns
+        -------
+        dict
+            Values by names.
+        """
         return self._get_params("_named", deep=deep)
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, losses by their names, and parameters of losses by ``name__parameter``."""
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters, losses by their names, and parameters of losses by ``name__parameter``.
+
+        Returns
+        -------
+        ColumnLosses
+            This instance.
+        """
         self._set_params("_named", **params)
         return self
 
@@ -213,7 +235,7 @@ class ColumnLosses(Loss, _BaseComposition):
         for name, loss, chosen in entries:
             try:
                 loss.check(limits[:, chosen])
-                of_loss = loss.sizes(sample, chosen) if isinstance(loss, CategoricalCrossEntropy) else ()
+                of_loss = loss._sizes(sample, chosen) if isinstance(loss, CategoricalCrossEntropy) else ()
             except ValueError as error:
                 raise ValueError(f"{name!r} in ColumnLosses: {error}") from error
             n_variables, weight = len(of_loss) or len(chosen), float(weights.get(name, 1.0))
