@@ -90,8 +90,9 @@ def test_categories_that_no_sample_has_belong_to_some_variable():
     X = np.zeros((40, 7))  # the last of the first variable and of the second
     X[np.arange(40), np.arange(40) % 2] = 1.0
     X[np.arange(40), 3 + np.arange(40) // 20] = 1.0
-    model = AutoEncoderTransformer(**SMALL, early_stopping=False, loss=CategoricalCrossEntropy()).fit(X)
-    assert sum(model.net_.module_.projection.loss.n_categories[0]) == 7
+    model = AutoEncoderTransformer(**SMALL | {"n_components": 1}, early_stopping=False, loss=CategoricalCrossEntropy())
+    ((_, _, n_categories),) = model.fit(X).net_.module_.architecture.link
+    assert sum(n_categories) == 7
     X_hat = model.inverse_transform(model.transform(X))
     np.testing.assert_allclose(X_hat.sum(axis=1), 2.0, atol=1e-6)
     assert X_hat[:, [2, 6]].max() < 0.01
