@@ -31,9 +31,9 @@ html_theme_options = {
 }
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 numpydoc_show_class_members = False
-# The page of computation times would fetch its table from the network.
 # The package of the series does not allow the newest releases of others: without it, its example is shown, but not run.
 RUN = "plot_" if importlib.util.find_spec("aeon") else "plot_(?!series)"
+# The page of computation times would fetch its table from the network.
 sphinx_gallery_conf = {
     "filename_pattern": RUN,
     "examples_dirs": "../examples",

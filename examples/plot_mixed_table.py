@@ -94,8 +94,8 @@ def measures(codes, test_codes, X_hat):
 # %%
 # Comparison by test samples
 # --------------------------
-# With few codes, PCA and FAMD keep the numbers, and of the categories only what depends on these. A softmax over each
-# variable keeps most of the categories in as many codes.
+# FAMD keeps the numbers in a few codes, and of the categories only what depends on these. An autoencoder keeps more of
+# both, and with a softmax over each variable most of the categories.
 
 SIZES = (2, 4, 8)
 results = {name: np.array([measures(*method(k)) for k in SIZES]) for name, method in METHODS.items()}

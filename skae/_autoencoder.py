@@ -35,7 +35,6 @@ from skae._network.probe import Demands, check_same, tried_module
 from skae._network.projection import DEFAULT_STEPS
 from skae._network.scaling import ScaledAutoEncoder
 from skae._network.state import NETWORK, OF_PCA, OF_TRANSFORMER, check_transformer, checked, stamped
-from skae._objectives.columns import BoundLosses
 from skae._objectives.losses import LOSSES, Loss, SquaredError, as_loss
 from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, as_regularizers, needs_all, needs_y
@@ -719,8 +718,11 @@ class AutoEncoderTransformer(
             )
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
-        loss = self._bound_loss(sample) if stream is None else stream.get("loss") or as_loss(self.loss)
-        _check_values(loss, sample.X, self.allow_nan)
+        if stream is None:
+            loss = self._bound_loss(sample)
+        else:
+            loss = stream["loss"] or as_loss(self.loss)
+            _check_values(loss, sample.X, self.allow_nan)
         regularizers = _regularizers(self)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
@@ -803,7 +805,7 @@ class AutoEncoderTransformer(
         if before is not None:
             check_same(before.architecture, architecture)
         start = NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
-        return replace(start, feature_scale=loss.feature_scale) if isinstance(loss, BoundLosses) else start
+        return replace(start, feature_scale=loss.feature_scale)
 
     def _bound_loss(self, sample: Sample) -> Loss:
         """Return the loss for the samples of a fit."""
@@ -979,8 +981,8 @@ def _check_values(loss: Loss, X: Any, allow_nan: bool) -> None:
     """Check that the loss is defined for the values."""
     # SciPy's minimum sorts a sparse matrix in place, and large data should be read only once.
     values = X if isinstance(X, np.ndarray) and not allow_nan else extremes(X)
-    for one, columns in loss.blocks() if isinstance(loss, BoundLosses) else [(loss, None)]:
-        block = values if columns is None else values[:, columns]
+    for one, columns in loss.blocks():
+        block = values[:, columns]
         if allow_nan:  # minima and maxima of features without any value are infinite
             block = block[:, np.isfinite(block).all(axis=0)]
         if block.size > 0:
@@ -1040,7 +1042,7 @@ def _architecture(
         input_shape=shape if kind == "conv" else None,
         normalization=estimator.normalization,
         dropout=float(estimator.dropout),
-        link=loss.links if isinstance(loss, BoundLosses) else loss.link,
+        link=loss.links,
         variational=any(regularizer.variational for regularizer in regularizers),
         module=module,
         fills=bool(estimator.allow_nan),

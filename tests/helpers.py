@@ -13,6 +13,7 @@ from torch import nn
 
 from skae import AutoEncoderTransformer
 from skae._objectives.criterion import criterion_of
+from skae._objectives.losses import as_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where skae is imported from: beside the tests, or installed while these lie in an unpacked source archive.
@@ -72,10 +73,9 @@ def pca_score(pca, X):
 
 def losses_of(estimator, X, X_hat):
     """The loss that the estimator was trained for, of each sample."""
-    module = estimator.net_.module_
-    loss = module.projection.loss
-    x, x_hat = ((torch.as_tensor(values).double() - module.mean) / module.divisor for values in (X, X_hat))
-    return criterion_of(loss, module.mean.double(), module.divisor.double()).per_sample(x_hat, x).numpy()
+    module, loss = estimator.net_.module_, as_loss(estimator.loss)
+    x, x_hat = ((torch.as_tensor(values).double() - module.mean) / module.scale for values in (X, X_hat))
+    return criterion_of(loss, module.mean.double(), module.scale.double()).per_sample(x_hat, x).numpy()
 
 
 def python_environment():

@@ -127,7 +127,7 @@ def test_columns_in_another_order_change_rounding_alone(encoded):
     )
 
 
-def test_units_and_the_number_of_levels_do_not_weigh(encoded):
+def test_units_do_not_weigh(encoded):
     scaled = encoded.copy()
     scaled[:, :3] *= 1000.0
     start = {**SMALL, "max_epochs": 0}

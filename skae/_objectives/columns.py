@@ -87,8 +87,9 @@ class CategoricalCrossEntropy(Loss):
         for chunk in chunks_of(sample, CHUNK_VALUES):
             sums = np.cumsum(sample[chunk][:, columns], axis=1, dtype=np.float64)
             sums = sums[np.isfinite(sums[:, -1])]
-            lowest, highest = np.fmin(lowest, sums.min(axis=0)), np.fmax(highest, sums.max(axis=0))
-        n_variables = int(np.rint(highest[-1]))
+            lowest = np.minimum(lowest, sums.min(axis=0, initial=np.inf))
+            highest = np.maximum(highest, sums.max(axis=0, initial=-np.inf))
+        n_variables = int(np.rint(max(highest[-1], 0.0)))
         wholes = np.arange(1, n_variables + 1)
         ends = np.searchsorted(lowest, wholes - SUM_TOL) + 1
         if n_variables < 1 or ends[-1] > len(columns) or (np.abs(highest[ends - 1] - wholes) > SUM_TOL).any():
@@ -233,21 +234,25 @@ class ColumnLosses(Loss, _BaseComposition):
         losses, columns, sizes, scales, factors = [], [], [], [], []
         feature_scale = np.ones(len(mean))
         for name, loss, chosen in entries:
+            known = limits[:, chosen]
+            known = known[:, np.isfinite(known).all(axis=0)]
             try:
-                loss.check(limits[:, chosen])
+                if known.size > 0:
+                    loss.check(known)
                 of_loss = loss._sizes(sample, chosen) if isinstance(loss, CategoricalCrossEntropy) else ()
             except ValueError as error:
                 raise ValueError(f"{name!r} in ColumnLosses: {error}") from error
             n_variables, weight = len(of_loss) or len(chosen), float(weights.get(name, 1.0))
             scale = float(np.sqrt(variances[chosen].mean())) or 1.0
             feature_scale[chosen] = scale * np.sqrt(len(chosen) / (n_variables * weight))
-            reference = _loss_of_mean(loss, sample, mean, chosen, scale)
             losses.append(loss)
             columns.append([int(column) for column in chosen])
             sizes.append(list(of_loss))
             scales.append(scale)
-            factors.append(weight * n_variables / (reference if np.isfinite(reference) and reference > 0 else 1.0))
-        return BoundLosses(losses, columns, sizes, scales, factors, feature_scale)
+            factors.append(weight * n_variables)
+        references = _losses_of_mean(losses, columns, scales, sample, mean)
+        references = np.where(np.isfinite(references) & (references > 0), references, 1.0)
+        return BoundLosses(losses, columns, sizes, scales, [*map(float, factors / references)], feature_scale)
 
     def _entries(self, n_features: int, feature_names: Sequence[str] | None) -> Any:
         """Generate the name, loss and columns of each entry, and of the other columns if there are any."""
@@ -384,13 +389,18 @@ def _mean_over(sample: Sample, mean: NDArray, function: Callable[[NDArray], NDAr
     return np.asarray(total / sample.total)
 
 
-def _loss_of_mean(loss: Loss, sample: Sample, mean: NDArray, columns: NDArray, scale: float) -> float:
-    """Return the loss of some columns if each sample is reconstructed as the mean."""
-    center, unit = torch.from_numpy(mean[columns]), torch.tensor(scale, dtype=torch.float64)
+def _losses_of_mean(
+    losses: Sequence[Loss], columns: Sequence[list[int]], scales: Sequence[float], sample: Sample, mean: NDArray
+) -> NDArray:
+    """Return the loss of each block of columns if each sample is reconstructed as the mean."""
 
-    def losses(values: NDArray) -> NDArray:
-        x = (torch.from_numpy(values[:, columns]) - center) / unit
-        return loss.per_sample(torch.zeros_like(x), x, center, unit).numpy()
+    def measured(values: NDArray) -> NDArray:
+        of_blocks = []
+        for loss, chosen, scale in zip(losses, columns, scales, strict=True):
+            center, unit = torch.from_numpy(mean[chosen]), torch.tensor(scale, dtype=torch.float64)
+            x = (torch.from_numpy(values[:, chosen]) - center) / unit
+            of_blocks.append(loss.per_sample(torch.zeros_like(x), x, center, unit))
+        return torch.stack(of_blocks, dim=1).numpy()
 
     with torch.no_grad():
-        return float(_mean_over(sample, mean, losses))
+        return _mean_over(sample, mean, measured)

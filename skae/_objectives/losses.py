@@ -1,6 +1,7 @@
 """Losses that training minimizes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -52,6 +53,7 @@ class Loss(Documented, BaseEstimator):
     link = "identity"
     in_data_units = False
     start = "mean"
+    feature_scale: NDArray | None = None
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Return the loss of each value or sample.
@@ -104,8 +106,17 @@ class Loss(Documented, BaseEstimator):
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_features)
-            The training samples.
+            The training samples, or only the minima and maxima of their features.
         """
+
+    def blocks(self) -> "Iterable[tuple[Loss, Any]]":
+        """Return pairs of a loss and the columns that it is for: this loss, for all columns."""
+        return [(self, slice(None))]
+
+    @property
+    def links(self) -> str | tuple:
+        """Inverse link of all columns, or those of blocks of columns."""
+        return self.link
 
     def bind(self, sample: Sample, feature_names: Sequence[str] | None) -> "Loss":
         """Return the loss for the samples of a fit.

@@ -19,7 +19,6 @@ from skae._data.sample import Reservoir, Sample
 from skae._network.custom import CustomModuleHalf
 from skae._network.layers import SeededDropout
 from skae._network.scaling import ScaledAutoEncoder
-from skae._objectives.columns import BoundLosses
 from skae._pca.components import PrincipalComponents
 from skae._pca.incremental import IncrementalPrincipalComponents
 from skae._pca.missing import ImputedRows, PPCAImputer, principal_components_of_incomplete
@@ -270,7 +269,7 @@ class Stream:
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
-        loss = self.config.loss if isinstance(self.config.loss, BoundLosses) else None
+        loss = None if self.start.feature_scale is None else self.config.loss
         changing = {"loss": loss, "random": self.random.get_state(), "training": training, "record": record}
         return {**kept, **numbers, **frozen, **changing}
 
