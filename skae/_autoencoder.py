@@ -450,22 +450,20 @@ class AutoEncoderTransformer(
             _check(self, sample, device)
             if groups is not None:
                 sample = replace(sample, groups=check_groups(X, groups)[sample.numbers])
+            if self.allow_nan:
+                check_features(sample)
             loss = self._bound_loss(sample)
             validation = _validation_split(self, X, y, groups, loss)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
             incomplete = self.allow_nan and any(values_missing(part) for part in parts)
-            if incomplete:
-                check_features(sample)
             n_components = self._n_components(sample, device, validation, random_state, before, incomplete, loss, y)
             regularizers = _bound(self, sample.X, y, n_components, random_state)
             start = self._start(sample, device, random_state, before, incomplete, n_components, loss, regularizers)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(
-                    self._config(start, random_state, loss, regularizers), progress=Progress([tasks, *bars])
-                )
+                config = replace(self._config(start, random_state, regularizers), progress=Progress([tasks, *bars]))
                 self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     self.__dict__.pop(name, None)
@@ -718,20 +716,17 @@ class AutoEncoderTransformer(
             )
         device = resolve_device(self.device)
         _check(self, sample, device, whole=False)
-        if stream is None:
-            loss = self._bound_loss(sample)
-        else:
-            loss = stream["loss"] or as_loss(self.loss)
-            _check_values(loss, sample.X, self.allow_nan)
+        if stream is None and self.allow_nan:
+            check_features(sample)
+        loss = self._bound_loss(sample) if stream is None else stream["loss"] or as_loss(self.loss)
         regularizers = _regularizers(self)
         random_state, dtype = check_random_state(self.random_state), sample.dtype
         before = self.net_.module_ if hasattr(self, "net_") else None
         if stream is not None:  # loaded from a file
+            _check_values(loss, sample.X, self.allow_nan)
             random_state, dtype = np.random.RandomState(), stream["waiting"].dtype
             before = model_from_dict(stream["before"])
             random_state.set_state(stream["seeds"])
-        elif self.allow_nan:
-            check_features(sample)
         fraction = self.validation_fraction if self.early_stopping else None
         if stream is None:
             validation = None if fraction is None else ValidationSplit(fraction)
@@ -742,7 +737,7 @@ class AutoEncoderTransformer(
         empty = Sample(np.zeros((0, sample.shape[1]), dtype))
         start = self._start(empty, device, random_state, before, self.allow_nan, n_components, loss, regularizers)
         half_life = np.inf if self.forgetting is None else float(self.forgetting)
-        fresh = Stream(start, self._config(start, random_state, loss, regularizers), fraction, seeds, half_life)
+        fresh = Stream(start, self._config(start, random_state, regularizers), fraction, seeds, half_life)
         if stream is not None:
             fresh.restore(stream)
         return fresh
@@ -780,7 +775,7 @@ class AutoEncoderTransformer(
             return self._start(sample, device, draws, None, incomplete, n_components, loss, regularizers), draws
 
         start, draws = start_of(1)
-        config = self._config(start, draws, loss, regularizers)
+        config = self._config(start, draws, regularizers)
         with threads_for(config.batch_size * start.architecture.n_weights):
             scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
             return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
@@ -801,29 +796,25 @@ class AutoEncoderTransformer(
         bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
         demands = _demands(self, sample.dtype, device)
         n_outputs = sum(one.n_outputs for one in regularizers)
-        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands, loss)
+        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands)
+        architecture = replace(architecture, link=loss._links)
         if before is not None:
             check_same(before.architecture, architecture)
-        start = NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete)
-        return replace(start, feature_scale=loss.feature_scale)
+        return NetworkInitializer(sample, architecture, device, draw_seed(random_state), before, incomplete, loss=loss)
 
     def _bound_loss(self, sample: Sample) -> Loss:
         """Return the loss for the samples of a fit."""
         return as_loss(self.loss).bind(sample, getattr(self, "feature_names_in_", None))
 
     def _config(
-        self,
-        start: NetworkInitializer,
-        random_state: np.random.RandomState,
-        loss: Loss,
-        regularizers: Sequence[Regularizer],
+        self, start: NetworkInitializer, random_state: np.random.RandomState, regularizers: Sequence[Regularizer]
     ) -> TrainingConfig:
         """Return the parameters of the training."""
         batch_size, n_samples = self.batch_size, len(start.sample)
         if batch_size == "auto":  # a stream begins without samples
             batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
-            loss=loss,
+            loss=start.loss,
             regularizers=regularizers,
             nested=_nested(self),
             optimizer=self.optimizer,
@@ -981,7 +972,7 @@ def _check_values(loss: Loss, X: Any, allow_nan: bool) -> None:
     """Check that the loss is defined for the values."""
     # SciPy's minimum sorts a sparse matrix in place, and large data should be read only once.
     values = X if isinstance(X, np.ndarray) and not allow_nan else extremes(X)
-    for one, columns in loss.blocks():
+    for one, columns in loss._blocks():
         block = values[:, columns]
         if allow_nan:  # minima and maxima of features without any value are infinite
             block = block[:, np.isfinite(block).all(axis=0)]
@@ -1001,14 +992,7 @@ def _demands(estimator: Any, dtype: np.dtype, device: torch.device) -> Demands:
 
 
 def _architecture(
-    estimator: Any,
-    n_features: int,
-    n_components: int,
-    bottleneck: int,
-    n_outputs: int,
-    seed: int,
-    demands: Demands,
-    loss: Loss,
+    estimator: Any, n_features: int, n_components: int, bottleneck: int, n_outputs: int, seed: int, demands: Demands
 ) -> Architecture:
     """Return the architecture for the parameters, whose codes after the first ``n_components`` are dropped."""
     kind = estimator.architecture
@@ -1025,7 +1009,7 @@ def _architecture(
     shape = None if estimator.input_shape is None else tuple(int(side) for side in estimator.input_shape)
     if kind == "conv":
         check_images(shape, n_features, encoder, decoder)
-    regularizers, module = _regularizers(estimator), estimator.module
+    loss, regularizers, module = as_loss(estimator.loss), _regularizers(estimator), estimator.module
     module, needs = tried_module(module, estimator.module_params or {}, n_features, bottleneck, seed, demands)
     if module is not None:
         kind = "module"
@@ -1042,7 +1026,6 @@ def _architecture(
         input_shape=shape if kind == "conv" else None,
         normalization=estimator.normalization,
         dropout=float(estimator.dropout),
-        link=loss.links,
         variational=any(regularizer.variational for regularizer in regularizers),
         module=module,
         fills=bool(estimator.allow_nan),

@@ -184,6 +184,25 @@ def test_missing_numbers_and_missing_categories(encoded):
     np.testing.assert_allclose(X_hat[:, 3:7].sum(axis=1), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("missing", [slice(3, 4), slice(3, 7), slice(3, 10), slice(10, 11)])
+def test_columns_without_any_value(encoded, missing):
+    X = encoded.copy()
+    X[:, missing] = np.nan
+    for fit in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=f"Feature {missing.start} of X has no observed values"):
+            getattr(AutoEncoderTransformer(**SMALL, loss=MIXED, allow_nan=True), fit)(X)
+
+
+def test_categories_that_are_never_all_present(encoded):
+    X = encoded.copy()
+    X[::2, 3], X[1::2, 5] = np.nan, np.nan
+    model = AutoEncoderTransformer(**SMALL, loss=MIXED, allow_nan=True)
+    with pytest.raises(ValueError, match="these 7 columns are never all present, or zero, and there are no such"):
+        model.fit(X)
+    given = ColumnLosses([("words", CategoricalCrossEntropy([4, 3]), slice(3, 10)), MIXED.losses[1]])
+    assert np.isfinite(model.set_params(loss=given).fit_transform(X)).all()
+
+
 def test_sparse_and_weighted_samples(encoded):
     weights = np.random.RandomState(0).randint(0, 3, size=len(encoded))
     frame = table()

@@ -93,10 +93,11 @@ class CategoricalCrossEntropy(Loss):
         wholes = np.arange(1, n_variables + 1)
         ends = np.searchsorted(lowest, wholes - SUM_TOL) + 1
         if n_variables < 1 or ends[-1] > len(columns) or (np.abs(highest[ends - 1] - wholes) > SUM_TOL).any():
+            found = f"sum to {lowest[-1]:g} to {highest[-1]:g}" if n_variables > 0 else "are never all present, or zero"
             raise ValueError(
                 "CategoricalCrossEntropy() finds variables by columns whose values sum to one in every sample, but the "
-                f"values of these {len(columns)} columns sum to {lowest[-1]:g} to {highest[-1]:g}, and there are no "
-                "such columns for each whole. Encode the categories with OneHotEncoder() or pass n_categories."
+                f"values of these {len(columns)} columns {found}, and there are no such columns for each whole. "
+                "Encode the categories with OneHotEncoder() or pass n_categories."
             )
         return tuple(int(size) for size in np.diff([0, *ends[:-1], len(columns)]))
 
@@ -234,8 +235,7 @@ class ColumnLosses(Loss, _BaseComposition):
         losses, columns, sizes, scales, factors = [], [], [], [], []
         feature_scale = np.ones(len(mean))
         for name, loss, chosen in entries:
-            known = limits[:, chosen]
-            known = known[:, np.isfinite(known).all(axis=0)]
+            known = limits[:, [column for column in chosen if np.isfinite(limits[:, column]).all()]]
             try:
                 if known.size > 0:
                     loss.check(known)
@@ -256,10 +256,8 @@ class ColumnLosses(Loss, _BaseComposition):
 
     def _entries(self, n_features: int, feature_names: Sequence[str] | None) -> Any:
         """Generate the name, loss and columns of each entry, and of the other columns if there are any."""
-        triples = isinstance(self.losses, list | tuple) and all(
-            isinstance(one, tuple) and len(one) == 3 for one in self.losses
-        )
-        if not triples:
+        given = self.losses if isinstance(self.losses, list | tuple) else [None]
+        if not all(isinstance(one, tuple) and len(one) == 3 for one in given):
             raise ValueError(f"losses of ColumnLosses must be a list of (name, loss, columns), got {self.losses!r}.")
         self._validate_names([name for name, _, _ in self.losses])
         taken = np.zeros(n_features, dtype=bool)
@@ -310,12 +308,12 @@ class BoundLosses(Loss):
         self.feature_scale = feature_scale
 
     @property
-    def links(self) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]:
+    def _links(self) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]:
         """Inverse link, columns and numbers of categories of each block."""
         blocks = zip(self.losses, self.columns, self.n_categories, strict=True)
         return tuple((loss.link, tuple(columns), tuple(sizes)) for loss, columns, sizes in blocks)
 
-    def blocks(self) -> Iterator[tuple[Loss, list[int]]]:
+    def _blocks(self) -> Iterator[tuple[Loss, list[int]]]:
         """Generate the loss and the columns of each block."""
         return zip(self.losses, self.columns, strict=True)
 

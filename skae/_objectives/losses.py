@@ -109,12 +109,12 @@ class Loss(Documented, BaseEstimator):
             The training samples, or only the minima and maxima of their features.
         """
 
-    def blocks(self) -> "Iterable[tuple[Loss, Any]]":
+    def _blocks(self) -> "Iterable[tuple[Loss, Any]]":
         """Return pairs of a loss and the columns that it is for: this loss, for all columns."""
         return [(self, slice(None))]
 
     @property
-    def links(self) -> str | tuple:
+    def _links(self) -> str | tuple:
         """Inverse link of all columns, or those of blocks of columns."""
         return self.link
 

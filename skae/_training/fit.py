@@ -134,8 +134,8 @@ class NetworkInitializer:
         Whether X has missing values.
     training_mean : ndarray of shape (n_features,) or None
         Mean of each feature of the training samples if the network is centered at another location.
-    feature_scale : ndarray of shape (n_features,) or None
-        What features are divided by before principal components are found.
+    loss : Loss
+        The loss, which may scale features before principal components are found.
     """
 
     sample: Sample
@@ -145,7 +145,7 @@ class NetworkInitializer:
     before: ScaledAutoEncoder | None = None
     incomplete: bool = False
     training_mean: NDArray | None = None
-    feature_scale: NDArray | None = None
+    loss: Loss = field(default_factory=SquaredError)
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
         """Compute the principal components of some of the samples."""
@@ -155,10 +155,10 @@ class NetworkInitializer:
     def _components(self, sample: Sample, n_components: int) -> PrincipalComponents:
         """Compute a number of principal components."""
         find = principal_components_of_incomplete if self.incomplete else principal_components
-        if self.feature_scale is None:
+        scale = self.loss.feature_scale
+        if scale is None:
             return find(sample, n_components)
-        divided = sample.of(ScaledSamples(sample.X, self.feature_scale))
-        return replace(find(divided, n_components), feature_scale=self.feature_scale)
+        return replace(find(sample.of(ScaledSamples(sample.X, scale)), n_components), feature_scale=scale)
 
     def components_at(self, sample: Sample, n_components: int, pca: PrincipalComponents) -> PrincipalComponents:
         """Compute principal components of some of the samples, with mean and standard deviations of all samples."""

@@ -144,7 +144,7 @@ class Stream:
 
     def _divided(self, samples: NDArray) -> NDArray:
         """Divide features by what they are divided by before principal components are found."""
-        scale = self.start.feature_scale
+        scale = self.start.loss.feature_scale
         return samples if scale is None else ScaledSamples(samples, scale)[:]
 
     def _filled(self, samples: NDArray) -> NDArray:
@@ -165,7 +165,7 @@ class Stream:
 
     def principal_components(self) -> PrincipalComponents:
         """Return the principal components of all samples that are not held out."""
-        kept, scale = self._divided(self.memory.samples), self.start.feature_scale
+        kept, scale = self._divided(self.memory.samples), self.start.loss.feature_scale
         pca = self.running.principal_components(np.where(np.isnan(kept), self.running.mean, kept))
         present = self.n_present / self.n_values
         return replace(pca, present_fraction=present, feature_scale=1.0 if scale is None else scale)
@@ -269,7 +269,7 @@ class Stream:
         }
         record["history"] = as_columns(record["history"])
         frozen = {"before": _to_dict(self.start.before), "preferred": _to_dict(self.preferred)}
-        loss = None if self.start.feature_scale is None else self.config.loss
+        loss = None if self.start.loss.feature_scale is None else self.config.loss
         changing = {"loss": loss, "random": self.random.get_state(), "training": training, "record": record}
         return {**kept, **numbers, **frozen, **changing}
 
