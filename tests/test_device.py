@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers import TRAINED, curved_rows
+from helpers import SEARCHED, TRAINED, curved_rows
+from scipy import sparse
+from sklearn.datasets import load_digits
+from test_family import EACH, LABELS, build
 
-from skae import AutoEncoderTransformer
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
 from skae._utils import available_devices, resolve_device
 
 ACCELERATORS = available_devices()[1:]
@@ -56,6 +59,15 @@ def test_names_of_the_processor(device, curved):
     np.testing.assert_array_equal(estimator.transform(curved), expected.transform(curved))
 
 
+def on_the_processor(estimator, monkeypatch):
+    """Return a copy of a fitted estimator as a machine without accelerator opens it."""
+    file = pickle.dumps(estimator)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.backends.mps, "is_available", lambda: False)
+        return pickle.loads(file)
+
+
 @pytest.mark.skipif(not ACCELERATORS, reason="no accelerator")
 class TestAccelerator:
     def test_fit_agrees_with_the_processor(self):
@@ -70,9 +82,50 @@ class TestAccelerator:
         X = curved_rows(100).astype(np.float32)
         estimator = AutoEncoderTransformer(2, **TRAINED, device="auto").fit(X)
         codes = estimator.transform(X)
-        file = pickle.dumps(estimator)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-        copy = pickle.loads(file)
+        copy = on_the_processor(estimator, monkeypatch)
         assert str(copy.device_) == "cpu"
         np.testing.assert_allclose(copy.transform(X), codes, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("early_stopping", [True, False])
+    @pytest.mark.parametrize("parameters", EACH.values(), ids=EACH)
+    def test_each_architecture_loss_and_regularizer(self, parameters, early_stopping, monkeypatch):
+        images = (load_digits().data[:64] / 16).astype(np.float32)
+        estimator = build(parameters).set_params(device="auto", early_stopping=early_stopping, batch_size=8)
+        codes = estimator.fit_transform(images, LABELS)
+        assert codes.shape == (64, 3)
+        np.testing.assert_allclose(estimator.transform(images[:5]), codes[:5], rtol=1e-4, atol=1e-5)
+        assert np.isfinite(estimator.inverse_transform(codes)).all()
+        assert np.isfinite(estimator.score(images))
+        copy = on_the_processor(estimator, monkeypatch)
+        np.testing.assert_allclose(copy.inverse_transform(codes), estimator.inverse_transform(codes), atol=1e-4)
+        np.testing.assert_allclose(np.median(np.abs(copy.transform(images) - codes)), 0.0, atol=1e-3)
+
+    @pytest.mark.parametrize("early_stopping", [True, False])
+    @pytest.mark.parametrize("kind", ["missing", "sparse", "weights", "groups", "double", "automatic", "L-BFGS"])
+    def test_each_kind_of_data(self, kind, early_stopping, monkeypatch):
+        X = curved_rows(200).astype(np.float64 if kind == "double" else np.float32)
+        parameters = {**SEARCHED, "early_stopping": early_stopping, "device": "auto"}
+        parameters |= {"n_components": "auto"} if kind == "automatic" and early_stopping else {}
+        parameters |= {"optimizer": "lbfgs"} if kind == "L-BFGS" else {}
+        fit = {"weights": {"sample_weight": np.arange(200.0)}, "groups": {"groups": np.arange(200) // 4}}.get(kind, {})
+        if kind == "missing":
+            parameters["allow_nan"] = True
+            X[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+        samples = sparse.csr_matrix(X) if kind == "sparse" else X
+        estimator = AutoEncoderTransformer(**parameters).fit(samples, **fit)
+        copy = on_the_processor(estimator, monkeypatch)
+        assert np.isfinite(estimator.explained_variance_ratio_).all()
+        assert estimator.score(samples) == pytest.approx(copy.score(samples), abs=1e-3)
+
+    def test_stream(self):
+        X = curved_rows(400).astype(np.float32)
+        estimator = AutoEncoderTransformer(2, hidden_layer_sizes=16, random_state=0, device="auto")
+        for part in np.split(X, 4):
+            estimator.partial_fit(part)
+        assert estimator.score(X) > 0.5
+
+    def test_detector(self, monkeypatch):
+        X = curved_rows(200).astype(np.float32)
+        detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TRAINED, device="auto")).fit(X)
+        copy = on_the_processor(detector, monkeypatch)
+        np.testing.assert_allclose(copy.score_samples(X), detector.score_samples(X), rtol=1e-2, atol=1e-5)
