@@ -116,13 +116,13 @@ def last_layer(stack: nn.Module) -> Any:
 
 @torch.no_grad()
 def draw_weights(layers: Iterable[Any], generator: torch.Generator) -> None:
-    """Draw uniform weights with variance 1 / n_inputs, which do not depend on dtype and device, and set biases to zero."""
+    """Draw uniform weights with variance 1 / n_inputs, which do not depend on the dtype, and set biases to zero."""
     for layer in layers:
         n_inputs = layer.weight[0].numel()
         if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):  # each output depends on a part of the filter
             n_inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
         bound = (3.0 / n_inputs) ** 0.5
-        weight = torch.empty(layer.weight.shape, device=generator.device)
+        weight = torch.empty(layer.weight.shape, dtype=torch.float32, device=generator.device)
         layer.weight.copy_(weight.uniform_(-bound, bound, generator=generator))
         nn.init.zeros_(layer.bias)
 
