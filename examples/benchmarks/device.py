@@ -33,9 +33,10 @@ BATCH_SIZES = (256, 4096)
 def synthetic_images(n_images, seed=0):
     """Smooth functions of hidden variables, between 0 and 1, with noise, in single precision."""
     random = np.random.default_rng(seed)
+    # The functions are drawn first, so that they do not depend on the number of images.
+    inner, outer = (random.standard_normal(sizes, dtype=np.float32) for sizes in ((N_HIDDEN, 64), (64, N_PIXELS)))
     hidden = random.standard_normal((n_images, N_HIDDEN), dtype=np.float32)
-    middle = np.tanh(hidden @ random.standard_normal((N_HIDDEN, 64), dtype=np.float32) / 4)
-    logits = middle @ random.standard_normal((64, N_PIXELS), dtype=np.float32) / 2
+    logits = np.tanh(hidden @ inner / 4) @ outer / 2
     noise = random.standard_normal((n_images, N_PIXELS), dtype=np.float32)
     return 1 / (1 + np.exp(-logits)) + np.float32(0.05) * noise
 
@@ -77,7 +78,7 @@ def epoch_section(options, X):
 
 def fit_section(options, X):
     """Seconds and scores of whole fits with the defaults, and of one with larger batches."""
-    X_test, few = synthetic_images(12_000)[10_000:], X[: len(X) // 6]
+    X_test, few = synthetic_images(options.images + 2_000)[options.images :], X[: len(X) // 6]
     runs = [
         (options.device, X, {}),
         (options.device, X, {"batch_size": 2048}),
