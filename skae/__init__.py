@@ -9,7 +9,7 @@ from skae._display.loadings import LatentLoadingsDisplay
 from skae._display.loss_curve import LossCurveDisplay
 from skae._display.reconstruction import ReconstructionDisplay
 from skae._display.reconstruction_error import ReconstructionErrorDisplay
-from skae._inspection import attributions, loadings
+from skae._inspection import attributions, loadings, transform_std
 from skae._objectives.columns import CategoricalCrossEntropy, ColumnLosses
 from skae._objectives.losses import AbsoluteError, BinaryCrossEntropy, Cosine, Huber, Loss, Poisson, SquaredError
 from skae._objectives.neighbors import Neighbors
@@ -18,7 +18,7 @@ from skae._objectives.regularizers import Contractive, Denoising, Nested, Sparse
 from skae._objectives.supervised import Supervised
 from skae._outliers import AutoEncoderOutlierDetector
 from skae._truncation import truncate
-from skae._variational import sample, transform_std
+from skae._variational import sample
 from skae.persistence import load, save
 
 __all__ = [

@@ -1,15 +1,17 @@
-"""What drives the codes: loadings of the decoder, and contributions of the features to the codes of samples."""
+"""What drives the codes and how exact they are: loadings, contributions of the features, standard deviations."""
 
 import contextlib
 import importlib.util
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._data.array_api import asarray_like, to_numpy
+from skae._data.dataset import apply_in_batches
 from skae._data.validation import validated_samples
 from skae._network.projection import average_jacobian, decoder_jacobians
 
@@ -152,6 +154,77 @@ def attributions(estimator: Any, X: Any) -> Any:
     shape = autoencoder.n_components_, autoencoder.n_features_in_
     flat = autoencoder._map(to_numpy(samples), "contributions", shape[0] * shape[1])
     return asarray_like(flat.reshape(-1, *shape), samples)
+
+
+def transform_std(estimator: Any, X: Any) -> Any:
+    """Compute the standard deviation of each code of each sample.
+
+    The codes that `AutoEncoderTransformer.transform` returns are estimates: noise in a sample moves them. A variational
+    encoder maps a sample to a normal distribution of codes, whose standard deviations are returned. For all other
+    autoencoders, the standard deviations are those of a nonlinear least-squares estimate.
+
+    Parameters
+    ----------
+    estimator : AutoEncoderTransformer or Pipeline
+        Fitted autoencoder, or fitted pipeline whose last step is an autoencoder.
+    X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        Samples in the units of the training samples.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_components)
+        Standard deviations in the units of the codes and the dtype of X. They are infinite for codes on which the
+        reconstruction does not depend.
+
+    Raises
+    ------
+    ValueError
+        If X does not have the features of the estimator.
+    TypeError
+        If ``estimator`` is neither an AutoEncoderTransformer nor a Pipeline that ends with one.
+    NotFittedError
+        If the autoencoder is not fitted.
+
+    See Also
+    --------
+    AutoEncoderTransformer.transform : The codes.
+    sample : Draw new samples from a variational autoencoder.
+    sklearn.gaussian_process.GaussianProcessRegressor.predict : Standard deviations of predictions.
+
+    Notes
+    -----
+    The code of a sample minimizes the squared error of the reconstruction, so that its covariance is
+    ``noise_variance_ * (J^T J)^-1``, where J is the Jacobian of the decoder at the code [1]_. Noise is assumed to be
+    the same and independent in all features. Values that are missing are left out of J, and the precision of the prior
+    on the codes is added to ``J^T J``, so that codes are less certain the more values are missing. Where ``transform``
+    does not project, as with ``projection_steps=0``, derivatives of the encoder are used.
+
+    The standard deviations describe by how much the code of another measurement of the same sample would differ. They
+    do not describe how well the manifold is known: on other training samples, another one would have been learned. With
+    losses other than the squared error they are approximate.
+
+    References
+    ----------
+    .. [1] G. A. F. Seber, C. J. Wild, "Nonlinear regression", Wiley 1989. :doi:`10.1002/0471725315`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoderTransformer, transform_std
+    >>> X = load_digits().data
+    >>> autoencoder = AutoEncoderTransformer(4, max_epochs=3, random_state=0).fit(X[:500])
+    >>> transform_std(autoencoder, X[500:]).shape
+    (1297, 4)
+    """
+    before, autoencoder = parts(estimator)
+    samples = validated_samples(autoencoder, before.transform(X), "transform_std")
+    rows, width, module = to_numpy(samples), autoencoder.n_components_, autoencoder.net_.module_
+    if module.architecture.variational:
+        std = np.exp(0.5 * apply_in_batches(module.log_variance, rows, width, module.mean, rows.dtype))
+    else:
+        std = autoencoder._map(rows, "code_std", width)
+        std = np.where(std > 0, std * np.sqrt(autoencoder.noise_variance_), np.inf).astype(rows.dtype)
+    return asarray_like(std, samples)
 
 
 def codes_of(autoencoder: AutoEncoderTransformer, samples: Any) -> torch.Tensor:

@@ -18,11 +18,11 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skae import AutoEncoderTransformer, LatentLoadingsDisplay, attributions, loadings
+from skae import AutoEncoderTransformer, LatentLoadingsDisplay, attributions, loadings, transform_std
 from skae._data import dataset
 
 LINEAR = {"max_epochs": 0}
-FUNCTIONS = [loadings, attributions]
+FUNCTIONS = [loadings, attributions, transform_std]
 
 
 KINDS = {
@@ -279,3 +279,57 @@ def test_only_fitted_autoencoders_with_these_features(function, curved):
         function(make_pipeline(AutoEncoderTransformer()), curved)
     with pytest.raises(ValueError, match="X has 3 features, but AutoEncoderTransformer is expecting 5"):
         function(AutoEncoderTransformer(2, **LINEAR).fit(curved), curved[:, :3])
+
+
+class TestStandardDeviations:
+    @staticmethod
+    def manifold(n_samples, seed, n_features=20, noise=0.2):
+        """Return points of a curved surface, and the same with noise."""
+        weights, random = np.random.RandomState(0), np.random.RandomState(seed)
+        shapes = (2, 12), (12, n_features), (2, n_features)
+        inner, outer, linear = (weights.standard_normal(shape) for shape in shapes)
+        hidden = random.uniform(-1.5, 1.5, (n_samples, 2))
+        points = np.tanh(hidden @ inner) @ outer / 3 + hidden @ linear
+        return points, points + noise * random.standard_normal(points.shape)
+
+    @pytest.mark.parametrize("parameters", [{}, {"projection_steps": 0}, {"whiten": True}], ids=str)
+    def test_intervals_contain_the_codes_of_samples_without_noise(self, parameters):
+        _, X = self.manifold(1500, seed=1)
+        points, noisy = self.manifold(500, seed=2)
+        autoencoder = AutoEncoderTransformer(2, random_state=0, **parameters).fit(X)
+        assert autoencoder.best_epoch_ > 0
+        differences = np.abs(autoencoder.transform(noisy) - autoencoder.transform(points))
+        std = transform_std(autoencoder, noisy)
+        assert 0.92 < np.mean(differences < 1.96 * std) < 0.98
+        assert 0.63 < np.mean(differences < std) < 0.76
+
+    def test_those_of_pca_are_the_noise(self, images):
+        estimator = AutoEncoderTransformer(3, **LINEAR).fit(images)
+        assert_allclose(transform_std(estimator, images), np.sqrt(PCA(3).fit(images).noise_variance_), rtol=1e-6)
+
+    def test_codes_are_less_certain_the_more_values_are_missing(self):
+        _, X = self.manifold(400, seed=1)
+        holes = X[:50].copy()
+        holes[:, :10] = np.nan
+        fewer = X[:50].copy()
+        fewer[:, :3] = np.nan
+        estimator = AutoEncoderTransformer(2, allow_nan=True, random_state=0, max_epochs=20)
+        estimator.fit(np.vstack([holes, fewer, X[50:]]))
+        some, most = (np.median(transform_std(estimator, rows), axis=0) for rows in (fewer, holes))
+        assert np.isfinite(most).all()
+        assert (np.median(transform_std(estimator, X[:50]), axis=0) < some).all()
+        assert (some < most).all()
+
+    def test_a_code_without_effect_has_none(self):
+        X = np.outer(np.arange(20.0), [1.0, 2.0, 3.0]) + np.random.RandomState(0).standard_normal((20, 3)) * [1, 0, 0]
+        estimator = AutoEncoderTransformer(3, **LINEAR).fit(X)
+        assert np.isinf(transform_std(estimator, X)[:, 2]).all() or estimator.noise_variance_ == 0.0
+
+    def test_dtype_container_and_batch(self, trained, images):
+        std = transform_std(trained, images)
+        assert std.shape == (200, 2)
+        assert (std > 0).all()
+        single = transform_std(trained, images.astype(np.float32))
+        assert single.dtype == np.float32
+        assert_allclose(single, std, rtol=1e-4)
+        assert_allclose(transform_std(trained, scipy.sparse.csr_matrix(images[:7])), std[:7], rtol=1e-6)

@@ -314,17 +314,43 @@ class ScaledAutoEncoder(AutoEncoder):
         """
         if self.projection.n_steps == 0:
             return encoder_jacobians(self.encode, x).mT
+        jacobians, inverse = self._inverse_gauss_newton(x)
+        slopes = inverse @ jacobians.mT
+        encoded = self._incomplete_encoded(x)
+        if encoded.any():
+            slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
+        return slopes
+
+    def _inverse_gauss_newton(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the Jacobian J of the decoder at the code of each sample, and the pseudoinverse of J^T J.
+
+        Missing values are left out of J, and the precision of the prior is added to J^T J.
+        """
         missing = x.isnan()
         jacobians = decoder_jacobians(self.decode, self.project(x)).masked_fill(missing[..., None], 0.0)
         gauss_newton = jacobians.mT @ jacobians
         if self.filling is not None:  # the prior of `incomplete_code_loss`, which has the mean over all features
             unit = self.code_unit / self.scale
             gauss_newton += missing.sum(dim=1)[:, None, None] * (self.code_precision / torch.outer(unit, unit))
-        slopes = torch.linalg.pinv(gauss_newton, hermitian=True) @ jacobians.mT
-        encoded = missing.any(dim=1) & (not self.projection.incomplete)
+        return jacobians, torch.linalg.pinv(gauss_newton, hermitian=True)
+
+    def _incomplete_encoded(self, x: Tensor) -> Tensor:
+        """Return which samples have missing values and the code of the encoder."""
+        return x.isnan().any(dim=1) & (not self.projection.incomplete)
+
+    def code_std(self, x: Tensor) -> Tensor:
+        """Compute the standard deviation of each code for noise of standard deviation one, of shape (n, n_components).
+
+        A projected code is a least-squares estimate, whose covariance is ``(J^T J)^-1``; that of an encoder follows
+        from its derivatives. It is zero for a code without effect.
+        """
+        if self.projection.n_steps == 0:
+            return encoder_jacobians(self.encode, x).norm(dim=1)
+        std = self._inverse_gauss_newton(x)[1].diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
+        encoded = self._incomplete_encoded(x)
         if encoded.any():
-            slopes[encoded] = encoder_jacobians(self.encode, x[encoded]).mT
-        return slopes
+            std[encoded] = encoder_jacobians(self.encode, x[encoded]).norm(dim=1)
+        return std
 
     def squares(self, x: Tensor) -> Tensor:
         """Compute the squared norms of the reconstruction error and of the deviation from the mean, of shape (n, 2)."""
