@@ -137,6 +137,81 @@ def test_variational_codes_are_like_their_prior(digits):
     assert told_apart(drawn) < told_apart(lambda: (others - others.mean(axis=0)) / others.std(axis=0))
 
 
+def test_samples_are_like_digits(digits):
+    """New rows are nearer to real digits than rows that PCA's codes, drawn as widely, are decoded to."""
+    train, test, *_ = digits
+    model = fitted(digits, regularizer="variational")
+    rows = sample(model, 300, random_state=0)
+    assert rows.shape == (300, 64)
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, sample(model, 300, random_state=0))
+    pca = PCA(8, whiten=True).fit(train)
+    by_pca = pca.inverse_transform(np.random.RandomState(0).standard_normal((300, 8)))
+
+    def distance(new):
+        return np.mean(np.sqrt(np.square(new[:, None] - test[None]).sum(axis=2)).min(axis=1))
+
+    assert distance(rows) < distance(by_pca)
+    assert rows.std(axis=0).mean() > 0.5 * test.std(axis=0).mean()
+
+
+def test_transform_of_a_variational_one_is_the_mean_and_deterministic(digits):
+    model = fitted(digits, regularizer="variational", max_epochs=3)
+    np.testing.assert_array_equal(model.transform(digits[1]), model.transform(digits[1]))
+    std = transform_std(model, digits[1])
+    assert std.shape == (450, 8)
+    assert (std > 0).all()
+
+
+def test_only_variational_codes_have_a_distribution(digits):
+    model = AutoEncoderTransformer(2, max_epochs=0).fit(digits[0])
+    with pytest.raises(ValueError, match="regularizer=None, whose codes have no distribution. Fit it with"):
+        sample(model)
+    with pytest.raises(TypeError, match="must be an AutoEncoderTransformer"):
+        sample(PCA())
+
+
+def test_no_rows_cannot_be_sampled(digits):
+    with pytest.raises(ValueError, match="n_samples=0 must be at least 1"):
+        sample(fitted(digits, regularizer="variational", max_epochs=1), 0)
+
+
+def test_a_code_wider_than_the_rows_needs_a_regularizer():
+    X = curved_rows()
+    with pytest.raises(ValueError, match="a bottleneck wider than the input can copy it"):
+        AutoEncoderTransformer(8).fit(X)
+    model = AutoEncoderTransformer(8, regularizer="sparse", max_epochs=5, random_state=0).fit(X)
+    assert model.transform(X).shape == (60, 8)
+    assert model.score(X) > 0.9
+
+
+def test_the_squared_error_is_the_default(digits):
+    models = [AutoEncoderTransformer(4, max_epochs=2, random_state=0, loss=loss) for loss in ("squared_error", square)]
+    scores = [model.fit(digits[0]).score(digits[1]) for model in models]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def square(x_hat, x):
+    return (x_hat - x).square()
+
+
+def test_each_loss_is_best_at_its_own_measure(digits):
+    test = digits[1]
+    models = {loss: fitted(digits, loss=loss) for loss in ("squared_error", "absolute_error", "cosine")}
+    measures = {
+        "absolute_error": lambda X_hat: np.abs(X_hat - test).mean(),
+        "cosine": lambda X_hat: 1 - np.mean(np.diag(cosine_similarity(X_hat, test))),
+    }
+    for loss, measure in measures.items():
+        assert measure(reconstruction(models[loss], test)) < measure(reconstruction(models["squared_error"], test))
+
+
+def test_probabilities_are_between_zero_and_one(digits):
+    X_hat = reconstruction(fitted(digits, loss="binary_cross_entropy", max_epochs=10), digits[1])
+    assert X_hat.min() >= 0.0
+    assert X_hat.max() <= 1.0
+
+
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "poisson"])
 def test_before_training_a_reconstruction_is_pcas_within_its_range(loss, digits):
     train, test, *_ = digits
