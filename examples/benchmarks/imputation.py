@@ -2,15 +2,18 @@
 Missing values filled in, against the mean, PCA, neighbours and iterated regressions
 ====================================================================================
 
-A share of the values of each table is hidden at random. What each method fills in for them is compared with what was
-there: the root mean square of the difference, columns standardised.
+A share of the values of each table is hidden, each value at random or, in each row, a run of neighboring columns that
+begins at random. What each method fills in for them is compared with what was there: the root mean square of the
+difference, columns standardised. The last lines count in how many cells skae is better than each of the others.
 
-    python examples/benchmarks/imputation.py [--data DIR] [--shares 0.1 0.3 0.5] [--seeds N] [--rows N]
+    python examples/benchmarks/imputation.py [--data DIR] [--shares 0.1 0.3 0.5 0.8] [--patterns random blocks]
+        [--seeds N] [--rows N] [--only TABLE ...]
 """
 
 import argparse
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +33,11 @@ BUNDLED = {
     "digits": datasets.load_digits,
 }
 TABLES = ("letter", "spambase", "gas_drift", "optdigits")
+# Tables of ADBench, whose samples of all kinds are used.
+ADBENCH = ("6_cardio", "19_landsat", "22_magic.gamma", "41_Waveform")
 K = 8
 # Regressions on as many columns take minutes a cell.
-MOST_COLUMNS_ITERATED = 30
+MOST_COLUMNS_ITERATED = 40
 MOST_ROUNDS = 200
 
 
@@ -41,6 +46,8 @@ def tables(folder, n_samples):
     loaders = {name: lambda load=load: load().data for name, load in BUNDLED.items()}
     if folder:
         loaders |= {name: lambda name=name: np.load(Path(folder) / f"{name}.npz")["X_train"] for name in TABLES}
+        for name in ADBENCH:
+            loaders[name.split("_")[1]] = lambda name=name: np.load(Path(folder) / "adbench" / f"{name}.npz")["X"]
     for name, load in loaders.items():
         X = load().astype(np.float64)
         X = X[np.random.RandomState(0).permutation(len(X))[:n_samples]]
@@ -83,11 +90,23 @@ METHODS = {
 }
 
 
-def errors(X, share, seed):
-    """Root mean square error of each method at the values that were hidden, and its seconds."""
-    hidden = np.random.RandomState(seed).uniform(size=X.shape) < share
-    holes = np.where(hidden, np.nan, X)
-    found = {}
+def hidden_at_random(shape, share, random):
+    """Hide each value with the same probability."""
+    return random.uniform(size=shape) < share
+
+
+def hidden_in_blocks(shape, share, random):
+    """Hide a run of columns in each row, which may go on at the first column."""
+    starts = random.randint(shape[1], size=(shape[0], 1))
+    return (np.arange(shape[1]) - starts) % shape[1] < max(round(share * shape[1]), 1)
+
+
+PATTERNS = {"random": hidden_at_random, "blocks": hidden_in_blocks}
+
+
+def errors(X, hidden):
+    """Root mean square error of each method at the values that were hidden."""
+    holes, found = np.where(hidden, np.nan, X), {}
     for name, fill in METHODS.items():
         if name == "IterativeImputer" and X.shape[1] > MOST_COLUMNS_ITERATED:
             continue
@@ -98,24 +117,33 @@ def errors(X, share, seed):
 
 
 def main():
-    """Print one line a table and share."""
+    """Print one line a table, share and pattern, and then how often skae is better."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of .npz files; without it the tables that scikit-learn brings along")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.8])
+    parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=PATTERNS)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=2000, help="use at most this many rows")
+    parser.add_argument("--rows", type=int, default=1000, help="use at most this many rows")
+    parser.add_argument("--only", nargs="*", help="names of tables")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    lines = []
+    lines, cells = [], []
     for name, X in tables(options.data, options.rows):
-        for share in options.shares:
-            print(f"{name}, {X.shape[0]} x {X.shape[1]}, {share:.0%} hidden", flush=True)
-            runs = [errors(X, share, seed) for seed in range(options.seeds)]
-            means = {method: np.mean([run[method] for run in runs]) for method in runs[0]}
-            cells = " | ".join(f"{means[method]:.4f}" if method in means else "not run" for method in METHODS)
-            lines.append(f"| {name} | {share:.0%} | {cells} |")
-    print(f"\n| data | hidden | {' | '.join(METHODS)} |\n|---|---:|{'---:|' * len(METHODS)}")
+        for pattern, share in product(options.patterns, options.shares):
+            if options.only and name not in options.only:
+                continue
+            print(f"{name}, {X.shape[0]} x {X.shape[1]}, {share:.0%} hidden, {pattern}", flush=True)
+            masks = (PATTERNS[pattern](X.shape, share, np.random.RandomState(seed)) for seed in range(options.seeds))
+            runs = [errors(X, hidden) for hidden in masks]
+            cells.append({method: np.mean([run[method] for run in runs]) for method in runs[0]})
+            shown = " | ".join(f"{cells[-1][method]:.4f}" if method in cells[-1] else "not run" for method in METHODS)
+            lines.append(f"| {name} | {pattern} | {share:.0%} | {shown} |")
+    print(f"\n| data | pattern | hidden | {' | '.join(METHODS)} |\n|---|---|---:|{'---:|' * len(METHODS)}")
     print("\n".join(lines))
+    for method in METHODS:
+        differences = np.array([cell["skae"] - cell[method] for cell in cells if method in cell])
+        better, worse = (differences < 0).sum(), (differences > 0.01).sum()
+        print(f"better than {method} in {better} of {len(differences)}, worse by more than .01 in {worse}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ class PrincipalComponents:
         Largest absolute deviation from the mean along each direction.
     present_fraction : float, default=1.0
         Fraction of the values that are not missing.
+    min_noise : float, default=0.6
+        Smallest noise variance by which missing values are imputed, relative to the mean variance of the features, per
+        fraction of missing values.
     feature_scale : float or ndarray of shape (n_features,), default=1.0
         What each feature was divided by before. All other attributes are those of the divided features.
     """
@@ -40,6 +43,7 @@ class PrincipalComponents:
     feature_max_abs: NDArray
     code_max_abs: NDArray
     present_fraction: float = 1.0
+    min_noise: float = 0.6
     feature_scale: NDArray | float = 1.0
 
     def padded(self, n_components: int) -> "PrincipalComponents":
