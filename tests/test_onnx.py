@@ -127,6 +127,7 @@ CASES = {
     "variational": {"regularizer": "variational"},
     "encoder alone": {"projection_steps": 0},
     "missing values": {"allow_nan": True},
+    "missing values, untrained": {"allow_nan": True, "max_epochs": 0},
     "missing values, huber": {"allow_nan": True, "loss": "huber", "linear_skip": False},
     "users": {"module": Users},
     "users, many": {"module": Many, "linear_skip": False},
@@ -155,7 +156,7 @@ def moved(estimator, X):
         for weight in module.network.parameters():
             weight.add_(0.2 * torch.empty_like(weight, dtype=torch.float32).normal_(generator=generator))
     module.network.enable_inverse_link()
-    if estimator.projection_steps != 0 and estimator.regularizer != "variational":
+    if estimator.max_epochs != 0 and estimator.projection_steps != 0 and estimator.regularizer != "variational":
         loss = as_loss(estimator.loss).bind(Sample(X), None)
         projection = Projection(16, loss, as_regularizers(estimator.regularizer))
         module.measure(module.standardized(torch.from_numpy(X)), projection)

@@ -111,6 +111,7 @@ def initial_pca(autoencoder: AutoEncoderTransformer, X: Any, n_samples: int) -> 
 
     def reconstruct(x: torch.Tensor) -> torch.Tensor:
         codes = module.standardized(x) @ module.network.pca_encoding.T
+        codes = codes if module.filling is None else module.shrunk(codes, x, module.pca_shrinkage)
         return torch.addcmul(module.mean, codes @ module.network.pca_decoding, module.scale)
 
     def squares(x: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -86,6 +86,7 @@ class ScaledAutoEncoder(AutoEncoder):
         if sizes.fills:  # a Gaussian prior on the codes of samples with missing values
             self.code_mean = nn.Buffer(torch.zeros(n_components, dtype=dtype))
             self.code_precision = nn.Buffer(torch.zeros_like(self.metric))
+            self.code_shrinkage = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.projection = Projection()
         self._exact: tuple = ()
 
@@ -96,6 +97,8 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.architecture.linear_skip:
             fill_buffers(self, {"pca_unit": code_unit(pca), "code_unit": code_unit(pca)})
         self.network.init_from_pca(pca.padded(self.architecture.bottleneck), generator)
+        if self.filling is not None and self.architecture.linear_skip:
+            self.code_shrinkage.copy_(self.pca_shrinkage)
 
     @torch.no_grad()
     def truncated(self, n_components: int, most_steps: int | None = None) -> "ScaledAutoEncoder":
@@ -108,7 +111,7 @@ class ScaledAutoEncoder(AutoEncoder):
         n_dropped = sizes.bottleneck - n_components
         short.architecture = short.network.architecture = replace(sizes, n_components=n_components, n_dropped=n_dropped)
         for name, values in self.named_buffers(recurse=False):
-            if name in ("pca_unit", "code_unit", "code_rms", "code_mean"):
+            if name in ("pca_unit", "code_unit", "code_rms", "code_mean", "code_shrinkage"):
                 short._buffers[name] = values[:n_components]
             elif name in ("metric", "code_precision"):
                 short._buffers[name] = _leading_block(values, n_components)
@@ -171,6 +174,7 @@ class ScaledAutoEncoder(AutoEncoder):
             covariance = torch.atleast_2d(torch.cov(z.T, correction=0))
             ridge = SPREAD_RIDGE * covariance.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
             precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(z))
+            self.code_shrinkage.fill_(1.0)
             self.code_mean.copy_(z.mean(dim=0))
             self.code_precision.copy_(precision * (0.5 * (prior_weight or 0.0)))
 
@@ -255,7 +259,7 @@ class ScaledAutoEncoder(AutoEncoder):
         if self.filling is None:
             return self._from_starts(self.code_loss(x), x)
         incomplete, filled = x.isnan().any(dim=1), self.filling(x)
-        z = self.network.encode(filled)
+        z = self.shrunk(self.network.encode(filled), x)
         if not incomplete.all():
             complete = ~incomplete
             z[complete] = self._from_starts(self.code_loss(x[complete]), x[complete])
@@ -280,7 +284,20 @@ class ScaledAutoEncoder(AutoEncoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Map samples to codes in the units of the data."""
-        return self.network.encode(self.standardized(x)) * self.code_unit
+        return self.shrunk(self.network.encode(self.standardized(x)), x) * self.code_unit
+
+    @property
+    def pca_shrinkage(self) -> Tensor:
+        """Ratio of the posterior mean of each code by probabilistic PCA to the code of PCA of the imputed sample."""
+        ridge = cast(PPCAImputer, self.filling).ridge
+        return 1.0 / (1.0 + ridge[: self.architecture.n_components])
+
+    def shrunk(self, z: Tensor, x: Tensor, shrinkage: Tensor | None = None) -> Tensor:
+        """Multiply the codes of samples with missing values by the shrinkage, by default that of this network."""
+        if self.filling is None:
+            return z
+        shrinkage = self.code_shrinkage if shrinkage is None else shrinkage
+        return torch.where(x.isnan().any(dim=1, keepdim=True), z * shrinkage, z)
 
     def decode(self, z: Tensor) -> Tensor:
         """Map codes to reconstructions in the units of the data."""

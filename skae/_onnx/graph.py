@@ -240,7 +240,7 @@ def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
 
     def end(x: Tensor, *projected: Tensor) -> tuple[Tensor]:
         filled = _standardized(model, x)
-        z = projected[0] if projected else model.network.encode(filled)
+        z = projected[0] if projected else model.shrunk(model.network.encode(filled), x)
         if projected and model.filling is not None and not model.projection.incomplete:
             z = torch.where(x.isnan().any(dim=1, keepdim=True), model.network.encode(filled), z)
         # Adds nothing but where a sample is not finite, whatever the operators make of that.

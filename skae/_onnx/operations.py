@@ -36,10 +36,17 @@ def _reduction(kind: str) -> Callable:
     """Translate a sum, mean or extreme along some dimensions."""
 
     def translate(graph: Any, out: Any, x: Any, dims: Any = (), keepdim: bool = False, **options: Any) -> str:
-        axes = [graph.shape(dims)] if dims else []
+        axes = [] if dims in ((), []) else [graph.shape(dims)]
         return graph.op(kind, graph.cast(x, out.dtype), *axes, keepdims=int(keepdim))
 
     return translate
+
+
+def _any(graph: Any, out: Any, x: Any, *options: Any) -> str:
+    as_numbers = graph.cast(x, torch.int32)
+    return graph.cast(
+        _reduction("ReduceMax")(graph, torch.zeros((), dtype=torch.int32), as_numbers, *options), out.dtype
+    )
 
 
 def _clamp(graph: Any, out: Any, x: Any, min: Any = None, max: Any = None) -> str:
@@ -131,6 +138,7 @@ OPERATIONS: dict[Any, Callable] = {
     **dict.fromkeys((aten.copy, aten.full_like), _like),
     **dict.fromkeys((aten.index_select, aten.select), _gather),
     aten.sym_size: lambda graph, out, x, dim: graph.op("Shape", x, start=dim, end=dim + 1),
+    aten.any: _any,
     aten.clamp: _clamp,
     aten.where: lambda graph, out, condition, *values: graph.op("Where", condition, *graph.casts(values, out.dtype)),
     aten.cat: lambda graph, out, parts, dim=0: graph.op("Concat", *graph.casts(parts, out.dtype), axis=dim),

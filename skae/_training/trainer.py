@@ -126,6 +126,8 @@ class Trainer:
 
     def _leave_start(self, perturbs: bool) -> None:
         """Prepare the first step, after the losses of the initial network have been computed."""
+        if self.scaled.filling is not None:
+            self.scaled.code_shrinkage.fill_(1.0)
         if perturbs:
             generator = seeded_generator(self.config.seed)
             self.network.perturb_output_layers(self.config.unexplained_variance_ratio, generator)
@@ -269,9 +271,11 @@ class Trainer:
                 if self.objective is not None:
                     penalties = penalties + self.objective.bound_penalties(scaled.network, x, z)
                 return self.criterion.per_sample(scaled.network.decode(z), target) + penalties
-            x = x if fill is None else fill(x)
+            filled = x if fill is None else fill(x)
             if self.objective is None:
-                return self.criterion.per_sample(scaled.network(x), target)
+                z = scaled.shrunk(scaled.network.encode(filled), x)
+                return self.criterion.per_sample(scaled.network.decode(z), target)
+            x = filled
             x_hat, penalty = self.objective(scaled.network, x)
             return self.criterion.per_sample(x_hat, target) + penalty
 
