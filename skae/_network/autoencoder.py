@@ -217,6 +217,13 @@ class FeedForwardAutoEncoder(AutoEncoder):
         """Map codes to the outputs of a linear function, of shape (n, n_outputs)."""
         return cast(nn.Module, self.output_head)(self._padded(z))
 
+    @torch.no_grad()
+    def init_read_out(self, coef: NDArray, intercept: NDArray) -> None:
+        """Set the linear function."""
+        head = cast(nn.Linear, self.output_head)
+        head.weight.copy_(torch.as_tensor(coef))
+        head.bias.copy_(torch.as_tensor(intercept))
+
     def decode(self, z: Tensor) -> Tensor:
         """Map codes back to centered samples."""
         values = self._predictor(self._padded(z))

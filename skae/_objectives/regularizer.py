@@ -146,6 +146,25 @@ class Regularizer(Documented, BaseEstimator):
         """
         return None
 
+    def initial_read_out(self, z: NDArray, indices: NDArray) -> tuple[NDArray, NDArray] | None:
+        """Return the weights from which ``network.read_out`` is trained.
+
+        Parameters
+        ----------
+        z : ndarray of shape (n, n_components)
+            Codes of training samples at the start.
+        indices : ndarray of shape (n,)
+            Indices of the samples in X.
+
+        Returns
+        -------
+        coef : ndarray of shape (n_outputs, n_components)
+            Coefficients.
+        intercept : ndarray of shape (n_outputs,)
+            Constants. None in place of both is zero for all.
+        """
+        return None
+
     def code_penalty(self, z: Tensor, spread: Tensor) -> Tensor | None:
         """Return what the code of a sample adds to the loss that `AutoEncoderTransformer.transform` minimizes.
 

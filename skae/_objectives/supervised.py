@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 from sklearn.utils import column_or_1d
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from torch import Tensor, nn
@@ -32,6 +33,10 @@ class Supervised(Regularizer):
     `sklearn.pipeline.Pipeline` passes it. Validation samples, which are stratified, are compared by the sum of both
     losses. Codes are those of the encoder, without projection, which would move them away from the labels: behind
     projected codes, logistic regression is .01 to .08 less accurate on six of seven datasets.
+
+    Numbers are first predicted by the codes of PCA, which are kept unless training increases the sum for validation
+    samples. Without that, two codes of the diabetes dataset are worse than those of PCA in front of a linear
+    regression; in front of a classifier, PCA would be kept too often.
 
     Parameters
     ----------
@@ -129,6 +134,18 @@ class Supervised(Regularizer):
         if labels.dtype.kind != "f":
             return True
         return len(values) <= MOST_FLOAT_CLASSES and bool(np.all(values == np.rint(values)))
+
+    def initial_read_out(self, z: NDArray, indices: NDArray) -> tuple[NDArray, NDArray] | None:
+        """Return the linear function that predicts numbers by the codes of the start, or None for classes.
+
+        The start is then kept unless other codes tell more about the numbers of held-out samples.
+        """
+        targets = self.targets.numpy()[indices]
+        labeled = ~np.isnan(targets)
+        if self.n_outputs > 1 or not labeled.any():
+            return None
+        model = Ridge().fit(z[labeled], targets[labeled])
+        return model.coef_[np.newaxis], np.array([model.intercept_])
 
     def penalty(self, x: Tensor, z: Tensor, network: Core, context: Context) -> Tensor | None:
         """Return the weighted loss of the prediction of each sample, zero without a label."""

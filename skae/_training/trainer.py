@@ -29,6 +29,8 @@ from skae._utils import seeded_generator
 AVERAGING_DECAY = 0.99
 # Number of training samples by which the unit of the loss is computed.
 REFERENCE_SAMPLES = 2000
+# Number of training samples by which the initial prediction of labels is fitted.
+READ_OUT_SAMPLES = 2000
 
 
 class Trainer:
@@ -96,6 +98,7 @@ class Trainer:
         judged = self.samples if self.valid is None else self.valid
         announce = None if self.objective is None else self.objective.begin_batch
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False, announce=announce)
+        self._initialize_read_out()
         if compares:
             # A fitted network from which training continues is compared by projected codes, too.
             projection = model.projection.limited(JUDGING_STEPS)
@@ -118,6 +121,19 @@ class Trainer:
             return None
         nat = self.criterion.nat(self.model.architecture.n_features, config.unexplained_variance_ratio)
         return Objective(config.regularizers, config.seed, device, nat, self.samples.sample.X)
+
+    def _initialize_read_out(self) -> None:
+        """Fit the outputs of a linear function of the codes to the codes of the start."""
+        bound = next((one for one in self.config.regularizers if one.n_outputs > 0), None)
+        if bound is None:
+            return
+        sample = self.samples.sample
+        positions = np.linspace(0, len(sample) - 1, min(len(sample), READ_OUT_SAMPLES), dtype=int)
+        with torch.no_grad():
+            z = self.network.encode(self.samples.take_filled(positions)).double().cpu().numpy()
+        found = bound.initial_read_out(z, sample.numbers_at(positions))
+        if found is not None:
+            self.network.init_read_out(*found)
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
