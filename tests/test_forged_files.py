@@ -85,7 +85,7 @@ POSITION = "random_state.content.content.state.content.pos"
 GONE = object()
 # What is saved, where in its schema a value is exchanged, for what, and what is said to it.
 WRONG = [
-    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 3: fit again"),
+    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 4: fit again"),
     (tiny, "n_features_in_", number(6), "n_features_in_ is 6, but the network has 5"),
     (tiny, "n_components_", number(1.0), "n_components_ must be an int of at least 0, got 1.0"),
     (tiny, "n_iter_", number(6), "best_epoch_=10, n_iter_=6 and 10 values in loss_curve_ do not belong together"),
@@ -112,6 +112,9 @@ WRONG = [
     (seeded, POSITION, number(-1), "random_state must be the state of .* position of 0 to 624"),
     (detector, "offset_.content", "NaN", "offset_ must be a float that is a number"),
     (detector, "offset_.content", "4", "offset_ must be a float"),
+    (detector, "n_neighbors_.content", "99", "of which n_neighbors_ are used"),
+    (detector, "n_neighbors_.content", "null", "of which n_neighbors_ are used"),
+    (detector, "codes_", number(1), r"codes_ must be floats of shape \(n, 1\)"),
     (detector, "n_features_in_.content", "4", "is 4, but estimator_ has 5 and is of type AutoEncoderTransformer"),
 ]
 

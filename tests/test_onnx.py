@@ -258,10 +258,11 @@ def test_labels_of_ten_thousand_samples(digits):
     assert_array_equal(started(model).run(["label"], {"X": rows})[0], search.predict(rows))
 
 
-def test_outliers(digits):
+@pytest.mark.parametrize("method", ["neighbors", "reconstruction"])
+def test_outliers(digits, method):
     X = digits[0].astype(np.float32)
     search = GridSearchCV(tiny(), {"n_components": [2, 3]}, cv=2)
-    detector = AutoEncoderOutlierDetector(search, contamination=0.2, random_state=0).fit(X[:300])
+    detector = AutoEncoderOutlierDetector(search, method=method, contamination=0.2, random_state=0).fit(X[:300])
     rows = np.concatenate([X, X[:, ::-1]])
     skae.onnx.register()
     session = started(skl2onnx.to_onnx(detector, X[:1]))
@@ -276,10 +277,11 @@ def test_outliers(digits):
     assert session.run(["label"], {"X": X[:0]})[0].shape == (0, 1)
 
 
-def test_outliers_among_samples_with_missing_values():
+@pytest.mark.parametrize("method", ["neighbors", "reconstruction"])
+def test_outliers_among_samples_with_missing_values(method):
     X = curved_rows(120)
     X[::3, 1] = X[5, 2:] = X[9] = np.nan
-    detector = AutoEncoderOutlierDetector(tiny(allow_nan=True), random_state=0).fit(X)
+    detector = AutoEncoderOutlierDetector(tiny(allow_nan=True), method=method, random_state=0).fit(X)
     skae.onnx.register()
     rows = np.concatenate([X, -9 * X])
     labels, scores = started(skl2onnx.to_onnx(detector, X[:1])).run(["label", "scores"], {"X": rows})
@@ -290,7 +292,7 @@ def test_outliers_among_samples_with_missing_values():
 def test_outliers_of_an_exact_relation():
     random = np.random.default_rng(0)
     rows = random.normal(size=(400, 2)) @ random.normal(size=(2, 8)) + 1e3
-    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2), random_state=0).fit(rows[:200])
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2), method="reconstruction").fit(rows[:200])
     skae.onnx.register()
     session = started(skl2onnx.to_onnx(detector, rows[:1]))
     assert (session.run(["label"], {"X": rows})[0] == 1).all()

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer
 
+ALONE = {"method": "reconstruction", "random_state": 0}
 all_checks = parametrize_with_checks(
     [
         AutoEncoderOutlierDetector(AutoEncoderTransformer(**{**TINY, "n_components": 1})),
@@ -54,8 +55,11 @@ def test_contamination_is_the_share_of_outliers_among_the_training_rows(contamin
 def test_the_bottleneck_is_chosen_and_the_seed_handed_on():
     X = noise_rows(40, 2) @ np.random.RandomState(0).standard_normal((2, 12))  # in a plane there is nothing to train
     detector = AutoEncoderOutlierDetector(contamination=0.1, random_state=3).fit(X)
-    assert detector.estimator_.n_components == 3
+    assert detector.estimator_.n_components == 6
     assert detector.estimator_.random_state == 3
+    alone = AutoEncoderOutlierDetector(contamination=0.1, method="reconstruction").fit(X)
+    assert alone.estimator_.n_components == 3
+    assert alone.codes_ is alone.n_neighbors_ is None
     assert AutoEncoderOutlierDetector(n_components=2, contamination=0.1).fit(X).estimator_.n_components == 2
 
 
@@ -86,7 +90,7 @@ def exact_rows(offset=0.0, scale=1.0, dtype=np.float64, seed=0, noise=0.0):
 def test_rounding_errors_are_no_evidence(offset, scale, dtype, n_components, contamination):
     train, ordinary, off = exact_rows(offset, scale, dtype)
     autoencoder = AutoEncoderTransformer(n_components, random_state=0)
-    detector = AutoEncoderOutlierDetector(autoencoder, contamination=contamination, random_state=0).fit(train)
+    detector = AutoEncoderOutlierDetector(autoencoder, contamination=contamination, **ALONE).fit(train)
     assert (detector.predict(ordinary) == 1).all()
     assert (detector.predict(train) == 1).all()
     assert (detector.predict(off) == -1).mean() > 0.99
@@ -95,7 +99,7 @@ def test_rounding_errors_are_no_evidence(offset, scale, dtype, n_components, con
 def test_rounding_is_that_of_the_samples():
     """Samples in single precision are off the plane by the bits that they have lost."""
     train, ordinary, off = exact_rows(1.0)
-    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    detector = AutoEncoderOutlierDetector(n_components=2, **ALONE).fit(train)
     assert (detector.predict(ordinary.astype(np.float32)) == 1).all()
     assert (detector.predict(off.astype(np.float32)) == -1).all()
     detector.fit(train.astype(np.float32))
@@ -105,7 +109,7 @@ def test_rounding_is_that_of_the_samples():
 
 def test_small_noise_is_more_than_rounding():
     train, ordinary, off = exact_rows(noise=1e-9)
-    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    detector = AutoEncoderOutlierDetector(n_components=2, **ALONE).fit(train)
     np.testing.assert_array_equal(detector.score_samples(ordinary), detector.estimator_.score_samples(ordinary))
     assert detector.offset_ < 0
     assert (detector.predict(ordinary) == -1).mean() < 0.02
@@ -126,7 +130,7 @@ def test_small_noise_is_more_than_rounding():
 )
 def test_around_a_pipeline_or_a_search(around):
     X = load_digits().data[:300]
-    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(3, **TINY)), random_state=0).fit(X)
+    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(3, **TINY)), **ALONE).fit(X)
     assert (detector.predict(X) == 1).mean() > 0.9
     assert (detector.predict(-9 * X[:50]) == -1).all()
     np.testing.assert_allclose(detector.score_samples(X), detector.estimator_.score_samples(X))
@@ -142,7 +146,7 @@ def test_around_a_pipeline_or_a_search(around):
 def test_exact_relations_in_a_pipeline(dtype, offset):
     train, ordinary, off = exact_rows(offset, dtype=dtype)
     pipeline = make_pipeline(StandardScaler(), AutoEncoderTransformer(2))
-    detector = AutoEncoderOutlierDetector(pipeline, random_state=0).fit(train)
+    detector = AutoEncoderOutlierDetector(pipeline, **ALONE).fit(train)
     assert (detector.predict(ordinary) == 1).mean() > 0.98
     assert (detector.predict(off) == -1).mean() > 0.99
 
@@ -232,9 +236,77 @@ def test_copies_do_not_lower_the_threshold(noise):
     assert np.mean(detector.predict(draw(1000)) == -1) < 0.05
 
 
+# Neighbors
+
+
+def distances(X, detector):
+    """Mean squared distances from all reconstructions that are kept, in ascending order."""
+    kept = detector.estimator_.inverse_transform(detector.codes_)
+    return np.sort(np.nanmean(np.square(X[:, np.newaxis] - kept), axis=2), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_neighbors"), [({}, 3), ({"contamination": 0.1}, 64), ({"n_neighbors": 7}, 7)]
+)
+def test_scores_are_distances_from_the_nearest_reconstructions(parameters, n_neighbors):
+    X, fresh = curved_rows(300), curved_rows(50, seed=1)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY), random_state=0, **parameters).fit(X)
+    assert detector.n_neighbors_ == n_neighbors
+    np.testing.assert_allclose(detector.codes_, detector.estimator_.transform(X), atol=1e-12)
+    expected = distances(fresh, detector)[:, :n_neighbors].mean(axis=1)
+    np.testing.assert_allclose(-detector.score_samples(fresh), expected, rtol=1e-9)
+
+
+def test_some_codes_of_many_samples_are_kept():
+    X = np.tile(curved_rows(300), (10, 1))
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, max_epochs=0), contamination=0.5).fit(X)
+    assert detector.codes_.shape == (2048, 2)
+    few = AutoEncoderOutlierDetector(AutoEncoderTransformer(1, max_epochs=0), contamination=0.5).fit(X[:5])
+    assert few.n_neighbors_ == 2
+
+
+def test_what_is_well_reconstructed_far_from_all_samples_is_an_outlier():
+    """Samples on a ring: its center lies in the plane of both components."""
+    angles = np.random.RandomState(0).uniform(0, 2 * np.pi, 400)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ np.random.RandomState(1).standard_normal((2, 6))
+    autoencoder, center = AutoEncoderTransformer(2, max_epochs=0), np.zeros((1, 6))
+    labels = {
+        method: AutoEncoderOutlierDetector(autoencoder, method=method, random_state=0).fit(ring).predict(center)[0]
+        for method in ("neighbors", "reconstruction")
+    }
+    assert labels == {"neighbors": -1, "reconstruction": 1}
+
+
+def test_distances_by_values_that_are_present():
+    X = np.where(np.random.RandomState(0).uniform(size=(200, 5)) < 0.2, np.nan, curved_rows(200))
+    X[3] = np.nan
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY, allow_nan=True), random_state=0).fit(X)
+    scores, fresh = detector.score_samples(X), np.delete(X, 3, axis=0)
+    expected = distances(fresh, detector)[:, :3].mean(axis=1)
+    np.testing.assert_allclose(-np.delete(scores, 3), expected, rtol=1e-9)
+    assert scores[3] == 0.0
+
+
+def test_many_samples_at_a_time():
+    """Samples are scored in parts, with the same results."""
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, max_epochs=0), random_state=0).fit(
+        curved_rows(2000)
+    )
+    X = curved_rows(2500, seed=1)
+    parts = [detector.score_samples(part) for part in np.array_split(X, 50)]
+    np.testing.assert_allclose(detector.score_samples(X), np.concatenate(parts), rtol=1e-9)
+
+
+def test_distances_that_overflow_are_refused():
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, max_epochs=0), random_state=0).fit(curved_rows())
+    with pytest.raises(ValueError, match="X is too large: squared differences of sample 1 overflow float64"):
+        detector.score_samples(curved_rows(3) * [[1.0], [1e200], [1.0]])
+
+
 # The error of each feature
 
 
+@pytest.mark.parametrize("method", ["neighbors", "reconstruction"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "around",
@@ -245,9 +317,9 @@ def test_copies_do_not_lower_the_threshold(noise):
     ],
     ids=["autoencoder", "pipeline", "search"],
 )
-def test_mean_of_the_errors_is_the_score(around, dtype):
-    X = curved_rows().astype(dtype)
-    detector = AutoEncoderOutlierDetector(around(AutoEncoderTransformer(2, **TINY, loss="huber")), random_state=0)
+def test_mean_of_the_errors_is_the_score(around, dtype, method):
+    X, autoencoder = curved_rows().astype(dtype), AutoEncoderTransformer(2, **TINY, loss="huber")
+    detector = AutoEncoderOutlierDetector(around(autoencoder), method=method, random_state=0)
     errors = detector.fit(X).reconstruction_errors(X)
     assert errors.shape == X.shape
     assert errors.dtype == np.float64
@@ -256,7 +328,7 @@ def test_mean_of_the_errors_is_the_score(around, dtype):
 
 def test_errors_are_squared_differences_of_sparse_rows_too():
     X = curved_rows()
-    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY), random_state=0).fit(X)
+    detector = AutoEncoderOutlierDetector(AutoEncoderTransformer(2, **TINY), **ALONE).fit(X)
     autoencoder = detector.estimator_
     expected = np.square(X - autoencoder.inverse_transform(autoencoder.transform(X)))
     np.testing.assert_allclose(detector.reconstruction_errors(X), expected, atol=1e-12)
@@ -287,7 +359,7 @@ def test_errors_of_missing_values_are_missing():
 
 def test_rounding_errors_of_features_are_zero_as_those_of_scores():
     train, ordinary, off = exact_rows(1.0)
-    detector = AutoEncoderOutlierDetector(n_components=2, random_state=0).fit(train)
+    detector = AutoEncoderOutlierDetector(n_components=2, **ALONE).fit(train)
     assert (detector.reconstruction_errors(ordinary) == 0).all()
     assert (detector.reconstruction_errors(off) > 0).all()
 

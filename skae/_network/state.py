@@ -20,7 +20,7 @@ from skae._objectives.losses import Loss
 from skae._objectives.regularizer import Regularizer
 
 # Increased whenever the content or the meaning of states changes.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 VERSION, WRITER = "_format_version", "_skae_version"
 # Whether a state is for `skae.save`, which saves neither callbacks nor the array library of X in `fit`.
 IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)
@@ -39,7 +39,7 @@ OF_TRANSFORMER = (
     "device_",
 )
 CURVES = ("loss_curve_", "validation_scores_")
-OF_DETECTOR = ("estimator_", "offset_", "n_features_in_")
+OF_DETECTOR = ("estimator_", "codes_", "n_neighbors_", "offset_", "n_features_in_")
 # Number of integers in the state of the Mersenne Twister of NumPy.
 TWISTER_SIZE = 624
 LINKS = ("identity", "sigmoid", "exp")
@@ -159,8 +159,8 @@ def _check_stream(stream: Any) -> None:
             check_twister(stream.get(name), f"{STREAM}[{name!r}]")
 
 
-def check_detector(state: dict) -> None:
-    """Check that the attributes of a fitted detector are consistent with its autoencoder.
+def check_detector(state: dict, autoencoder: Any) -> None:
+    """Check that the attributes of a fitted detector are consistent with its estimator, which ends with an autoencoder.
 
     Raises
     ------
@@ -177,6 +177,16 @@ def check_detector(state: dict) -> None:
         )
     if not isinstance(offset, float) or np.isnan(offset):
         raise ValueError(f"offset_ must be a float that is a number, got {repr(offset)}.")
+    codes, n_neighbors = to_numpy(state["codes_"]), state["n_neighbors_"]
+    if codes is None and n_neighbors is None:
+        return
+    width = getattr(autoencoder, "n_components_", 0)
+    good = isinstance(codes, np.ndarray) and codes.dtype.kind == "f" and codes.ndim == 2 and codes.shape[1] == width
+    if not (good and np.isfinite(codes).all() and type(n_neighbors) is int and 1 <= n_neighbors <= len(codes)):
+        raise ValueError(
+            f"codes_ must be floats of shape (n, {width}), of which n_neighbors_ are used, but {repr(codes)} and "
+            f"{repr(n_neighbors)} were found."
+        )
 
 
 def check_network_dict(network: Any) -> Architecture:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._onnx.graph import EXAMPLE_SAMPLES, OPSET, Graph, add_codes, package, traceable
-from skae._outliers import AutoEncoderOutlierDetector, resolution
+from skae._outliers import AutoEncoderOutlierDetector, reconstructions, resolution
 from skae._utils import check_inherited, follow
 
 
@@ -97,25 +97,46 @@ def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
     """Compute labels and the decision function."""
     graph, x = _begun(scope, operator, container)
     detector = operator.raw_operator
-    module = _autoencoder(detector).net_.module_
-    model = traceable(module)
-    z = add_codes(graph, model, x)
-    factor, constant = resolution(module, _precision(operator) == torch.float64)
+    estimator = _autoencoder(detector)
+    model = traceable(estimator.net_.module_)
+    samples, codes = (
+        torch.zeros((EXAMPLE_SAMPLES, width), dtype=torch.float64)
+        for width in (model.architecture.n_features, model.architecture.n_components)
+    )
 
-    def decide(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        missing = x.isnan() if model.filling is not None else torch.zeros_like(x, dtype=torch.bool)
-        differences = torch.stack([model.decode(z) - x, x - model.training_mean])
-        squares = torch.where(missing, 0.0, differences).square().sum(dim=2, keepdim=True)
-        errors, offsets = squares / (~missing).sum(dim=1, keepdim=True).clamp(min=1)
-        rounding = factor * (offsets + constant)
-        # Zero but where squares overflow, for which the estimator raises an error: that is no inlier.
-        decision = -torch.where(errors <= rounding, rounding * 0.0, errors) - float(detector.offset_)
+    def present(x: Tensor) -> Tensor:
+        return torch.ones_like(x) if model.filling is None else (~x.isnan()).to(x.dtype)
+
+    def decided(errors: Tensor) -> tuple[Tensor, Tensor]:
+        decision = -errors - float(detector.offset_)
         return torch.where(decision >= 0.0, 1, -1), decision
 
-    sizes = model.architecture
-    widths = (sizes.n_features, sizes.n_components)
-    examples = [torch.zeros((EXAMPLE_SAMPLES, width), dtype=torch.float64) for width in widths]
-    _finish(graph, graph.call(decide, [x, z], examples), operator, container)
+    if detector.n_neighbors_ is not None:
+        kept = torch.from_numpy(reconstructions(estimator, detector.codes_)) - model.training_mean
+
+        def decide(x: Tensor) -> tuple[Tensor, Tensor]:
+            there = present(x)
+            centered = torch.where(there > 0, x - model.training_mean, 0.0)
+            squares = centered.square().sum(dim=1, keepdim=True) + there @ kept.square().T - 2.0 * (centered @ kept.T)
+            distances = squares.clamp(min=0.0) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
+            nearest = distances.topk(detector.n_neighbors_, dim=1, largest=False).values
+            return decided(nearest.mean(dim=1, keepdim=True))
+
+        results = graph.call(decide, [x], [samples])
+    else:
+        factor, constant = resolution(estimator.net_.module_, _precision(operator) == torch.float64)
+
+        def decide_by_errors(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            there = present(x)
+            differences = torch.stack([model.decode(z) - x, x - model.training_mean])
+            squares = torch.where(there > 0, differences, 0.0).square().sum(dim=2, keepdim=True)
+            errors, offsets = squares / there.sum(dim=1, keepdim=True).clamp(min=1.0)
+            rounding = factor * (offsets + constant)
+            # Zero but where squares overflow, for which the estimator raises an error: that is no inlier.
+            return decided(torch.where(errors <= rounding, rounding * 0.0, errors))
+
+        results = graph.call(decide_by_errors, [x, add_codes(graph, model, x)], [samples, codes])
+    _finish(graph, results, operator, container)
 
 
 def _begun(scope: Any, operator: Any, container: Any) -> tuple[Graph, str]:

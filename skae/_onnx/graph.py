@@ -48,13 +48,14 @@ class Graph:
         self._names = (f"{prefix}_{number}" for number in itertools.count())
         self._known: dict[Any, str] = {}
 
-    def op(self, kind: str, *inputs: Any, **attributes: Any) -> str:
-        """Add an operator, unless the same has been added before, and return the name of its result."""
+    def op(self, kind: str, *inputs: Any, results: int = 1, **attributes: Any) -> str:
+        """Add an operator, unless the same has been added before, and return the name of its first result."""
         names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
         key = (kind, *names, repr(attributes))
         if key not in self._known:
             self._known[key] = next(self._names)
-            self.add(kind, names, [self._known[key]], **attributes)
+            others = [next(self._names) for _ in range(results - 1)]
+            self.add(kind, names, [self._known[key], *others], **attributes)
         return self._known[key]
 
     def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:

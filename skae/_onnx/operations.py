@@ -49,6 +49,10 @@ def _any(graph: Any, out: Any, x: Any, *options: Any) -> str:
     )
 
 
+def _extremes(graph: Any, out: Any, x: Any, k: int, dim: int = -1, largest: bool = True, in_order: bool = True) -> str:
+    return graph.op("TopK", x, graph.shape(k), results=2, axis=dim, largest=int(largest), sorted=int(in_order))
+
+
 def _clamp(graph: Any, out: Any, x: Any, min: Any = None, max: Any = None) -> str:
     for kind, limit in (("Max", min), ("Min", max)):
         x = x if limit is None else graph.op(kind, x, graph.cast(limit, out.dtype))
@@ -140,6 +144,8 @@ OPERATIONS: dict[Any, Callable] = {
     aten.sym_size: lambda graph, out, x, dim: graph.op("Shape", x, start=dim, end=dim + 1),
     aten.any: _any,
     aten.clamp: _clamp,
+    aten.topk: _extremes,
+    operator.getitem: lambda graph, out, values, index: {0: values}[index],  # without the indices of extremes
     aten.where: lambda graph, out, condition, *values: graph.op("Where", condition, *graph.casts(values, out.dtype)),
     aten.cat: lambda graph, out, parts, dim=0: graph.op("Concat", *graph.casts(parts, out.dtype), axis=dim),
     aten.full: lambda graph, out, sizes, value, **options: _expand(graph, out, value, sizes),
