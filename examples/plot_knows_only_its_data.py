@@ -1,10 +1,11 @@
 """
-Outlier detection with the reconstruction error
-===============================================
+Outlier detection with an autoencoder
+=====================================
 
-An autoencoder that was trained on digits reconstructs other images badly. Its reconstruction error can therefore be
-used to detect outliers. In this example, they are patches of photographs. With ``--data``, a folder that contains
-``mnist.npz`` and ``fashion_mnist.npz`` with arrays ``X_train`` and ``X_test``, they are images of clothes.
+An autoencoder that was trained on digits reconstructs other images as something like digits. What is far from all
+reconstructions of digits is an outlier. In this example, outliers are patches of photographs. With ``--data``, a folder
+that contains ``mnist.npz`` and ``fashion_mnist.npz`` with arrays ``X_train`` and ``X_test``, they are images of
+clothes.
 
     python examples/plot_knows_only_its_data.py [--data DIR]
 """
@@ -48,8 +49,9 @@ side = int(np.sqrt(known.shape[1]))
 # %%
 # Comparison with PCA
 # -------------------
-# The scores of both methods are minus the mean squared reconstruction error. The ROC AUC measures how well they
-# separate held-out digits from outliers.
+# The scores of the detector are minus the mean squared distance from the nearest reconstructions of training samples,
+# those of PCA minus the mean squared reconstruction error. The ROC AUC measures how well they separate held-out digits
+# from outliers.
 
 autoencoder = AutoEncoderTransformer(k, max_epochs=3 if options.quick else 40, random_state=0)
 detector = AutoEncoderOutlierDetector(autoencoder, random_state=0).fit(known)
