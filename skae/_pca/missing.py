@@ -20,7 +20,7 @@ from skae._pca.exact import principal_components
 # standard errors above the lowest. On ten tables with 10 to 80 % of the values missing at random or in blocks, the mean
 # error of the imputed values is .794 (.824 with 0.6 for all, .783 with the best for each), and larger than that of the
 # mean by .01 in 2 of 80 cases (12 with 0.6 for all).
-MIN_NOISES = (0.15, 0.3, 0.6, 1.2, 2.4, 4.8, 20.0)
+MIN_NOISES = (0.15, 0.3, 0.6, 1.2, 2.4, 4.8, 10.0, 20.0)
 COMPARED_SAMPLES, COMPARED_VALUES = 1000, 100_000
 HIDDEN_FRACTION = 0.2
 # Maximum number of iterations, and change of the explained variance, as a fraction of the total variance, below which
