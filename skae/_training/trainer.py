@@ -79,12 +79,14 @@ class Trainer:
         self.fill = self.scaled.filling if config.incomplete else None
         self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
-        generator = seeded_generator(config.seed, model.mean.device)
+        self.ranks = sample.ranks
+        seed = self.ranks.seed(config.seed)  # of random numbers that differ between processes
+        generator = seeded_generator(seed, model.mean.device)
         noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
         difference = DifferenceAugmentation(generator)
         nested = None
         if config.nested is not None and model.architecture.n_components > 1:
-            generator = seeded_generator(config.seed, model.mean.device)
+            generator = seeded_generator(seed, model.mean.device)
             nested = NestedDropout(config.nested, model.architecture.n_components, generator, not self.stochastic)
         self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks), nested)
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
@@ -93,7 +95,7 @@ class Trainer:
         own = [one for one in (self.schedule, averaging) if one is not None] if self.stochastic else []
         hiding = (None, None) if self.fill is None else self._hiding()
         parts = averaging, difference, self.criterion, self.objective, hiding
-        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts)
+        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts, self.ranks)
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         announce = None if self.objective is None else self.objective.begin_batch
@@ -120,7 +122,8 @@ class Trainer:
         if not config.regularizers:
             return None
         nat = self.criterion.nat(self.model.architecture.n_features, config.unexplained_variance_ratio)
-        return Objective(config.regularizers, config.seed, device, nat, self.samples.sample.X)
+        seed = self.ranks.seed(config.seed)
+        return Objective(config.regularizers, seed, device, nat, self.samples.sample.X)
 
     def _initialize_read_out(self) -> None:
         """Fit the outputs of a linear function of the codes to the codes of the start."""
@@ -137,7 +140,7 @@ class Trainer:
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
-        seed, device = self.config.seed, self.model.mean.device
+        seed, device = self.ranks.seed(self.config.seed), self.model.mean.device
         return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device)
 
     def _leave_start(self, perturbs: bool) -> None:
@@ -149,10 +152,11 @@ class Trainer:
             self.network.perturb_output_layers(self.config.unexplained_variance_ratio, generator)
         self.network.enable_inverse_link()
         device = self.model.mean.device
-        draws = Draws(self.config.seed, torch.device("cpu"), device)
+        seed = self.ranks.seed(self.config.seed)
+        draws = Draws(seed, torch.device("cpu"), device)
         for layer in self.network.modules():
             if isinstance(layer, SeededDropout):
-                layer.generator = seeded_generator(self.config.seed, device)
+                layer.generator = seeded_generator(seed, device)
             elif isinstance(layer, CustomModuleHalf):
                 layer.draws = draws
 
@@ -199,6 +203,7 @@ class Trainer:
             self.net.fit_loop(self.samples, epochs=1)
         except StopTraining:
             self.stopped = True
+        self.stopped = bool(self.ranks.first(self.stopped))
 
     def end(self) -> None:
         """Notify the callbacks of the end of training."""
@@ -207,7 +212,7 @@ class Trainer:
     @property
     def n_batches(self) -> int:
         """Number of steps in an epoch."""
-        return len(self.net.get_iterator(self.samples))
+        return len(self.net.get_iterator(self.samples, training=True))
 
     @property
     def train_losses(self) -> list[float]:
@@ -244,17 +249,17 @@ class Trainer:
 
     def _some_samples(self) -> Tensor:
         """Return some training samples, standardized and imputed."""
-        n_samples = len(self.samples)
-        return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
+        return self.samples.few(JACOBIAN_SAMPLES)
 
     @torch.no_grad()
     def _largest_codes(self) -> Tensor:
         """Return the largest size of each code of the encoder over the training samples."""
         # A list of small tensors would fragment the memory between the batches.
-        largest = torch.zeros(())
+        largest = torch.zeros(self.scaled.architecture.n_components)
         for x, _ in SampleBatches(self.samples, self.config.batch_size):
             largest = torch.maximum(largest.to(x), self.network.encode(x).abs().amax(dim=0))
-        return largest
+        ranks = self.samples.sample.ranks
+        return largest if ranks.size == 1 else torch.from_numpy(ranks.max(largest.cpu().numpy()))
 
     def losses_of_mean(self) -> NDArray:
         """Compute the loss of each held-out sample if it were reconstructed as the mean."""
@@ -357,7 +362,5 @@ def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: Sampl
     """Return the criterion of a training, in units of the loss of the mean."""
     criterion = criterion_of(config.loss, scaled.mean, scaled.divisor)
     if isinstance(criterion, Criterion):
-        n_samples = len(samples)
-        positions = np.linspace(0, n_samples - 1, min(n_samples, REFERENCE_SAMPLES), dtype=int)
-        criterion.set_unit(samples.take_filled(positions))
+        criterion.set_unit(samples.few(REFERENCE_SAMPLES))
     return OfPresent(criterion) if config.incomplete else criterion
