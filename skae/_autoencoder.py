@@ -41,6 +41,7 @@ from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, as_regularizers, needs_all, needs_y
 from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
+from skae._training.journal import Journal
 from skae._training.net import (
     BATCH_SIZE,
     ReconstructionNet,
@@ -445,8 +446,17 @@ class AutoEncoderTransformer(
         """
         return self._fit(X, y, sample_weight, groups)
 
-    def _fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None, ranks: Ranks = ALONE) -> Self:
-        """Fit to the samples of all processes, of which this one has X."""
+    def _fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        ranks: Ranks = ALONE,
+        journal: Journal | None = None,
+    ) -> Self:
+        """Fit to the samples of all processes, of which this one has X, and keep a record in a journal."""
+        journal = Journal() if journal is None else journal
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
         with _unchanged_on_failure(self), gradients_on():
             ranks.stage("validation of X")
@@ -464,12 +474,15 @@ class AutoEncoderTransformer(
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
             incomplete = self.allow_nan and ranks.any(any(values_missing(part) for part in parts))
-            n_components = self._n_components(sample, device, validation, random_state, before, incomplete, loss, y)
+            n_components = self._n_components(
+                sample, device, validation, random_state, before, incomplete, loss, y, journal
+            )
             regularizers = _bound(self, sample.X, y, n_components, random_state)
             start = self._start(sample, device, random_state, before, incomplete, n_components, loss, regularizers)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._config(start, random_state, regularizers), progress=Progress([tasks, *bars]))
+                config = self._config(start, random_state, regularizers)
+                config = replace(config, progress=Progress([tasks, *bars]), journal=journal)
                 self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     self.__dict__.pop(name, None)
@@ -758,6 +771,7 @@ class AutoEncoderTransformer(
         incomplete: bool,
         loss: Loss,
         y: Any = None,
+        journal: Journal | None = None,
     ) -> int:
         """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
         wanted: Any = self.n_components
@@ -781,7 +795,7 @@ class AutoEncoderTransformer(
             return self._start(sample, device, draws, None, incomplete, n_components, loss, regularizers), draws
 
         start, draws = start_of(1)
-        config = self._config(start, draws, regularizers)
+        config = replace(self._config(start, draws, regularizers), journal=journal or Journal())
         with threads_for(config.batch_size * start.architecture.n_weights):
             scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
             return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)

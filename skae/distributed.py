@@ -1,11 +1,13 @@
 """Fit an autoencoder to samples in several processes, on one machine or many."""
 
+from pathlib import Path
 from typing import Any
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._distributed.fit import fit_collectively
+from skae._distributed.launch import launch_on_one_machine
 
-__all__ = ["fit"]
+__all__ = ["fit", "launch"]
 
 
 def fit(
@@ -15,6 +17,7 @@ def fit(
     sample_weight: Any = None,
     groups: Any = None,
     process_group: Any = None,
+    snapshot: str | Path | None = None,
 ) -> AutoEncoderTransformer:
     """Fit an autoencoder to the samples of all processes of a process group.
 
@@ -34,6 +37,10 @@ def fit(
         Group labels of the samples of this process. A group may have samples in several processes.
     process_group : torch.distributed.ProcessGroup, default=None
         The process group; None is the default one.
+    snapshot : str or Path, default=None
+        Directory in which each process keeps its state after each epoch. If all are started again with the same
+        arguments, they continue from there, and the result is that of a fit without interruption. The files are removed
+        at the end. None keeps nothing.
 
     Returns
     -------
@@ -73,4 +80,66 @@ def fit(
     2
     >>> dist.destroy_process_group()
     """
-    return fit_collectively(estimator, X_shard, sample_weight, groups, process_group)
+    return fit_collectively(estimator, X_shard, sample_weight, groups, process_group, snapshot)
+
+
+def launch(
+    estimator: AutoEncoderTransformer,
+    shards: Any,
+    n_processes: int,
+    *,
+    max_restarts: int = 0,
+    timeout: float = 1800.0,
+) -> AutoEncoderTransformer:
+    """Fit an autoencoder in several processes of this machine.
+
+    The processes are started by the launcher of torch. Each opens its shard itself; samples are not sent to processes.
+
+    Parameters
+    ----------
+    estimator : AutoEncoderTransformer
+        The estimator. If its ``device`` is "cuda" and there are enough devices, each process has its own.
+    shards : str, Path or sequence of length ``n_processes``
+        The path of an .npy file, of which each process takes a part; or one shard for each process: a path, a pair of a
+        path and a slice of rows, or a function of a module without arguments that returns what `fit` takes.
+    n_processes : int
+        Number of processes. Each has an equal part of the threads of the machine.
+    max_restarts : int, default=0
+        How often all processes are started again if one has ended unexpectedly. They continue from the last epoch.
+    timeout : float, default=1800.0
+        Number of seconds after which a process that others wait for is given up.
+
+    Returns
+    -------
+    AutoEncoderTransformer
+        The estimator, fitted.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shard is not as described, and as by `fit`.
+    RuntimeError
+        If a process has ended unexpectedly, too often.
+
+    See Also
+    --------
+    fit : Is called in each process; in a script that torchrun starts on many machines.
+
+    Notes
+    -----
+    As with all processes that are spawned, a script must call it below ``if __name__ == "__main__":``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoderTransformer
+    >>> from skae.distributed import launch
+    >>> path = os.path.join(tempfile.mkdtemp(), "digits.npy")
+    >>> np.save(path, load_digits().data)
+    >>> autoencoder = AutoEncoderTransformer(2, max_epochs=2, random_state=0)
+    >>> launch(autoencoder, path, n_processes=2).transform(load_digits().data).shape  # doctest: +SKIP
+    (1797, 2)
+    """
+    return launch_on_one_machine(estimator, shards, n_processes, max_restarts, timeout)

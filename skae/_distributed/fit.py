@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,18 @@ from torch import nn
 from skae._autoencoder import AutoEncoderTransformer
 from skae._data.ranks import ALONE
 from skae._distributed.group import GroupRanks
+from skae._distributed.snapshot import Snapshots
 from skae._objectives.regularizers import needs_all, needs_y
 from skae._utils import draw_seed
 
 
 def fit_collectively(
-    estimator: AutoEncoderTransformer, X_shard: Any, sample_weight: Any, groups: Any, process_group: Any
+    estimator: AutoEncoderTransformer,
+    X_shard: Any,
+    sample_weight: Any = None,
+    groups: Any = None,
+    process_group: Any = None,
+    snapshot: str | Path | None = None,
 ) -> AutoEncoderTransformer:
     """Fit an estimator as `skae.distributed.fit`."""
     if not (dist.is_available() and dist.is_initialized()):
@@ -30,20 +37,32 @@ def fit_collectively(
         )
     ranks = GroupRanks(process_group)
     with ranks.together():
-        X = own_samples(X_shard)
         check_supported(estimator)
-        X = _with_features(X, ranks)
-        with _agreed_parameters(estimator, ranks):
+        ranks.stage("reading of the shards")
+        X = _with_features(own_samples(X_shard), ranks)
+        with _agreed_parameters(estimator, ranks) as params:
             estimator._validate_params()
-            estimator._fit(X, None, sample_weight, groups, ranks if ranks.size > 1 else ALONE)
+            if snapshot is None:
+                journal = None
+            elif estimator.callbacks:
+                raise ValueError(
+                    f"callbacks={estimator.callbacks!r} have a state of their own, which snapshots do not contain. "
+                    "Pass snapshot=None, or max_restarts=0 to skae.distributed.launch, or no callbacks."
+                )
+            else:
+                journal = Snapshots(snapshot, ranks, (params, ranks.counts(np.shape(X)[0]).tolist()))
+            estimator._fit(X, None, sample_weight, groups, ranks if ranks.size > 1 else ALONE, journal)
         ranks.stage("end")
         _equalize(estimator, ranks)
-    estimator.net_.ranks = ALONE
+        if journal is not None:
+            journal.remove()
     return estimator
 
 
 def own_samples(X_shard: Any) -> Any:
-    """Return the samples of this process: chunks are concatenated, and None is none."""
+    """Return the samples of this process: a function returns them, chunks are concatenated, and None is none."""
+    if callable(X_shard):
+        X_shard = X_shard()
     if X_shard is None:
         return np.empty((0, 0))
     if not isinstance(X_shard, Iterator):
@@ -123,8 +142,8 @@ def _with_features(X: Any, ranks: GroupRanks) -> Any:
 
 
 @contextmanager
-def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[None]:
-    """Draw the seed in one process, and let one process report, inside this block.
+def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[dict]:
+    """Draw the seed in one process, and let one process report, inside this block. Yield the parameters.
 
     Raises
     ------
@@ -156,7 +175,7 @@ def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[None]:
         if not isinstance(random_state, Integral):
             estimator.random_state = int(ranks.first(draw_seed(check_random_state(random_state))))
         estimator.verbose = verbose if ranks.rank == 0 else 0
-        yield
+        yield {**given, "random_state": estimator.random_state}
     finally:
         estimator.random_state, estimator.verbose = random_state, verbose
 

@@ -602,7 +602,8 @@ class Search:
 
     @property
     def _stopped(self) -> bool:
-        return self.folds[0].trainer.stopped or self.config.progress.stopped
+        stopped = self.folds[0].trainer.stopped or self.config.progress.stopped
+        return bool(self.start.sample.ranks.first(stopped))
 
     def _run(
         self, n_epochs: int, regularization: Regularization, rate_factor: float = 1.0, position: float = 0.0

@@ -39,6 +39,7 @@ from skae._objectives.objective import Objective
 from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Nested, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
+from skae._training.journal import Journal
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
 from skae._training.schedule import DifferenceAugmentation
@@ -79,6 +80,7 @@ class TrainingConfig:
     nested: Nested | None = None
     projection_steps: int = DEFAULT_STEPS
     progress: Progress = field(default_factory=Progress)
+    journal: Journal = field(default_factory=Journal)
 
 
 class ReconstructionNet(NeuralNet):

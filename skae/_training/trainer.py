@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skorch.history import History
 from torch import Tensor
 
 from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
@@ -21,7 +22,7 @@ from skae._objectives.objective import Objective
 from skae._objectives.regularizers import penalizes_codes
 from skae._pca.missing import PPCAImputer
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
-from skae._training.net import TrainingConfig, build_net, sets_rate
+from skae._training.net import TrainingConfig, build_net, epochs_of, sets_rate
 from skae._training.ordering import JACOBIAN_SAMPLES, JUDGING_STEPS, prefix_sizes
 from skae._training.schedule import DifferenceAugmentation, GaussianNoise, NestedDropout, Regularization, Schedule
 from skae._utils import seeded_generator
@@ -71,6 +72,7 @@ class Trainer:
         self.stochastic = config.optimizer != "lbfgs"
         self.model = model
         self.config = config
+        self.number, self.n_runs = config.journal.new_trainer(), 0
         dtype = torch.float32 if self.stochastic else model.mean.dtype
         self.scaled = copy.deepcopy(model).to(dtype)
         self.network = self.scaled.network
@@ -191,11 +193,62 @@ class Trainer:
         self.schedule.begin(n_epochs * self.n_batches, self.n_batches, regularization, rate_factor, position)
         if self.schedule.sets_rate and len(self.net.history) > 0:
             self.net.initialize_optimizer()
-        for _ in range(n_epochs):
+        run = self.number, self.n_runs
+        self.n_runs += 1
+        known = self.config.journal.load(run)
+        n_before = 0
+        if known is not None:
+            n_before, completed, state = known
+            self._restore(state)
+            if completed:
+                return
+        for n_done in range(n_before + 1, n_epochs + 1):
             before_epoch()
             self.epoch()
-            if after_epoch() or self.stopped:
+            completed = bool(self.ranks.first(after_epoch() or self.stopped)) or n_done == n_epochs
+            self.config.journal.save(run, n_done, completed, self._state)
+            if completed:
                 break
+
+    def _generators(self) -> list:
+        """Return all generators of random numbers of the training."""
+        found = [self.net.shuffler, self.schedule.noise.generator]
+        found += [] if self.schedule.nested is None else [self.schedule.nested.generator]
+        found += [one.generator for one in self.net.hiding if one is not None]
+        found += [] if self.objective is None else [*self.objective.generators]
+        for layer in self.network.modules():
+            if isinstance(layer, SeededDropout):
+                found.append(layer.generator)
+            elif isinstance(layer, CustomModuleHalf):
+                found += [] if layer.draws is None else layer.draws.generators.values()
+        return found
+
+    def _state(self) -> dict:
+        """Return all that an epoch changes, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.net.optimizer_.state_dict(),
+            "generators": [one.get_state() for one in self._generators()],
+            "history": [
+                {name: getattr(value, "tolist", lambda value=value: value)() for name, value in epoch.items()}
+                for epoch in epochs_of(self.net)
+            ],
+            "schedule": (self.schedule.step, list(self.schedule.peaks)),
+            "n_epochs": 0 if self.objective is None else self.objective.n_epochs,
+            "stopped": self.stopped,
+        }
+
+    def _restore(self, state: dict) -> None:
+        """Restore what `_state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.net.optimizer_.load_state_dict(state["optimizer"])
+        for generator, value in zip(self._generators(), state["generators"], strict=True):
+            generator.set_state(value)
+        self.net.history_ = History({**epoch, "batches": []} for epoch in state["history"])
+        self.schedule.step, self.schedule.peaks = state["schedule"]
+        if self.objective is not None:
+            self.objective.n_epochs = state["n_epochs"]
+        self.stopped = state["stopped"]
 
     def epoch(self) -> None:
         """Train for one epoch, and compute the loss of the held-out samples."""
@@ -203,7 +256,6 @@ class Trainer:
             self.net.fit_loop(self.samples, epochs=1)
         except StopTraining:
             self.stopped = True
-        self.stopped = bool(self.ranks.first(self.stopped))
 
     def end(self) -> None:
         """Notify the callbacks of the end of training."""
