@@ -52,11 +52,12 @@ def launch_on_one_machine(
         raise
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        said = failure.message["message"] if isinstance(failure.message, dict) else failure.message
         raise RuntimeError(
             f"Rank {rank} of {n_processes} ended with exit code {failure.exitcode} after {max_restarts} restarts: "
-            f"{failure.message}. If it was out of memory, use fewer processes or shards in files; max_restarts=1 "
-            "starts all again from the last epoch."
-        ) from error
+            f"{said}. With a larger max_restarts, all processes continue from the last epoch. If the memory was not "
+            "enough, use shards in files or fewer processes."
+        ) from None
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if isinstance(results[0], Exception):
@@ -113,7 +114,12 @@ def _work(estimator: AutoEncoderTransformer, shards: list, timeout: float, snaps
     on_gpus = str(estimator.device).startswith("cuda") and torch.cuda.device_count() >= size
     if on_gpus:
         torch.cuda.set_device(rank)
-    dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(seconds=timeout))
+    limit = timedelta(seconds=timeout)
+    store: dist.Store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=limit)
+    # The launcher keeps its store when all are started again, with the addresses of the processes before.
+    store = dist.PrefixStore(f"skae/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     try:
         fitted = fit_collectively(estimator, lambda: open_shard(shards[rank]), None, None, None, snapshot)
         return fitted if rank == 0 else None

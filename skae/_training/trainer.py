@@ -234,6 +234,7 @@ class Trainer:
                 for epoch in epochs_of(self.net)
             ],
             "schedule": (self.schedule.step, list(self.schedule.peaks)),
+            "difference": self.schedule.difference.amount,  # that of the last step also moves the next batch
             "n_epochs": 0 if self.objective is None else self.objective.n_epochs,
             "stopped": self.stopped,
         }
@@ -246,6 +247,7 @@ class Trainer:
             generator.set_state(value)
         self.net.history_ = History({**epoch, "batches": []} for epoch in state["history"])
         self.schedule.step, self.schedule.peaks = state["schedule"]
+        self.schedule.difference.amount = state["difference"]
         if self.objective is not None:
             self.objective.n_epochs = state["n_epochs"]
         self.stopped = state["stopped"]
