@@ -53,8 +53,8 @@ def fit(
         If there is no process group.
     ValueError, TypeError
         As by `AutoEncoderTransformer.fit`, if shards or parameters differ between processes, or if a parameter needs
-        all samples in one process: ``regularizer="neighbors"`` and "supervised", batch normalization, and a splitter as
-        ``validation_split``. All processes raise the error of the first one that has one.
+        all samples in one process: ``regularizer="neighbors"``, "supervised" and "sparse", batch normalization, and a
+        splitter as ``validation_split``. All processes raise the error of the first one that has one.
     TimeoutError, ConnectionError
         If a process does not take part in a step, or has left. The error names the process and the step.
 
@@ -65,7 +65,8 @@ def fit(
     Notes
     -----
     Near copies of samples are not searched for; identical samples are on one side of the validation split, as with
-    large data. Validation samples that are passed as ``validation_split`` are the same in all processes.
+    large data. Validation samples that are passed as ``validation_split`` are the same in all processes. A custom
+    regularizer or module is called with the part of a batch that a process has, and must not depend on the others.
 
     Examples
     --------

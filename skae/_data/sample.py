@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -70,7 +71,7 @@ class Sample(WrappedSamples):
         """Return the indices in X of the samples at the given positions of the selection."""
         return positions if self.indices is None else self.indices[positions]
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of samples of all processes."""
         return int(self.ranks.sum(len(self)))
@@ -90,7 +91,7 @@ class Sample(WrappedSamples):
         """Whether the samples are too many to be sorted or compared with each other, or in several processes."""
         return self.spans_ranks or exceeds_memory(*self.X.shape)
 
-    @property
+    @cached_property
     def total(self) -> float:
         """Sum of the weights, which is the number of samples without weights."""
         own = len(self) if self.weights is None else float(self.weights.sum())

@@ -17,7 +17,7 @@ from skae._autoencoder import AutoEncoderTransformer
 from skae._data.ranks import ALONE
 from skae._distributed.group import GroupRanks
 from skae._distributed.snapshot import Snapshots
-from skae._objectives.regularizers import needs_all, needs_y
+from skae._objectives.regularizers import Sparse, as_regularizers, needs_all, needs_y
 from skae._utils import draw_seed
 
 
@@ -91,6 +91,8 @@ def check_supported(estimator: Any) -> None:
     refused = None
     if needs_all(estimator.regularizer) or needs_y(estimator.regularizer):
         refused = f"regularizer={estimator.regularizer!r}", "compares all samples with each other or needs their labels"
+    elif any(isinstance(one, Sparse) for one in as_regularizers(estimator.regularizer)):
+        refused = f"regularizer={estimator.regularizer!r}", "compares the codes of all samples of a batch"
     elif estimator.normalization == "batch" or _has_batch_statistics(estimator.module):
         refused = "batch normalization", "normalizes by the samples of one process"
     elif hasattr(estimator.validation_split, "split"):

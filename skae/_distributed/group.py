@@ -213,11 +213,11 @@ class GroupRanks(Ranks):
                 text = store.get(key).decode()
                 timed_out |= text.startswith("timed out")
                 if text.startswith("was ended"):
-                    said.append(f"rank {rank} {text}")
+                    said.append(f"Rank {rank} {text}")
             except Exception:  # of several types, and the process of the store may have left
                 absent.append(rank)
         who = f"Rank {', '.join(map(str, absent))} of {self.size}" if absent else "A rank"
-        who = f"{said[0].capitalize()}; it" if said else who
+        who = f"{said[0]}; it" if said else who
         kind = TimeoutError if timed_out else ConnectionError
         return kind(
             f"{who} did not take part at {at}, for which rank {self.rank} waited: {error}. See the messages of that "

@@ -271,7 +271,9 @@ def fit_network(
     ValueError
         If a loss is infinite or NaN.
     """
+    ranks = start.sample.ranks
     with threads_for(config.batch_size * start.architecture.n_weights):
+        ranks.stage("principal components")
         given, (start, as_they_lie) = start.sample, prepared(start, config, validation)
         # In sorted order, permuted samples give identical results; large data are read faster in their own order.
         few = np.prod(as_they_lie.shape) <= EXACT_SIZE or as_they_lie.spans_ranks
@@ -287,6 +289,7 @@ def fit_network(
         start = start.continued(pca)
         fraction = start.unexplained_fraction(pca)
         config = replace(config, unexplained_variance_ratio=fraction)
+        ranks.stage("training")
         if not something_to_learn(start, config, pca):
             model, record = start.on(pca), TrainingResult()
         elif validation is None:
