@@ -1,5 +1,6 @@
 """Data-parallel fit: the same result in all processes, errors that end all, and shards of any size."""
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import KFold
 from skorch.callbacks import Callback
 
-from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, ColumnLosses, Regularizer
+from skae import AutoEncoderOutlierDetector, AutoEncoderTransformer, ColumnLosses, Regularizer, load
 from skae.distributed import fit, launch
 
 DIGITS = load_digits().data
@@ -327,6 +329,27 @@ def test_a_timeout_names_the_step(run):
     assert other == "interrupted"
     assert isinstance(error, TimeoutError | ConnectionError)
     assert "Rank 1 was ended by KeyboardInterrupt" in str(error) and "at step " in str(error)
+
+
+RECIPES = Path(__file__).parents[1] / "examples" / "distributed"
+
+
+def test_torchrun(tmp_path):
+    np.save(tmp_path / "X.npy", DIGITS[:300])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [str(RECIPES / "torchrun_fit.py"), str(tmp_path / "X.npy"), str(tmp_path / "model.skae"), "--max-epochs=2"]
+    subprocess.run([*command, *script], check=True, capture_output=True, timeout=100)
+    assert load(tmp_path / "model.skae").n_samples_ == 300
+
+
+@pytest.mark.parametrize(
+    ("script", "package"), [("dask_fit.py", "distributed"), ("ray_fit.py", "ray"), ("spark_fit.py", "pyspark")]
+)
+def test_recipe(script, package):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    done = subprocess.run([sys.executable, str(RECIPES / script)], capture_output=True, text=True, timeout=200)
+    assert "score 0.9" in done.stdout or "score 1.0" in done.stdout, done.stderr
 
 
 def test_without_a_process_group():

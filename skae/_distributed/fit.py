@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 import torch
 import torch.distributed as dist
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from torch import nn
 
@@ -41,7 +42,6 @@ def fit_collectively(
         ranks.stage("reading of the shards")
         X = _with_features(own_samples(X_shard), ranks)
         with _agreed_parameters(estimator, ranks) as params:
-            estimator._validate_params()
             if snapshot is None:
                 journal = None
             elif estimator.callbacks:
@@ -51,12 +51,18 @@ def fit_collectively(
                 )
             else:
                 journal = Snapshots(snapshot, ranks, (params, ranks.counts(np.shape(X)[0]).tolist()))
-            estimator._fit(X, None, sample_weight, groups, ranks if ranks.size > 1 else ALONE, journal)
+            _validated_fit(estimator, X, None, sample_weight, groups, ranks if ranks.size > 1 else ALONE, journal)
         ranks.stage("end")
         _equalize(estimator, ranks)
         if journal is not None:
             journal.remove()
     return estimator
+
+
+@_fit_context(prefer_skip_nested_validation=True)
+def _validated_fit(estimator: AutoEncoderTransformer, *args: Any) -> None:
+    """Validate the parameters, and fit."""
+    estimator._fit(*args)
 
 
 def own_samples(X_shard: Any) -> Any:
