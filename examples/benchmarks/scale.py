@@ -1,8 +1,8 @@
 """Measure the data-parallel fit: throughput, the time of exchanges, and scores for any number of processes.
 
 ``python examples/benchmarks/scale.py --steps`` prints, for 1, 2 and 4 processes of one thread, the samples per second
-of steps at 784 features (or ``--features``) and 512 samples per process, the bytes that a process gives to the sum of gradients, and the
-seconds of a step that are exchanges. ``--scores DIR`` prints scores of test samples of five data sets.
+of steps at 784 features (or ``--features``) and 512 samples per process, the bytes that a process gives to the sum of
+gradients, and the time that the sum takes. ``--scores DIR`` prints scores of test samples of five data sets.
 """
 
 import argparse
