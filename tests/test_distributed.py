@@ -229,6 +229,16 @@ def test_principal_components_are_those_of_all_samples(run, n_features):
     assert np.allclose(mean, expected.mean_, rtol=1e-12)
 
 
+def fitted_again(rank, size, X):
+    estimator = fit(clone(SMALL), X[rank::size])
+    return state_of(fit(estimator.set_params(warm_start=True), X[rank::size]))
+
+
+def test_training_continues_from_a_fitted_network(run):
+    first, second = run(fitted_again, 2, DIGITS[:300])
+    assert first == second
+
+
 class Fails(Regularizer):
     """Raises an error in one process, at the start or in an epoch."""
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,13 @@ class GroupRanks(Ranks):
 
     def sync(self, tensors: list[Tensor]) -> None:
         self._check_in("sync", len(tensors))
-        for tensor in tensors:
-            moved = tensor.detach().to(self.device, copy=True).contiguous()
-            self._guarded(lambda moved=moved: dist.broadcast(moved, self.source, group=self.group))
+        for dtype in sorted({one.dtype for one in tensors}, key=str):
+            chosen = [one for one in tensors if one.dtype == dtype]
+            flat = torch.cat([one.detach().flatten() for one in chosen]).to(self.device)
+            self._guarded(partial(dist.broadcast, flat, self.source, group=self.group))
             with torch.no_grad():
-                tensor.copy_(moved)
+                for tensor, part in zip(chosen, flat.split([one.numel() for one in chosen]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
 
     def expect(self, n_steps: int, n_values: int, dtype: torch.dtype) -> None:
         self.expected = (n_steps, n_values, dtype) if n_steps > 0 else None

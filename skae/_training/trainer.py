@@ -206,6 +206,8 @@ class Trainer:
             before_epoch()
             self.epoch()
             completed = bool(self.ranks.first(after_epoch() or self.stopped)) or n_done == n_epochs
+            if completed:  # rounding may differ between machines
+                self.ranks.sync(trainable_state(self.network))
             self.config.journal.save(run, n_done, completed, self._state)
             if completed:
                 break
