@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from skae._data.array_api import asarray_like, check_kind, float_dtypes, is_float64, is_foreign, to_numpy
 from skae._data.containers import WrappedSamples, extremes
 from skae._data.dataset import apply_in_batches
+from skae._data.ranks import ALONE, Ranks
 from skae._data.sample import Sample, counted_sample, weighted_sample
 from skae._data.validation import (
     check_features,
@@ -40,6 +41,7 @@ from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Contractive, Nested, as_regularizers, needs_all, needs_y
 from skae._training.bottleneck import HeldOutScores, fewest_components, justified_components
 from skae._training.fit import NetworkInitializer, TrainingResult, fit_network
+from skae._training.journal import Journal
 from skae._training.net import (
     BATCH_SIZE,
     ReconstructionNet,
@@ -442,28 +444,45 @@ class AutoEncoderTransformer(
             If ``optimizer`` is a class but not a torch optimizer, or an entry of ``callbacks`` is not a skorch
             callback.
         """
+        return self._fit(X, y, sample_weight, groups)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        ranks: Ranks = ALONE,
+        journal: Journal | None = None,
+    ) -> Self:
+        """Fit to the samples of all processes, of which this one has X, and keep a record in a journal."""
+        journal = Journal() if journal is None else journal
         tasks = FitTasks(self, X, {"sample_weight": sample_weight, "groups": groups})
         with _unchanged_on_failure(self), gradients_on():
+            ranks.stage("validation of X")
             device = resolve_device(self.device)
-            X = validate_samples(self, X, ensure_min_samples=2)
-            sample = weighted_sample(to_numpy(X), check_sample_weight(X, sample_weight))
+            X = validate_samples(self, X, ensure_min_samples=2 if ranks.size == 1 else 0)
+            sample = weighted_sample(to_numpy(X), check_sample_weight(X, sample_weight, ranks), ranks)
             _check(self, sample, device)
             if groups is not None:
-                sample = replace(sample, groups=check_groups(X, groups)[sample.numbers])
+                sample = replace(sample, groups=check_groups(X, groups, ranks)[sample.numbers])
             if self.allow_nan:
                 check_features(sample)
             loss = self._bound_loss(sample)
-            validation = _validation_split(self, X, y, groups, loss)
+            validation = _validation_split(self, X, y, groups, loss, ranks)
             random_state = check_random_state(self.random_state)
             before = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
             parts = [sample, *([] if validation is None or validation.sample is None else [validation.sample])]
-            incomplete = self.allow_nan and any(values_missing(part) for part in parts)
-            n_components = self._n_components(sample, device, validation, random_state, before, incomplete, loss, y)
+            incomplete = self.allow_nan and ranks.any(any(values_missing(part) for part in parts))
+            n_components = self._n_components(
+                sample, device, validation, random_state, before, incomplete, loss, y, journal
+            )
             regularizers = _bound(self, sample.X, y, n_components, random_state)
             start = self._start(sample, device, random_state, before, incomplete, n_components, loss, regularizers)
             bars = [EpochBar()] if self.verbose == 1 else []
             with tasks.whole(lambda net, record: _fitted_attributes(net, record, X)):
-                config = replace(self._config(start, random_state, regularizers), progress=Progress([tasks, *bars]))
+                config = self._config(start, random_state, regularizers)
+                config = replace(config, progress=Progress([tasks, *bars]), journal=journal)
                 self.__dict__.update(_fitted_attributes(*fit_network(start, config, validation), X))
                 for name in ("_stream", "n_samples_seen_"):
                     self.__dict__.pop(name, None)
@@ -752,6 +771,7 @@ class AutoEncoderTransformer(
         incomplete: bool,
         loss: Loss,
         y: Any = None,
+        journal: Journal | None = None,
     ) -> int:
         """Return the number of components, which is chosen by held-out samples for a float and "auto"."""
         wanted: Any = self.n_components
@@ -760,7 +780,7 @@ class AutoEncoderTransformer(
         if before is not None:  # training continues
             return before.architecture.n_components
         if wanted is None:
-            return min(sample.shape)
+            return min(sample.full_shape)
         if validation is None:
             raise ValueError(
                 f"n_components={wanted!r} is chosen by held-out samples, of which early_stopping=False has none. Pass "
@@ -775,7 +795,7 @@ class AutoEncoderTransformer(
             return self._start(sample, device, draws, None, incomplete, n_components, loss, regularizers), draws
 
         start, draws = start_of(1)
-        config = self._config(start, draws, regularizers)
+        config = replace(self._config(start, draws, regularizers), journal=journal or Journal())
         with threads_for(config.batch_size * start.architecture.n_weights):
             scores = HeldOutScores(start, config, validation, lambda n: start_of(n)[0].architecture)
             return justified_components(scores) if wanted == "auto" else fewest_components(float(wanted), scores)
@@ -796,7 +816,7 @@ class AutoEncoderTransformer(
         bottleneck = n_components + (0 if before is None else before.architecture.n_dropped)
         demands = _demands(self, sample.dtype, device)
         n_outputs = sum(one.n_outputs for one in regularizers)
-        architecture = _architecture(self, sample.shape[1], n_components, bottleneck, n_outputs, seed, demands)
+        architecture = _architecture(self, sample.X.shape[1], n_components, bottleneck, n_outputs, seed, demands)
         architecture = replace(architecture, link=loss._links)
         if before is not None:
             check_same(before.architecture, architecture)
@@ -810,7 +830,7 @@ class AutoEncoderTransformer(
         self, start: NetworkInitializer, random_state: np.random.RandomState, regularizers: Sequence[Regularizer]
     ) -> TrainingConfig:
         """Return the parameters of the training."""
-        batch_size, n_samples = self.batch_size, len(start.sample)
+        batch_size, n_samples = self.batch_size, start.sample.count
         if batch_size == "auto":  # a stream begins without samples
             batch_size = (n_samples if self.optimizer == "lbfgs" else min(n_samples, BATCH_SIZE)) or STREAM_BATCH
         return TrainingConfig(
@@ -834,7 +854,7 @@ class AutoEncoderTransformer(
         )
 
 
-def _validation_split(estimator: Any, X: Any, y: Any, groups: Any, loss: Loss) -> ValidationSplit | None:
+def _validation_split(estimator: Any, X: Any, y: Any, groups: Any, loss: Loss, ranks: Ranks) -> ValidationSplit | None:
     """Return the validation split; None without early stopping."""
     if not estimator.early_stopping:
         return None
@@ -851,7 +871,8 @@ def _validation_split(estimator: Any, X: Any, y: Any, groups: Any, loss: Loss) -
             )
         return ValidationSplit(splits=splits)
     held_out = validate_samples(estimator, split, reset=False)
-    sample = Sample(to_numpy(held_out))
+    # All processes were given the same samples, of which each evaluates a part.
+    sample = Sample(to_numpy(held_out)[ranks.rank :: ranks.size] if ranks.size > 1 else to_numpy(held_out), ranks=ranks)
     _check_values(loss, sample.X, estimator.allow_nan)
     return ValidationSplit(sample=sample)
 
@@ -896,15 +917,15 @@ def _unchanged_on_failure(estimator: Any) -> Iterator[None]:
 
 def _check(estimator: Any, sample: Sample, device: torch.device, whole: bool = True) -> None:
     """Check parameters in combination and with the samples."""
-    n_samples, n_features = sample.shape
+    n_samples, n_features = sample.full_shape
     regularizers, nested = _regularizers(estimator), _nested(estimator)
     n_components: Any = estimator.n_components
     untrained = estimator.max_epochs == 0 or (estimator.activation == "identity" and estimator.linear_skip)
     if n_components is None and not regularizers and not untrained:
         raise ValueError(
-            f"n_components=None is min(n_samples, n_features)={min(sample.shape)}, as in PCA: with so many codes, a "
-            "network can copy the training samples. Choose fewer components, a fraction of the variance such as 0.95, "
-            "'auto', or a regularizer that stops the copying."
+            f"n_components=None is min(n_samples, n_features)={min(n_samples, n_features)}, as in PCA: with so many "
+            "codes, a network can copy the training samples. Choose fewer components, a fraction of the variance such "
+            "as 0.95, 'auto', or a regularizer that stops the copying."
         )
     given = isinstance(n_components, Integral)
     if given and n_components > n_features and not regularizers:

@@ -24,6 +24,7 @@ from helpers import PACKAGE, ROOT, pca_score
 from numpydoc.validate import validate
 from sklearn.decomposition import PCA
 
+import skae.distributed
 import skae.onnx
 
 matplotlib.use("Agg")
@@ -157,7 +158,8 @@ def public_objects():
 
 def functions_of_modules():
     """Names of the functions in public modules of their own."""
-    return [f"skae.onnx.{name}" for name in skae.onnx.__all__]
+    modules = skae.onnx, skae.distributed
+    return [f"{module.__name__}.{name}" for module in modules for name in module.__all__]
 
 
 def test_readme_fits_a_screen():

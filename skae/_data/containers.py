@@ -149,7 +149,8 @@ def chunks_of(X: Samples, n_values: int) -> Iterator[slice]:
 
 def map_chunks(function: Callable[[NDArray], NDArray], X: Samples, n_values: int) -> NDArray:
     """Apply a function to up to ``n_values`` values of consecutive samples at a time, and concatenate the results."""
-    return np.concatenate([function(X[chunk]) for chunk in chunks_of(X, n_values)])
+    results = [function(X[chunk]) for chunk in chunks_of(X, n_values)]
+    return np.concatenate(results) if results else function(X[:0])
 
 
 def extremes(X: Samples) -> NDArray:

@@ -74,6 +74,13 @@ class SampleDataset(torch.utils.data.Dataset):
     ) -> None:
         self.fill = fill
         self.sample = sample = X if isinstance(X, Sample) else Sample(X)
+        self.counts = sample.ranks.counts(len(sample))
+        # Sum of the weights of each process, in proportion to which they draw samples.
+        self.totals = None
+        if sample.spans_ranks and sample.weights is not None:
+            totals = np.zeros(sample.ranks.size)
+            totals[sample.ranks.rank] = sample.weights.sum()
+            self.totals = sample.ranks.sum(totals)
         self._standardize = standardize
         self._resident = None
         if standardize is not None:
@@ -101,6 +108,17 @@ class SampleDataset(torch.utils.data.Dataset):
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         samples = as_tensor(self.sample[positions])
         return samples if self._standardize is None else self._standardize(samples)
+
+    @property
+    def count(self) -> int:
+        """Number of samples of all processes."""
+        return int(self.counts.sum())
+
+    def few(self, n_samples: int) -> Tensor:
+        """Return up to ``n_samples`` samples at evenly spaced positions, with missing values imputed."""
+        ranks = self.sample.ranks
+        values = self.take_filled(self.sample.evenly_spaced(n_samples))
+        return values if ranks.size == 1 else torch.from_numpy(ranks.gather(values.cpu().numpy())).to(values.device)
 
     def take_filled(self, positions: NDArray) -> Tensor:
         """Return the samples at the given positions, with missing values imputed."""
@@ -207,24 +225,40 @@ class SampleBatches:
 
         A small last batch would have as much weight in a step as the others.
         """
-        n_samples = len(self.dataset)
+        n_samples = self.n_drawn
+        # All processes take the same number of steps, with a part of each batch in proportion to their samples.
+        count = len(self.dataset) if self.generator is None else self.dataset.count
         # A batch of one sample has no variance, by which batch normalization divides.
-        most = n_samples if self.batch_size == 1 else n_samples // 2
-        n_batches = max(min(round(n_samples / self.batch_size), most), min(n_samples, 1))
-        return [index * n_samples // n_batches for index in range(n_batches)]
+        most = count if self.batch_size == 1 else count // 2
+        n_batches = max(min(round(count / self.batch_size), most), min(count, 1))
+        ranks = self.dataset.sample.ranks
+        # Parts that are rounded down are rounded down in different steps of different processes.
+        phase = 0 if self.generator is None else ranks.rank * n_batches // ranks.size
+        return [(index * n_samples + phase) // n_batches for index in range(n_batches)]
+
+    @property
+    def n_drawn(self) -> int:
+        """Number of samples that this process draws in a pass, in proportion to the sum of their weights."""
+        sample = self.dataset.sample
+        if self.generator is None or sample.ranks.size == 1 or self.dataset.totals is None:
+            return len(self.dataset)
+        ends = np.cumsum(self.dataset.totals)
+        ends = np.rint(ends * (self.dataset.count / ends[-1])).astype(int)
+        return int(ends[sample.ranks.rank] - (ends[sample.ranks.rank - 1] if sample.ranks.rank > 0 else 0))
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Draw the positions of a shuffled pass, with weighted samples drawn in proportion to their weights."""
         n_samples, weights = len(self.dataset), self.dataset.sample.weights
         order = self._shuffled(generator)
-        if weights is None:
+        if weights is None or n_samples == 0:
             return order
+        n_drawn, count = self.n_drawn, self.dataset.count
         # Systematic sampling. With a single batch the offset is fixed, because a line search must evaluate the same
         # samples again.
-        full = self.batch_size >= n_samples
+        full = self.batch_size >= count
         offset = 0.5 if full else float(torch.rand((), generator=generator, dtype=torch.float64))
         ends = np.cumsum(weights[order])
-        ticks = (np.arange(n_samples) + offset) * (ends[-1] / n_samples)
+        ticks = (np.arange(n_drawn) + offset) * (ends[-1] / max(n_drawn, 1))
         return order[np.searchsorted(ends, ticks, side="right").clip(max=n_samples - 1)]
 
     def _shuffled(self, generator: torch.Generator) -> NDArray:
@@ -242,12 +276,11 @@ class SampleBatches:
         return np.concatenate(order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n_samples = len(self.dataset)
-        order = np.arange(n_samples) if self.generator is None else self._drawn(self.generator)
+        order = np.arange(len(self.dataset)) if self.generator is None else self._drawn(self.generator)
         starts = self._starts()
         if self.hiding is not None and self.generator is None:
             self.hiding.rewind()
-        for start, stop in zip(starts, [*starts[1:], n_samples], strict=True):
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=False):
             positions = order[start:stop]
             if self.announce is not None:
                 self.announce(self.dataset.sample, positions)

@@ -6,7 +6,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from skae._data.containers import BLOCK_VALUES, chunks_of, is_large, map_chunks
+from skae._data.containers import BLOCK_VALUES, chunks_of, map_chunks
 from skae._data.sample import Sample
 
 # Samples are near copies if their distance is below this fraction of the median distance to the nearest distinct
@@ -33,8 +33,8 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     """Label samples such that identical samples and near copies have the same label.
 
     Near copies are samples whose distance is below a tenth of the median distance between a sample and its nearest
-    distinct neighbor. The samples of large data are not compared with each other: they are assigned to one of 65,536
-    groups by a hash of their values, so that identical samples are in the same group.
+    distinct neighbor. The samples of large data, and those in several processes, are not compared with each other: they
+    are assigned to one of 65,536 groups by a hash of their values, so that identical samples are in the same group.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     Returns
     -------
     ndarray of int of shape (n_samples,) or None
-        Labels from 0, in the order of the first sample of each group; not in this order for large data. None if there
-        are no copies, or if all samples are copies of each other.
+        Labels from 0, in the order of the first sample of each group; not in this order for large data or several
+        processes. None if there are no copies, or if all samples are copies of each other.
     """
     hashes = content_hashes(sample)
-    if is_large(sample.X):
+    if sample.stays_in_order:
         return (hashes % N_BUCKETS).astype(np.uint16)
     distinct = sample.take(np.sort(np.unique(hashes, return_index=True)[1]))
     labels = labels_by_first(hashes)

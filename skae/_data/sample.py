@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skae._data.containers import Samples, WrappedSamples
+from skae._data.containers import Samples, WrappedSamples, exceeds_memory
+from skae._data.ranks import ALONE, Ranks
 
 # Integer weights are treated as numbers of repetitions up to this mean. Above, repeating samples would take too long.
 # No measurement of this value is recorded.
@@ -23,6 +25,9 @@ NEGLIGIBLE = 1e-30
 class Sample(WrappedSamples):
     """Selection of samples of X, with weights and groups.
 
+    In a fit by several processes, each has a selection of its own samples. `len` and positions are those of the own
+    samples; `count`, `total`, `sum` and `mean` are over all processes.
+
     Attributes
     ----------
     X : Samples of shape (n_samples, n_features)
@@ -35,12 +40,15 @@ class Sample(WrappedSamples):
     groups : ndarray of int of shape (len(self),) or None
         Labels of groups. Samples of a group stay on the same side of a validation split. None makes each sample a
         group.
+    ranks : Ranks
+        The processes that have samples, by default this one alone.
     """
 
     X: Samples
     indices: NDArray | None = None
     weights: NDArray | None = None
     groups: NDArray | None = None
+    ranks: Ranks = ALONE
 
     def __len__(self) -> int:
         return len(self.X) if self.indices is None else len(self.indices)
@@ -63,37 +71,84 @@ class Sample(WrappedSamples):
         """Return the indices in X of the samples at the given positions of the selection."""
         return positions if self.indices is None else self.indices[positions]
 
+    @cached_property
+    def count(self) -> int:
+        """Number of samples of all processes."""
+        return int(self.ranks.sum(len(self)))
+
     @property
+    def full_shape(self) -> tuple[int, int]:
+        """Number of samples of all processes, and number of features."""
+        return self.count, self.X.shape[1]
+
+    @property
+    def spans_ranks(self) -> bool:
+        """Whether several processes have samples."""
+        return self.ranks.size > 1
+
+    @property
+    def stays_in_order(self) -> bool:
+        """Whether the samples are too many to be sorted or compared with each other, or in several processes."""
+        return self.spans_ranks or exceeds_memory(*self.X.shape)
+
+    @cached_property
     def total(self) -> float:
         """Sum of the weights, which is the number of samples without weights."""
-        return len(self) if self.weights is None else float(self.weights.sum())
+        own = len(self) if self.weights is None else float(self.weights.sum())
+        return self.ranks.sum(own)
 
     def take(self, positions: NDArray) -> "Sample":
         """Select the samples at the given positions of the selection."""
         indices = self.numbers_at(positions)
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
-        return Sample(self.X, indices, weights, groups)
+        return Sample(self.X, indices, weights, groups, self.ranks)
 
     def of(self, X: Samples) -> "Sample":
         """Apply the selection, weights and groups to other data of the same length."""
         return replace(self, X=X)
 
+    def evenly_spaced(self, n_samples: int) -> NDArray:
+        """Return the positions of those of this process among ``n_samples`` samples that are evenly spaced over all."""
+        ends = np.cumsum(self.ranks.counts(len(self)))
+        first, count = ends[self.ranks.rank] - len(self), ends[-1]
+        chosen = np.linspace(0, count - 1, min(count, n_samples), dtype=int)
+        return chosen[(chosen >= first) & (chosen < first + len(self))] - first
+
     def spread_out(self, n_samples: int) -> NDArray:
         """Return up to ``n_samples`` of the samples, at evenly spaced positions, as an array."""
-        return self[np.linspace(0, len(self) - 1, min(len(self), n_samples), dtype=int)]
+        return self.ranks.gather(self[self.evenly_spaced(n_samples)])
+
+    def few(self, n_samples: int) -> "Sample":
+        """Select up to ``n_samples`` of the samples, at evenly spaced positions, which each process then has."""
+        chosen = self.take(self.evenly_spaced(n_samples))
+        if not self.spans_ranks:
+            return chosen
+        weights, groups = (None if one is None else self.ranks.gather(one) for one in (chosen.weights, chosen.groups))
+        return Sample(self.ranks.gather(chosen[:]), None, weights, groups)
 
     def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
-        """Return the weighted sum of values computed for the samples at the given positions."""
+        """Return the weighted sum of values computed for the samples of this process at the given positions."""
         if self.weights is None:
             return values.sum(axis=0, dtype=np.float64)
         return self.weights[positions] @ values
 
+    def sum(self, values: NDArray) -> NDArray:
+        """Return the weighted sum of values computed for all samples."""
+        return self.ranks.sum(self.weighted_sum(values))
+
     def mean(self, values: NDArray) -> NDArray:
         """Return the weighted mean of values computed for all samples."""
-        return np.average(values, axis=0, weights=self.weights)
+        return self.sum(values) / self.total if self.spans_ranks else np.average(values, axis=0, weights=self.weights)
+
+    def sum_of_groups(self, values: NDArray) -> NDArray:
+        """Return the sums of values over the samples of each group, or the values of this process without groups."""
+        if self.groups is None:
+            return values
+        n_labels = int(self.ranks.max(int(self.groups.max(initial=0)) + 1))
+        return self.ranks.sum(np.bincount(self.groups, values, n_labels).astype(np.float64, copy=False))
 
 
-def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
+def weighted_sample(X: Samples, weights: NDArray | None, ranks: Ranks = ALONE) -> Sample:
     """Select the samples with non-zero weights.
 
     Samples whose weight is zero or negligible compared to the largest weight are left out. Integer weights are numbers
@@ -105,6 +160,8 @@ def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
         All samples.
     weights : ndarray of shape (n_samples,) or None
         Non-negative weights, at least one of which is positive. None gives each sample the weight one.
+    ranks : Ranks
+        The processes that have samples. If one has weights, all have.
 
     Returns
     -------
@@ -112,16 +169,18 @@ def weighted_sample(X: Samples, weights: NDArray | None) -> Sample:
         The selected samples, repeated or with their weights.
     """
     if weights is None:
-        return Sample(X)
-    used = np.flatnonzero((weights > 0) & (weights >= NEGLIGIBLE * weights.max()))
+        return Sample(X, ranks=ranks)
+    largest = ranks.max(weights.max(initial=0.0))
+    used = np.flatnonzero((weights > 0) & (weights >= NEGLIGIBLE * largest))
     chosen = weights[used].astype(np.float64)
-    chosen /= (largest := chosen.max())
-    if np.all(weights == np.rint(weights)) and largest * chosen.mean() <= MOST_REPETITIONS:
+    chosen /= largest
+    mean = ranks.sum(chosen.sum()) / ranks.sum(len(chosen)) if ranks.size > 1 else chosen.mean()
+    if not ranks.any(np.any(weights != np.rint(weights))) and largest * mean <= MOST_REPETITIONS:
         samples, relative = np.repeat(used, weights[used].astype(int)), None
     else:
-        samples, relative = used, chosen / chosen.mean()
-        relative = None if np.all(relative == 1.0) else relative
-    return Sample(X, None if np.array_equal(samples, np.arange(len(X))) else samples, relative)
+        samples, relative = used, chosen / mean
+        relative = relative if ranks.any(np.any(relative != 1.0)) else None
+    return Sample(X, None if np.array_equal(samples, np.arange(len(X))) else samples, relative, ranks=ranks)
 
 
 def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
@@ -158,25 +217,21 @@ def counted_sample(X: Samples, weights: NDArray | None) -> Sample:
     return Sample(X, used, weights[used])
 
 
-def groups_over(samples: Sequence[Sample]) -> NDArray | None:
-    """Concatenate the group labels of several selections, without labels in common; return None if none has groups."""
-    if all(sample.groups is None for sample in samples):
-        return None
-    groups = [np.arange(len(sample)) if sample.groups is None else sample.groups for sample in samples]
-    n_labels = 1 + max(int(labels.max(initial=0)) for labels in groups)
-    distinct = [labels + np.int64(index * n_labels) for index, labels in enumerate(groups)]
-    return np.unique(np.concatenate(distinct), return_inverse=True)[1]
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Concatenate the weights and the groups of several selections, for values computed for their samples.
 
-
-def mean_over(samples: Sequence[Sample], values: Sequence[NDArray]) -> float:
-    """Return the weighted mean of values computed for the samples of several selections."""
-    return float(np.average(np.concatenate(values), weights=weights_over(samples)))
-
-
-def weights_over(samples: Sequence[Sample]) -> NDArray | None:
-    """Concatenate the weights of several selections; return None if none has weights."""
+    Groups of two selections have no labels in common. There are none if no selection has weights or groups.
+    """
+    ranks = samples[0].ranks
     weights = [sample.weights for sample in samples if sample.weights is not None]
-    return np.concatenate(weights) if weights else None
+    groups = None
+    if any(sample.groups is not None for sample in samples):
+        labels = [np.arange(len(sample)) if sample.groups is None else sample.groups for sample in samples]
+        n_labels = ranks.max(1 + max(int(one.max(initial=0)) for one in labels))
+        groups = np.concatenate([one + np.int64(index * n_labels) for index, one in enumerate(labels)])
+        groups = groups if ranks.size > 1 else np.unique(groups, return_inverse=True)[1]
+    lengths = np.empty((sum(map(len, samples)), 0))
+    return Sample(lengths, None, np.concatenate(weights) if weights else None, groups, ranks)
 
 
 class Reservoir:

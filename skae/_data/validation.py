@@ -1,5 +1,6 @@
 """Validation of X, sample weights, groups and missing values."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from skae._data.containers import (
     lies_in_file,
     map_chunks,
 )
+from skae._data.duplicates import N_BUCKETS
+from skae._data.ranks import ALONE, Ranks
 from skae._data.sample import Sample
 
 # Number of values that are checked at a time, which limits the memory. No measurement of this value is recorded.
@@ -40,6 +43,7 @@ def check_features(sample: Sample) -> None:
     observed = np.zeros(sample.shape[1], dtype=bool)
     for chunk in chunks_of(sample, CHECKED_VALUES):
         observed |= (~np.isnan(sample[chunk])).any(axis=0)
+    observed = sample.ranks.max(observed.astype(int)).astype(bool)
     empty = np.flatnonzero(~observed)
     if len(empty) > 0:
         raise ValueError(
@@ -59,7 +63,7 @@ def n_present(X: Samples) -> NDArray:
     return np.maximum(map_chunks(lambda samples: (~np.isnan(samples)).sum(axis=1), X, CHECKED_VALUES), 1.0)
 
 
-def check_groups(X: Any, groups: Any) -> NDArray:
+def check_groups(X: Any, groups: Any, ranks: Ranks = ALONE) -> NDArray:
     """Validate the groups of the samples and convert them to integers from 0.
 
     Parameters
@@ -68,11 +72,14 @@ def check_groups(X: Any, groups: Any) -> NDArray:
         The samples.
     groups : array-like of shape (n_samples,)
         Group labels.
+    ranks : Ranks
+        The processes that have samples.
 
     Returns
     -------
     ndarray of int of shape (n_samples,)
-        Labels from 0, in the order of the sorted group labels.
+        Labels from 0, in the order of the sorted group labels. In several processes, one of 65,536 numbers that
+        depends on the group label alone.
 
     Raises
     ------
@@ -85,6 +92,14 @@ def check_groups(X: Any, groups: Any) -> NDArray:
             f"groups has {len(groups)} labels, but X has {X.shape[0]} samples. Pass one label for each sample."
         )
     names, labels = np.unique(groups, return_inverse=True)
+    if ranks.size > 1:
+        hashed = np.array([zlib.crc32(str(name).encode()) % N_BUCKETS for name in names], dtype=np.int64)
+        if ranks.max(hashed.max(initial=-1)) == -ranks.max(-hashed.min(initial=N_BUCKETS)):
+            raise ValueError(
+                "groups has a single label in all processes, but at least 2 groups are needed, one of which is held "
+                "out. Pass groups=None if the samples are independent."
+            )
+        return hashed[labels]
     if len(names) < 2:
         raise ValueError(
             f"groups has the single label {str(names[0])!r} for all {len(groups)} samples, but at least 2 groups are "
@@ -135,7 +150,7 @@ def validate_samples(estimator: Any, X: Any, **options: Any) -> Any:
     return StoredSamples(X)
 
 
-def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:
+def check_sample_weight(X: Any, sample_weight: Any, ranks: Ranks = ALONE) -> NDArray | None:
     """Validate sample weights and return them as float64; return None if there are none.
 
     Raises
@@ -143,14 +158,36 @@ def check_sample_weight(X: Any, sample_weight: Any) -> NDArray | None:
     ValueError
         If there is not one finite, non-negative weight for each sample, or all weights are zero.
     """
+    given = ranks.any(sample_weight is not None)
+    if given and X.shape[0] == 0:
+        sample_weight = np.zeros(0)
+    if given != (sample_weight is not None):
+        raise ValueError("sample_weight was passed in some processes, but not in this one. Pass it in all or in none.")
     if sample_weight is None:
         return None
+    if ranks.size > 1:
+        weights = _own_weights(X, sample_weight)
+        if not ranks.any(bool(weights.any())):
+            raise ValueError("sample_weight must have at least one non-zero number, but all are zero in all processes.")
+        return weights
     # Only the number of samples of X is needed, and X may be of another array library.
     weights = _check_sample_weight(
         to_numpy(sample_weight), np.empty((X.shape[0], 0)), dtype=np.float64, ensure_non_negative=True
     )
     if not weights.any():  # scikit-learn raises this error from version 1.9 on
         raise ValueError(f"sample_weight must have at least one non-zero number, but all {len(weights)} are zero.")
+    return weights
+
+
+def _own_weights(X: Any, sample_weight: Any) -> NDArray:
+    """Validate the weights of the samples of one of several processes, which may all be zero."""
+    weights = column_or_1d(to_numpy(sample_weight)).astype(np.float64)
+    if len(weights) != X.shape[0] or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(
+            f"sample_weight has {len(weights)} weights for the {X.shape[0]} samples of this process, from "
+            f"{weights.min(initial=np.inf):g} to {weights.max(initial=-np.inf):g}. Pass one finite, non-negative "
+            "weight for each sample."
+        )
     return weights
 
 

@@ -89,6 +89,7 @@ class CategoricalCrossEntropy(Loss):
             sums = sums[np.isfinite(sums[:, -1])]
             lowest = np.minimum(lowest, sums.min(axis=0, initial=np.inf))
             highest = np.maximum(highest, sums.max(axis=0, initial=-np.inf))
+        lowest, highest = -sample.ranks.max(-lowest), sample.ranks.max(highest)
         n_variables = int(np.rint(max(highest[-1], 0.0)))
         wholes = np.arange(1, n_variables + 1)
         ends = np.searchsorted(lowest, wholes - SUM_TOL) + 1
@@ -230,7 +231,7 @@ class ColumnLosses(Loss, _BaseComposition):
                 f"loss_weights={weights!r} must have positive weights by the names of losses, which are "
                 f"{[name for name, _, _ in entries]}."
             )
-        limits, mean = extremes(sample.X), mean_of_present(sample)[0]
+        limits, mean = sample.ranks.extremes(extremes(sample.X)), mean_of_present(sample)[0]
         variances = _mean_over(sample, mean, lambda values: np.square(values - mean))
         losses, columns, sizes, scales, factors = [], [], [], [], []
         feature_scale = np.ones(len(mean))
@@ -384,7 +385,7 @@ def _mean_over(sample: Sample, mean: NDArray, function: Callable[[NDArray], NDAr
     for chunk in chunks_of(sample, CHUNK_VALUES):
         values = sample[chunk].astype(np.float64)
         total = total + sample.weighted_sum(function(np.where(np.isnan(values), mean, values)), chunk)
-    return np.asarray(total / sample.total)
+    return np.asarray(sample.ranks.sum(total) / sample.total)
 
 
 def _losses_of_mean(

@@ -41,6 +41,12 @@ ITERATED_RATIO = 0.1
 NARROW, TALL = 1000, 10
 SMALL_SIDE = 500
 RANDOMIZED_RATIO = 0.8
+# The cross products of samples in several processes are summed for up to this many features, which takes 200 MB. For
+# more, subspace iterations with some more directions than components: by five passes over the samples. No measurement
+# of these values is recorded.
+SUMMED_FEATURES = 5000
+OVERSAMPLING = 16
+SUBSPACE_ITERATIONS = 4
 
 
 def feature_mean(sample: Sample) -> NDArray:
@@ -49,7 +55,7 @@ def feature_mean(sample: Sample) -> NDArray:
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in chunks_of(sample, PASS_VALUES):
             mean += sample.weighted_sum(sample[chunk], chunk) / total
-    return mean
+    return sample.ranks.sum(mean)
 
 
 def _feature_moments(sample: Sample) -> tuple[NDArray, NDArray, NDArray]:
@@ -71,6 +77,7 @@ def _feature_moments(sample: Sample) -> tuple[NDArray, NDArray, NDArray]:
             drift += sample.weighted_sum(centered, chunk)
             np.maximum(reach, np.abs(centered).max(axis=0), out=reach)
             squares += sample.weighted_sum(np.square(centered, out=centered), chunk)
+        drift, squares, reach = sample.ranks.sum(drift), sample.ranks.sum(squares), sample.ranks.max(reach)
         mean += drift / total  # corrects rounding errors of the first pass
         variance = np.maximum(squares / total - np.square(drift / total), 0.0)
         scatter = variance.sum() * total
@@ -113,11 +120,13 @@ def principal_components(sample: Sample, n_components: int) -> PrincipalComponen
         If squares or codes can overflow.
     """
     mean, scale, reach = _feature_moments(sample)
-    n_samples, n_features = sample.shape
+    n_samples, n_features = sample.full_shape
     largest = float(scale.max()) or 1.0  # squares of scaled values neither overflow nor underflow
     # The last bits depend on the number of threads, which can be limited in torch but not in NumPy.
-    with threads_for(n_samples * n_features * min(sample.shape) // WORK_PER_BATCH):
-        if n_samples * n_features <= EXACT_SIZE:
+    with threads_for(n_samples * n_features * min(n_samples, n_features) // WORK_PER_BATCH):
+        if sample.spans_ranks:
+            variances, directions = _over_ranks(sample, mean, largest, n_components)
+        elif n_samples * n_features <= EXACT_SIZE:
             centered = aligned_tensor((np.asarray(sample[:], dtype=np.float64) - mean) / largest)
             _, singular, directions = torch.linalg.svd(times_root_weights(sample, centered), full_matrices=False)
             variances = singular.square()
@@ -160,7 +169,7 @@ def _code_max_abs(sample: Sample, mean: NDArray, components: NDArray) -> NDArray
     for chunk in chunks_of(sample, PASS_VALUES):
         codes = aligned_tensor(sample[chunk] - center) @ directions
         reach = torch.maximum(reach, codes.abs().amax(dim=0))
-    return reach.numpy()
+    return sample.ranks.max(reach.numpy())
 
 
 def _suits_randomized(sample: Sample, n_components: int) -> bool:
@@ -236,6 +245,42 @@ def _iterated(sample: Sample, mean: NDArray, largest: float, n_components: int) 
     _, singular, directions = svds(operator, n_components, v0=initial)
     order = np.argsort(-singular)
     return torch.from_numpy(singular[order]).square(), torch.from_numpy(directions[order])
+
+
+def _over_ranks(sample: Sample, mean: NDArray, largest: float, n_components: int) -> tuple[Tensor, Tensor]:
+    """Compute variances and directions of the samples of several processes, in double precision.
+
+    Up to `SUMMED_FEATURES` features, their cross products are summed. The variances of more features are found by
+    subspace iterations [1]_, which need the product of the cross products with a few directions only.
+
+    References
+    ----------
+    .. [1] N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with randomness", SIAM Review 53 (2011) 217-288.
+       :doi:`10.1137/090771806`
+    """
+    n_features = len(mean)
+
+    def products(directions: Tensor | None) -> Tensor:
+        """Sum the cross products of the features with all features or with some directions."""
+        width = n_features if directions is None else directions.shape[1]
+        total = torch.zeros((n_features, width), dtype=torch.float64)
+        for chunk in chunks_of(sample, CHUNK_VALUES):
+            centered = aligned_tensor((sample[chunk].astype(np.float64) - mean) / largest)
+            values = times_root_weights(sample, centered, chunk)
+            total += values.T @ (values if directions is None else values @ directions)
+        return torch.from_numpy(sample.ranks.sum(total.numpy()))
+
+    if n_features <= SUMMED_FEATURES:
+        variances, directions = descending_eigh(products(None))
+    else:
+        width = min(n_components + OVERSAMPLING, n_features)
+        basis = torch.from_numpy(np.random.RandomState(0).normal(size=(n_features, width)))
+        for _ in range(SUBSPACE_ITERATIONS):
+            basis = torch.from_numpy(sample.ranks.first(torch.linalg.qr(products(basis))[0].numpy()))
+        variances, rotation = descending_eigh(basis.T @ products(basis))
+        directions = rotation @ basis.T
+    first = sample.ranks.first
+    return torch.from_numpy(first(variances.numpy())), torch.from_numpy(first(directions[:n_components].numpy()))
 
 
 def descending_eigh(gram: Tensor) -> tuple[Tensor, Tensor]:

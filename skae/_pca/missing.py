@@ -156,7 +156,7 @@ def principal_components_of_incomplete(
         pca = principal_components(sample.of(imputed), n_components)
         pca = replace(pca, present_fraction=fraction, min_noise=min_noise)
         explained = pca.explained_variance / pca.scale**2
-        if np.abs(explained - previous).sum() < TOLERANCE * len(mean):
+        if sample.ranks.first(np.abs(explained - previous).sum() < TOLERANCE * len(mean)):
             break
         previous, imputed = explained, imputed_by(pca, sample.X)
     return pca
@@ -171,8 +171,8 @@ def imputed_by(pca: PrincipalComponents, X: Samples) -> ImputedRows:
 
 def _chosen_noise(sample: Sample, n_components: int) -> float:
     """Choose the smallest noise variance by values that are hidden from some of the samples."""
-    n_samples = min(len(sample), COMPARED_SAMPLES, COMPARED_VALUES // sample.shape[1] + 1)
-    values = sample[np.linspace(0, len(sample) - 1, n_samples, dtype=int)].astype(np.float64)
+    n_samples = min(sample.count, COMPARED_SAMPLES, COMPARED_VALUES // sample.shape[1] + 1)
+    values = sample.spread_out(n_samples).astype(np.float64)
     hidden = (np.random.RandomState(0).uniform(size=values.shape) < HIDDEN_FRACTION) & ~np.isnan(values)
     few = Sample(np.where(hidden, np.nan, values))
     candidates = [principal_components_of_incomplete(few, min(n_components, *few.shape), one) for one in MIN_NOISES]
@@ -181,7 +181,7 @@ def _chosen_noise(sample: Sample, n_components: int) -> float:
     errors = [np.square(np.where(hidden, found - values, 0.0) / unit).sum(axis=1) for found in imputed]
     worse = np.array(errors) - errors[np.mean(errors, axis=1).argmin()]
     largest = np.flatnonzero(worse.mean(axis=1) <= 2.0 * worse.std(axis=1) / np.sqrt(n_samples)).max()
-    return MIN_NOISES[largest]
+    return MIN_NOISES[int(sample.ranks.first(int(largest)))]
 
 
 def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
@@ -191,5 +191,6 @@ def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
         values = sample[chunk]
         total += sample.weighted_sum(np.nan_to_num(values, nan=0.0), chunk)
         count += sample.weighted_sum(~np.isnan(values), chunk)
+    total, count = sample.ranks.sum(total), sample.ranks.sum(count)
     # All present values of a feature may be in held-out samples. It is then treated as constant in the others.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)

@@ -73,12 +73,15 @@ def clip_wild_samples(sample: Sample) -> Sample:
     """
     center = np.nan_to_num(np.nanmedian(sample.spread_out(MEDIAN_SAMPLES).astype(np.float64), axis=0), nan=0.0)
     distances = map_chunks(partial(distances_from, center), sample, CHECKED_VALUES)
+    furthest = sample.ranks.max(distances.max(initial=0.0))
+    if sample.spans_ranks:
+        distances = distances_from(center, sample.spread_out(MEDIAN_SAMPLES))
     finite = distances[(distances > 0) & np.isfinite(distances)]
     if len(finite) == 0:
         return sample
     lower, middle, upper = np.percentile(finite, [25, 50, 75])
     radius = middle + OUTLIER_RANGE * (upper - lower)
-    return sample.of(ClippedSamples(sample.X, center, radius)) if distances.max() > radius > 0 else sample
+    return sample.of(ClippedSamples(sample.X, center, radius)) if furthest > radius > 0 else sample
 
 
 def directional_components(sample: Sample, pca: PrincipalComponents) -> PrincipalComponents:
@@ -104,12 +107,14 @@ def directional_components(sample: Sample, pca: PrincipalComponents) -> Principa
         directions = aligned_tensor(sample[chunk] / np.where(lengths > 0, lengths, 1.0)[:, None])
         rooted = times_root_weights(sample, directions, chunk)
         products += rooted.T @ rooted
-    components = flipped(descending_eigh(products)[1][:n_components].numpy())
+    products = torch.from_numpy(sample.ranks.sum(products.numpy()))
+    components = sample.ranks.first(flipped(descending_eigh(products)[1][:n_components].numpy()))
     largest, squares = np.zeros(n_components), np.zeros(n_components)
     for chunk in chunks_of(sample, CHECKED_VALUES):
         codes = sample[chunk].astype(np.float64) @ components.T
         largest = np.maximum(largest, np.abs(codes).max(axis=0))
         squares += sample.weighted_sum(np.square(codes), chunk)
+    largest, squares = sample.ranks.max(largest), sample.ranks.sum(squares)
     return replace(
         pca,
         mean=zero,

@@ -62,16 +62,17 @@ class PrincipalBasis:
             inside = (aligned_tensor(centered) @ directions).numpy()
             X[chunk] = inside
             outside[chunk] = np.maximum(np.square(centered).sum(axis=1) - np.square(inside).sum(axis=1), 0.0)
-        return Sample(X, weights=sample.weights, groups=sample.groups), outside
+        return Sample(X, weights=sample.weights, groups=sample.groups, ranks=sample.ranks), outside
 
     def pca_of(self, sample: Sample, n_components: int) -> PrincipalComponents:
         """Return the principal components of samples in the basis, which are the unit vectors."""
-        X = sample[:].astype(np.float64, copy=False)
+        X, ranks = sample[:].astype(np.float64, copy=False), sample.ranks
+        squares = sample.mean(np.square(X)) if ranks.size > 1 else [sample.mean(np.square(one)) for one in X.T]
         return replace(
             self.pca,
             mean=np.zeros(self.size),
-            feature_std=np.sqrt([sample.mean(np.square(feature)) for feature in X.T]),
-            feature_max_abs=np.maximum(X.max(axis=0), -X.min(axis=0)),
+            feature_std=np.sqrt(squares),
+            feature_max_abs=ranks.max(np.abs(X).max(axis=0, initial=0.0)),
             components=np.eye(n_components, self.size),
             explained_variance=self.pca.explained_variance[:n_components],
             code_max_abs=self.pca.code_max_abs[:n_components],

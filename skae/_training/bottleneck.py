@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsRegressor
 
-from skae._data.sample import Sample, groups_over, mean_over, weights_over
+from skae._data.sample import Sample, joined
 from skae._network.architecture import Architecture
 from skae._network.scaling import ScaledAutoEncoder
 from skae._objectives.regularizers import Nested
@@ -22,7 +22,7 @@ from skae._training.fit import (
     squares,
 )
 from skae._training.net import TrainingConfig, of_every_training
-from skae._training.ordering import LEAST_SAMPLES, SCORED_SAMPLES, spread
+from skae._training.ordering import LEAST_SAMPLES, SCORED_SAMPLES
 from skae._training.progress import Progress
 from skae._training.selection import EpochSelector, ValidationSplit
 from skae._utils import as_tensor
@@ -76,14 +76,14 @@ class HeldOutScores:
         self.parts, _ = held_out_parts(self.start, self.config, self.pca, self.validation)
         if not self.parts:
             raise ValueError(
-                f"The number of components cannot be chosen: none of the {len(self.start.sample)} samples can be held "
+                f"The number of components cannot be chosen: none of the {self.start.sample.count} samples can be held "
                 "out. Pass n_components as an int, or more samples."
             )
 
     @property
     def most(self) -> int:
         """Largest number of codes."""
-        return min(*self.start.sample.shape, *(len(train) for train, _ in self.parts))
+        return min(*self.start.sample.full_shape, *(train.count for train, _ in self.parts))
 
     def of_pca(self, n_components: int, parts: list[Part] | None = None, held_out: bool = True) -> float:
         """Compute the score of PCA on the held-out samples, or else on its training samples."""
@@ -115,7 +115,7 @@ class HeldOutScores:
         key = (index, n_components, held_out)
         if key not in self._squares:
             train, _ = part
-            width = min(max(LEAST_COMPONENTS, 1 << (n_components - 1).bit_length()), *train.shape)
+            width = min(max(LEAST_COMPONENTS, 1 << (n_components - 1).bit_length()), *train.full_shape)
             if (index, width) not in self._models:
                 linear = replace(self.start, architecture=_linear(self.start.architecture, width))
                 self._models[index, width] = linear.on(linear.components_at(train, width, self.pca))
@@ -176,8 +176,9 @@ def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part], size: int) 
     """Return the number of codes of networks, at least ``size``, that are justified by the held-out samples."""
     n_features = models[0].architecture.n_features
     n_samples = int(np.clip(COMPARED_VALUES // n_features, LEAST_SAMPLES, SCORED_SAMPLES))
-    parts = [(spread(train, n_samples), spread(held_out, n_samples)) for train, held_out in parts]
-    held_out = [part[1] for part in parts]
+    ranks = parts[0][0].ranks
+    parts = [(train.few(n_samples), held_out.few(n_samples)) for train, held_out in parts]
+    held_out = joined([part[1] for part in parts])
 
     def errors_of(size: int) -> tuple[NDArray, NDArray]:
         errors = [_errors(model.truncated(size), *part) for model, part in zip(models, parts, strict=True)]
@@ -187,11 +188,11 @@ def _n_justified(models: list[ScaledAutoEncoder], parts: list[Part], size: int) 
     while size < models[0].architecture.n_components:
         following, following_left = errors_of(size + 1)
         by_noise = errors * (1.0 - 1.0 / (n_features - size))
-        selector = EpochSelector(by_noise, True, weights_over(held_out), groups_over(held_out))
-        if not selector.update(following, 1) or mean_over(held_out, [following]) > mean_over(held_out, [left]):
+        selector = EpochSelector(by_noise, True, held_out)
+        if not selector.update(following, 1) or held_out.mean(following) > held_out.mean(left):
             break
         size, errors, left = size + 1, following, following_left
-    return size
+    return int(ranks.first(size))
 
 
 @torch.no_grad()

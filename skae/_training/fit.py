@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skae._data.containers import ScaledSamples, exceeds_memory, is_large
+from skae._data.containers import ScaledSamples, exceeds_memory
 from skae._data.dataset import apply_in_batches, n_hidden
 from skae._data.duplicates import duplicate_groups, labels_by_first
-from skae._data.sample import Sample, groups_over, mean_over, weights_over
+from skae._data.ranks import ALONE
+from skae._data.sample import Sample, joined
 from skae._network.architecture import Architecture
 from skae._network.custom import freeze_like
 from skae._network.layers import fill_buffers
@@ -31,7 +32,6 @@ from skae._training.ordering import (
     JUDGING_STEPS,
     ExplainedVariance,
     prefix_sizes,
-    spread,
     variance_of_network,
     variance_of_pca,
 )
@@ -152,7 +152,7 @@ class NetworkInitializer:
 
     def principal_components(self, sample: Sample) -> PrincipalComponents:
         """Compute the principal components of some of the samples."""
-        n_components = min(self.architecture.n_components, *sample.shape)
+        n_components = min(self.architecture.n_components, *sample.full_shape)
         return self._components(sample, n_components).padded(self.architecture.n_components)
 
     def _components(self, sample: Sample, n_components: int, min_noise: float | None = None) -> PrincipalComponents:
@@ -166,9 +166,9 @@ class NetworkInitializer:
 
     def components_at(self, sample: Sample, n_components: int, pca: PrincipalComponents) -> PrincipalComponents:
         """Compute principal components of some of the samples, with mean and standard deviations of all samples."""
-        if is_large(self.sample.X) and n_components <= len(pca.components):
+        if exceeds_memory(*self.sample.full_shape) and n_components <= len(pca.components):
             return pca  # those without a tenth of many samples hardly differ
-        of_part = self._components(sample, min(n_components, *sample.shape), pca.min_noise).padded(n_components)
+        of_part = self._components(sample, min(n_components, *sample.full_shape), pca.min_noise).padded(n_components)
         return replace(of_part, mean=pca.mean, feature_std=pca.feature_std, feature_max_abs=pca.feature_max_abs).padded(
             self.architecture.n_components
         )
@@ -179,7 +179,7 @@ class NetworkInitializer:
         Large data keep their order.
         """
         sample = self.sample
-        if is_large(sample.X):  # read in the order in which they are stored
+        if sample.stays_in_order:
             return self
         mean = mean_of_present(sample)[0] if self.incomplete else feature_mean(sample)
         values = self._filled(sample)
@@ -201,6 +201,8 @@ class NetworkInitializer:
     def grouped(self) -> "NetworkInitializer":
         """Label samples that belong to one group: the groups given to `fit`, or else copies."""
         sample = self.sample
+        if sample.groups is not None and sample.spans_ranks:
+            return self
         if sample.groups is not None:
             labels: NDArray | None = labels_by_first(sample.groups)
         else:
@@ -269,10 +271,12 @@ def fit_network(
     ValueError
         If a loss is infinite or NaN.
     """
+    ranks = start.sample.ranks
     with threads_for(config.batch_size * start.architecture.n_weights):
+        ranks.stage("principal components")
         given, (start, as_they_lie) = start.sample, prepared(start, config, validation)
         # In sorted order, permuted samples give identical results; large data are read faster in their own order.
-        few = np.prod(as_they_lie.shape) <= EXACT_SIZE
+        few = np.prod(as_they_lie.shape) <= EXACT_SIZE or as_they_lie.spans_ranks
         pca = start.principal_components(start.sample if few else as_they_lie)
         if config.loss.start == "direction" and not start.incomplete and start.architecture.linear_skip:
             about_zero = directional_components(start.sample, pca)
@@ -285,6 +289,7 @@ def fit_network(
         start = start.continued(pca)
         fraction = start.unexplained_fraction(pca)
         config = replace(config, unexplained_variance_ratio=fraction)
+        ranks.stage("training")
         if not something_to_learn(start, config, pca):
             model, record = start.on(pca), TrainingResult()
         elif validation is None:
@@ -338,14 +343,14 @@ def _finished(
 
 def squares(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Sum the squared reconstruction errors and the squared distances from the mean over the samples."""
-    return sample.weighted_sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
+    return sample.sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
 
 
 def code_spread(model: ScaledAutoEncoder, sample: Sample) -> NDArray:
     """Compute the standard deviation of each code (divisor n - 1); zero for a single sample."""
     codes = apply_in_batches(model.project, sample, model.architecture.n_components, model.mean, np.float64)
     variance = sample.mean(np.square(codes - sample.mean(codes)))
-    count = max(sample.total, len(sample))
+    count = max(sample.total, sample.count)
     return np.sqrt(variance * (count / max(count - 1, 1)))
 
 
@@ -398,16 +403,16 @@ def held_out_parts(
     )
     n_compared = math.inf  # number of hidden values per fold if only these are compared
     if start.incomplete and pca.present_fraction <= 0.5:
-        n_compared = validation.fraction * len(sample) * n_hidden(pca.present_fraction, sample.shape[1])
-    n_folds_used = _n_folds_used(max(effective, of_variance), len(sample), n_compared) if linear_skip else 1
+        n_compared = validation.fraction * sample.count * n_hidden(pca.present_fraction, sample.shape[1])
+    n_folds_used = _n_folds_used(max(effective, of_variance), sample.count, n_compared) if linear_skip else 1
     parts = validation.parts(sample, config.seed, n_folds_used)
-    too_few = min((len(train) for train, _ in parts), default=0) <= start.architecture.n_components
+    too_few = min((train.count for train, _ in parts), default=0) <= start.architecture.n_components
     too_few |= len(parts) * n_compared < MIN_HIDDEN_VALUES
     if linear_skip and not config.regularizers and (too_few or effective < MIN_EFFECTIVE_SAMPLE_SIZE):
         return parts, False
     if not parts:
         raise ValueError(
-            f"No samples can be held out: all {len(sample)} are copies of each other, or on one side of "
+            f"No samples can be held out: all {sample.count} are copies of each other, or on one side of "
             "validation_split. Pass other samples, or early_stopping=False."
         )
     return parts, True
@@ -518,21 +523,16 @@ class Search:
         self.folds = [self._fold(index, *part) for index, part in enumerate(parts)]
         samples = [fold.trainer.sample for fold in self.folds]
         start_losses = np.concatenate([fold.start_losses() for fold in self.folds])
-        self.selector = EpochSelector(
-            start_losses[:, 0],
-            start.architecture.linear_skip,
-            weights=weights_over(samples),
-            groups=groups_over(samples),
-        )
+        self.selector = EpochSelector(start_losses[:, 0], start.architecture.linear_skip, joined(samples))
         references = [fold.factor * fold.trainer.losses_of_mean() + fold.offset for fold in self.folds]
-        self.reference = mean_over(samples, references)
+        self.reference = float(self.selector.sample.mean(np.concatenate(references)))
         self.nested_factor = 1.0
         self.ordered, self.lowest_loss = True, math.inf
-        self.prefixes_at_start = self._mean(start_losses[:, 1:])
+        self.prefixes_at_start = self.selector.mean(start_losses[:, 1:])
         self.prior_weights = PRIOR_WEIGHTS if start.incomplete else (0.0,)
         self.best: Candidate | None = None
         self.tuning: Regularization | None = WEAK
-        n_samples = len(self.folds[0].trainer.samples)
+        n_samples = self.folds[0].trainer.samples.count
         growth = max(n_samples / FEW_SAMPLES, 1.0) ** GROWTH
         self.first_steps = FIRST_STEPS * growth
         self.most_steps = max(MOST_STEPS * min(max(n_samples / MEDIUM_SAMPLES, 1.0), MOST_GROWTH), self.first_steps)
@@ -540,15 +540,16 @@ class Search:
     def _fold(self, index: int, samples: Sample, valid: Sample) -> Fold:
         """Prepare the trainer of a fold. Only the first one has callbacks and output."""
         start, config = self.start, self.config
-        _check_normalization(start.architecture, len(samples))
+        _check_normalization(start.architecture, samples.count)
         callbacks = config.callbacks if index == 0 else of_every_training(config.callbacks)
         config = replace(config, seed=config.seed + index, verbose=config.verbose if index == 0 else 0)
         smaller, size = basis_sizes(start.architecture.n_components)
-        in_basis = self._may_use_basis(config) and WIDE * smaller < samples.shape[1] and smaller < len(samples)
+        in_basis = self._may_use_basis(config) and WIDE * smaller < samples.shape[1] and smaller < samples.count
         # The coordinates are held in memory; many components of a large sparse table take longer than they save.
-        in_basis &= not exceeds_memory(len(samples), size) and not is_iterated(samples, size)
+        in_basis &= not exceeds_memory(samples.ranks.max(len(samples)), size)
+        in_basis &= samples.spans_ranks or not is_iterated(samples, size)
         # Mean and scale are those of all samples, so that they do not change at the end.
-        n_components = min(size if in_basis else start.architecture.n_components, *samples.shape)
+        n_components = min(size if in_basis else start.architecture.n_components, *samples.full_shape)
         pca = start.components_at(samples, n_components, self.pca)
         full = start.on(pca.truncated(start.architecture.n_components))
         if not in_basis:
@@ -604,7 +605,8 @@ class Search:
 
     @property
     def _stopped(self) -> bool:
-        return self.folds[0].trainer.stopped or self.config.progress.stopped
+        stopped = self.folds[0].trainer.stopped or self.config.progress.stopped
+        return bool(self.start.sample.ranks.first(stopped))
 
     def _run(
         self, n_epochs: int, regularization: Regularization, rate_factor: float = 1.0, position: float = 0.0
@@ -616,9 +618,9 @@ class Search:
             hooks: Any = (self.config.progress.epoch_begins, self._report) if index == 0 else ()
             fold.trainer.run(n_epochs, regularization, rate_factor, position, *hooks)
         losses, prior_weight = self._compare()
-        first, loss = self.folds[0], float(self._mean(losses[:, 0]))
+        first, loss = self.folds[0], float(self.selector.mean(losses[:, 0]))
         floor = self.prefixes_at_start + PREFIX_TOLERANCE * self.reference
-        was_ordered, self.ordered = self.ordered, bool((self._mean(losses[:, 1:]) <= floor).all())
+        was_ordered, self.ordered = self.ordered, bool((self.selector.mean(losses[:, 1:]) <= floor).all())
         better = self.selector.update(losses[:, 0], len(first.trainer.train_losses), self.ordered)
         if better:
             self.best_weights = [fold.trainer.weights() for fold in self.folds]
@@ -636,19 +638,15 @@ class Search:
 
     def _scaled(self, regularization: Regularization) -> Regularization:
         """Decrease the regularization for many samples, and cut more codes if their order needs it."""
-        factor = shrinkage(len(self.folds[0].trainer.samples))
+        factor = shrinkage(self.folds[0].trainer.samples.count)
         return regularization.scaled(factor, factor * self.nested_factor)
-
-    def _mean(self, losses: NDArray) -> NDArray:
-        """Average losses over the held-out samples."""
-        return np.average(losses, axis=0, weights=self.selector.fractions)
 
     def _compare(self) -> tuple[NDArray, float | None]:
         """Return the losses of the held-out samples with the best weight of the prior, and that weight."""
         candidates = []
         for prior_weight in self.prior_weights:
             losses = np.concatenate([fold.losses(prior_weight) for fold in self.folds])
-            candidates.append((float(self._mean(losses[:, 0])), losses, prior_weight))
+            candidates.append((float(self.selector.mean(losses[:, 0])), losses, prior_weight))
         _, losses, prior_weight = min(candidates, key=lambda one: one[0] if math.isfinite(one[0]) else math.inf)
         return losses, prior_weight
 
@@ -678,7 +676,7 @@ class Search:
 
     @property
     def _batches_of_search(self) -> int:
-        return math.ceil(len(self.folds[0].samples[0]) / self.config.batch_size)
+        return math.ceil(self.folds[0].samples[0].count / self.config.batch_size)
 
     def trained_on_all(self) -> ScaledAutoEncoder:
         """Return the best network, tuned on all samples."""
@@ -706,11 +704,12 @@ class Search:
             trainer.run(n_epochs, self._scaled(self.tuning), TUNING_RATE, 0.5, progress.epoch_begins, report)
         trainer.end()
         tuned = finished()
-        return tuned if self._is_ordered(tuned) else best.on_all_features(model)
+        ordered = self.start.sample.ranks.first(self._is_ordered(tuned))
+        return tuned if ordered else best.on_all_features(model)
 
     def _is_ordered(self, model: ScaledAutoEncoder) -> bool:
         """Return whether the first codes of a network reconstruct training samples as well as PCA does."""
-        pca, sample = self.start.on(self.pca), spread(self.start.sample, ORDERED_SAMPLES)
+        pca, sample = self.start.on(self.pca), self.start.sample.few(ORDERED_SAMPLES)
         for size in prefix_sizes(model.architecture.n_components) if len(self.prefixes_at_start) > 0 else ():
             shorts = (one.truncated(size, JUDGING_STEPS) for one in (model, pca))
             losses = [sample_losses(self.config.loss, short, sample) for short in shorts]
@@ -778,19 +777,19 @@ def _better_on_all_samples(
 def _effective_sample_size(losses: NDArray, sample: Sample) -> float:
     """Compute the effective sample size of the mean loss: the squared sum of losses over the sum of their squares."""
     losses = losses if sample.weights is None else losses * sample.weights
-    losses = losses if sample.groups is None else np.bincount(sample.groups, losses)
-    largest = losses.max(initial=0.0)
+    losses, ranks = sample.sum_of_groups(losses), sample.ranks if sample.groups is None else ALONE
+    largest = ranks.max(losses.max(initial=0.0))
     if largest == 0:
-        return float(max(len(losses), 1))
+        return float(max(ranks.sum(len(losses)), 1))
     losses = losses / largest  # squares of huge losses would overflow
-    return float(losses.sum() ** 2 / np.square(losses).sum())
+    return float(ranks.sum(losses.sum()) ** 2 / ranks.sum(np.square(losses).sum()))
 
 
 def _train_whole(
     start: NetworkInitializer, config: TrainingConfig, pca: PrincipalComponents
 ) -> tuple[ScaledAutoEncoder, TrainingResult]:
     """Train on all samples in one run. Keep the initial network if that has the lower loss."""
-    _check_normalization(start.architecture, len(start.sample))
+    _check_normalization(start.architecture, start.sample.count)
     model = start.on(pca)
     perturbs = start.before is None and config.optimizer != "lbfgs"
     trainer = Trainer(model, config, start.sample, callbacks=config.callbacks, perturbs=perturbs)

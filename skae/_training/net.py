@@ -27,6 +27,7 @@ from skorch.utils import to_tensor
 from torch import Tensor, nn
 
 from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset
+from skae._data.ranks import ALONE, Ranks
 from skae._network.architecture import Architecture
 from skae._network.autoencoder import AutoEncoder
 from skae._network.layers import hold_statistics, trainable
@@ -38,6 +39,7 @@ from skae._objectives.objective import Objective
 from skae._objectives.regularizer import Regularizer
 from skae._objectives.regularizers import REGULARIZERS, Nested, penalizes_codes
 from skae._training.callbacks import ExponentialMovingAverage, FiniteLoss, StopTraining
+from skae._training.journal import Journal
 from skae._training.optimizers import optimizer_of
 from skae._training.progress import Progress
 from skae._training.schedule import DifferenceAugmentation
@@ -78,6 +80,7 @@ class TrainingConfig:
     nested: Nested | None = None
     projection_steps: int = DEFAULT_STEPS
     progress: Progress = field(default_factory=Progress)
+    journal: Journal = field(default_factory=Journal)
 
 
 class ReconstructionNet(NeuralNet):
@@ -97,6 +100,7 @@ class ReconstructionNet(NeuralNet):
         penalty: float = 0.0,
         objective: Objective | None = None,
         hiding: tuple[Hiding | None, Hiding | None] = (None, None),
+        ranks: Ranks = ALONE,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, dataset=dataset, **kwargs)
@@ -106,6 +110,7 @@ class ReconstructionNet(NeuralNet):
         self.averaging = averaging
         self.penalty = penalty
         self.hiding = hiding
+        self.ranks = ranks
 
     def __repr__(self) -> str:
         return f"<{self.module_.architecture.sizes}>" if hasattr(self, "module_") else object.__repr__(self)
@@ -134,7 +139,16 @@ class ReconstructionNet(NeuralNet):
             if training:
                 super()._set_training(True)
                 hold_statistics(self.module_)
+            self.counts_: list[int] = []
+            if training and iterator is not None and not isinstance(self.optimizer_, torch.optim.LBFGS):
+                weights = [one for one in self.module_.parameters() if one.requires_grad]
+                self.ranks.expect(len(iterator), sum(one.numel() for one in weights) + 2, weights[0].dtype)
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            if training and self.ranks.size > 1:  # the loss of an epoch weighs its batches by these
+                batches = self.history[-1]["batches"]
+                counts = self.counts_ if len(self.counts_) == len(batches) else [1]  # a line search has more
+                for batch, count in zip(batches, counts, strict=True):
+                    batch["train_batch_size"] = count
             if training and self.objective is not None:
                 self.objective.n_epochs += 1
             return
@@ -142,6 +156,33 @@ class ReconstructionNet(NeuralNet):
             self.objective.rewind()
         with self.evaluation():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        if self.ranks.size > 1:
+            loss = float(iterator.dataset.sample.mean(self.sample_losses_.array))
+            for batch in self.history[-1]["batches"]:
+                batch.update(valid_loss=loss, valid_batch_size=1)
+
+    def train_step_single(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict:
+        """Compute the loss of a batch and its gradient, over the parts of the batch of all processes."""
+        if self.ranks.size == 1:
+            return super().train_step_single(batch, **fit_params)
+        self._set_training(True)
+        count, loss, x_hat = len(batch[0]), torch.zeros(()), batch[1]
+        if count > 0:
+            x_hat = self.infer(batch[0], **fit_params)
+            loss = self.get_loss(x_hat, batch[1], X=batch[0], training=True) * count
+            loss.backward()
+        weights = [one for one in self.module_.parameters() if one.requires_grad]
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+        sums = torch.stack([loss.detach().to(weights[0]), weights[0].new_tensor(count)])
+        flat = torch.cat([*(one.flatten() for one in gradients), sums])
+        self.ranks.sum_gradients(flat)
+        total = max(float(flat[-1]), 1.0)
+        flat /= total
+        parts = flat[:-2].split([one.numel() for one in weights])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.grad = part.view_as(weight)
+        self.counts_.append(round(total))
+        return {"loss": flat[-2], "y_pred": x_hat}
 
     def infer(self, x: Tensor, **fit_params: Any) -> Any:
         """Return the reconstructions of a batch, with regularizers also their penalties."""
@@ -250,6 +291,7 @@ def build_net(
     criterion: nn.Module | None = None,
     objective: Objective | None = None,
     hiding: tuple[Hiding | None, Hiding | None] = (None, None),
+    ranks: Ranks = ALONE,
 ) -> ReconstructionNet:
     """Return an initialized skorch net for a network."""
     optimizer, options, decays = optimizer_of(config.optimizer, config.optimizer_params, config.alpha)
@@ -268,11 +310,12 @@ def build_net(
         callbacks=[*clipping, *callbacks],
         verbose=config.verbose,
         device=canonical_device(next(module.buffers()).device),
-        shuffler=seeded_generator(config.seed),
+        shuffler=seeded_generator(ranks.seed(config.seed)),
         augment=augment,
         averaging=averaging,
         objective=objective,
         hiding=hiding,
+        ranks=ranks,
         penalty=0.0 if decays else config.alpha,
         **{f"optimizer__{name}": value for name, value in options.items()},
     )

@@ -94,11 +94,11 @@ def variance_of_network(
     """
     sizes, total = range(1, model.architecture.n_components + 1), total_variance(pca, sample)
     n_samples = int(np.clip(PREFIX_CODES // len(sizes), LEAST_SAMPLES, SCORED_SAMPLES))
-    few = spread(sample, n_samples)
+    few = sample.few(n_samples)
     explained = np.array([_score(model.truncated(size, JUDGING_STEPS), few) for size in sizes])
-    score = _score(model, spread(sample, SCORED_SAMPLES)) if score is None else score
+    score = _score(model, sample.few(SCORED_SAMPLES)) if score is None else score
     ratio = np.diff(explained, prepend=0.0) * (score / explained[-1] if explained[-1] > 0 else 1.0)
-    x = as_tensor(spread(sample, JACOBIAN_SAMPLES)[:]).to(model.mean)
+    x = as_tensor(sample.spread_out(JACOBIAN_SAMPLES)).to(model.mean)
     n_features = model.architecture.n_features
     jacobian = average_jacobian(decoder_jacobians, model.decode, model.project(x), n_features, signed=True)
     directions = (jacobian * (model.code_unit / unit)).T.double().cpu().numpy()
@@ -110,11 +110,6 @@ def total_variance(pca: PrincipalComponents, sample: Sample) -> float:
     return float(np.square(pca.feature_std * pca.feature_scale).sum() * sample.total / max(sample.total - 1, 1))
 
 
-def spread(sample: Sample, n_samples: int) -> Sample:
-    """Select up to ``n_samples`` samples at evenly spaced positions."""
-    return sample.take(np.linspace(0, len(sample) - 1, min(len(sample), n_samples), dtype=int))
-
-
 def _score(model: ScaledAutoEncoder, sample: Sample) -> float:
     """Compute the fraction of the variance of samples that the reconstructions explain."""
     errors, offsets = sample.weighted_sum(apply_in_batches(model.squares, sample, 2, model.mean, np.float64))
@@ -124,6 +119,6 @@ def _score(model: ScaledAutoEncoder, sample: Sample) -> float:
 def _with_noise(ratio: NDArray, total: float, sample: Sample, components: NDArray) -> ExplainedVariance:
     """Add the variances, and the mean of what the codes leave over the other directions."""
     n_samples = round(sample.total)
-    n_left = min(n_samples, sample.shape[1]) - len(ratio)
+    n_left = min(n_samples, sample.X.shape[1]) - len(ratio)
     noise = max(total * (1.0 - ratio.sum()), 0.0) / n_left if n_left > 0 else 0.0
     return ExplainedVariance(ratio, ratio * total, float(noise), components, n_samples)

@@ -224,7 +224,7 @@ class Stream:
         sample = self.held_out.sample if len(self.held_out) > 0 else self.memory.sample
         start = self.start.on(self.principal_components())
         (losses, reference), (of_network, _) = (_sample_losses(self.training, one, sample) for one in (start, model))
-        choice = EpochSelector(losses, use_standard_error=True, weights=sample.weights)
+        choice = EpochSelector(losses, use_standard_error=True, sample=sample)
         has_floor = not self.config.regularizers and self.start.architecture.linear_skip
         preferred = choice.update(of_network, n_epochs) or not has_floor
         self.preferred = model if preferred else None

@@ -23,10 +23,9 @@ class EpochSelector:
         Loss of each held-out sample at the start, as a fraction of the variance.
     use_standard_error : bool
         Whether standard errors count; otherwise only means are compared.
-    weights : ndarray of shape (n_samples,), default=None
-        Weight of each held-out sample; None gives all the same weight.
-    groups : ndarray of int of shape (n_samples,), default=None
-        Labels of samples that depend on each other, such as copies: standard errors are those of sums over groups.
+    sample : Sample
+        Weights and groups of the held-out samples. A group are samples that depend on each other, such as copies:
+        standard errors are those of sums over groups.
 
     Attributes
     ----------
@@ -44,15 +43,13 @@ class EpochSelector:
         self,
         start_losses: NDArray,
         use_standard_error: bool,
-        weights: NDArray | None = None,
-        groups: NDArray | None = None,
+        sample: Sample,
     ) -> None:
-        self.groups = groups
+        self.sample = sample
         self.start_losses = start_losses
         self.use_standard_error = use_standard_error
-        self.fractions = (
-            np.full(len(start_losses), 1 / len(start_losses)) if weights is None else weights / weights.sum()
-        )
+        weights, total = sample.weights, sample.total
+        self.fractions = np.full(len(start_losses), 1 / total) if weights is None else weights / total
         self.mean_losses = [self._mean(start_losses)]
         self.epochs = [0]
         self.best_epoch = 0
@@ -72,11 +69,19 @@ class EpochSelector:
 
     def _standard_error(self, deviations: NDArray) -> float:
         """Compute the standard error of a mean from the deviations."""
-        parts = self.fractions * deviations
-        return float(np.linalg.norm(parts if self.groups is None else np.bincount(self.groups, parts)))
+        parts = self.sample.sum_of_groups(self.fractions * deviations)
+        if self.sample.spans_ranks and self.sample.groups is None:
+            return float(np.sqrt(self.sample.ranks.sum(np.square(parts).sum())))
+        return float(np.linalg.norm(parts))
+
+    def mean(self, losses: NDArray) -> NDArray:
+        """Average losses over the held-out samples."""
+        if self.sample.spans_ranks:
+            return self.sample.ranks.sum(self.fractions @ losses)
+        return np.average(losses, axis=0, weights=self.fractions)
 
     def _mean(self, values: NDArray) -> float:
-        return float(np.average(values, weights=self.fractions))
+        return float(self.mean(values))
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,12 @@ class ValidationSplit:
             chosen = (map(partial(np.isin, sample.numbers), split) for split in self.splits)
             parts = [tuple(sample.take(np.flatnonzero(mask)) for mask in masks) for masks in chosen]
         else:
-            held_out = validation_folds(len(sample), self.fraction, seed, n_folds_used, sample.groups)
+            held_out = validation_folds(sample, self.fraction, seed, n_folds_used)
             parts = [(sample.take(complement(len(sample), one)), sample.take(one)) for one in held_out]
-        return [(train, valid) for train, valid in parts if len(train) > 0 and len(valid) > 0]
+        return [(train, valid) for train, valid in parts if train.count > 0 and valid.count > 0]
 
 
-def validation_folds(
-    n_samples: int, fraction: float, seed: int, n_folds_used: int, groups: NDArray | None = None
-) -> list[NDArray]:
+def validation_folds(sample: Sample, fraction: float, seed: int, n_folds_used: int) -> list[NDArray]:
     """Choose the held-out samples of each fold.
 
     Consecutive samples are in different folds. If samples are sorted by their distance from the mean, each fold has its
@@ -120,17 +123,14 @@ def validation_folds(
 
     Parameters
     ----------
-    n_samples : int
-        Number of samples.
+    sample : Sample
+        The samples. Those of a group are in one fold; groups with consecutive labels are in different folds.
     fraction : float
         Fraction of the samples in each fold.
     seed : int
         Seed of the random assignment.
     n_folds_used : int
         Largest number of folds that are returned.
-    groups : ndarray of int of shape (n_samples,), default=None
-        Labels of groups, from zero; the samples of a group are in one fold. None puts each sample in a group of its
-        own. Consecutive labels are in different folds.
 
     Returns
     -------
@@ -139,19 +139,20 @@ def validation_folds(
     """
     n_folds = max(round(1 / min(fraction, 1 - fraction)), 2)
     random = np.random.RandomState(seed)
-    n_groups = n_samples if groups is None else int(groups.max()) + 1
+    n_samples, groups, ranks = len(sample), sample.groups, sample.ranks
+    n_groups = n_samples if groups is None else int(ranks.max(int(groups.max(initial=0)))) + 1
     fold_of = np.empty(n_groups, dtype=np.min_scalar_type(n_folds))  # saves memory
     for first in range(0, n_groups, n_folds):
         fold_of[first : first + n_folds] = random.permutation(n_folds)[: n_groups - first]
     numbers: list[int] = list(range(n_folds))
     if groups is not None:
         fold_of = fold_of[groups]
-        sizes = np.bincount(fold_of, minlength=n_folds)
+        sizes = ranks.sum(np.bincount(fold_of, minlength=n_folds))
         # If a large group were held out, few training samples would be left; if all groups are large, the smallest is.
-        most = max(2 * n_samples / n_folds, sizes[sizes > 0].min())
+        most = max(2 * sizes.sum() / n_folds, sizes[sizes > 0].min())
         numbers = [fold for fold in numbers if sizes[fold] <= most]
-    dealt = (np.flatnonzero(fold_of == fold) for fold in numbers)
-    sets = itertools.islice((positions for positions in dealt if 0 < len(positions) < n_samples), n_folds_used)
+    count, dealt = sample.count, (np.flatnonzero(fold_of == fold) for fold in numbers)
+    sets = itertools.islice((positions for positions in dealt if 0 < ranks.sum(len(positions)) < count), n_folds_used)
     if fraction > 0.5:
         return [complement(n_samples, positions) for positions in itertools.islice(sets, 1)]
     return list(sets)

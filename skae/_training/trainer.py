@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skorch.history import History
 from torch import Tensor
 
 from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
@@ -21,7 +22,7 @@ from skae._objectives.objective import Objective
 from skae._objectives.regularizers import penalizes_codes
 from skae._pca.missing import PPCAImputer
 from skae._training.callbacks import ExponentialMovingAverage, StopTraining
-from skae._training.net import TrainingConfig, build_net, sets_rate
+from skae._training.net import TrainingConfig, build_net, epochs_of, sets_rate
 from skae._training.ordering import JACOBIAN_SAMPLES, JUDGING_STEPS, prefix_sizes
 from skae._training.schedule import DifferenceAugmentation, GaussianNoise, NestedDropout, Regularization, Schedule
 from skae._utils import seeded_generator
@@ -71,6 +72,7 @@ class Trainer:
         self.stochastic = config.optimizer != "lbfgs"
         self.model = model
         self.config = config
+        self.number, self.n_runs = config.journal.new_trainer(), 0
         dtype = torch.float32 if self.stochastic else model.mean.dtype
         self.scaled = copy.deepcopy(model).to(dtype)
         self.network = self.scaled.network
@@ -79,12 +81,14 @@ class Trainer:
         self.fill = self.scaled.filling if config.incomplete else None
         self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
-        generator = seeded_generator(config.seed, model.mean.device)
+        self.ranks = sample.ranks
+        seed = self.ranks.seed(config.seed)  # of random numbers that differ between processes
+        generator = seeded_generator(seed, model.mean.device)
         noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
         difference = DifferenceAugmentation(generator)
         nested = None
         if config.nested is not None and model.architecture.n_components > 1:
-            generator = seeded_generator(config.seed, model.mean.device)
+            generator = seeded_generator(seed, model.mean.device)
             nested = NestedDropout(config.nested, model.architecture.n_components, generator, not self.stochastic)
         self.schedule = Schedule(noise, difference, self.stochastic and sets_rate(callbacks), nested)
         averaging = ExponentialMovingAverage(AVERAGING_DECAY) if averages and self.stochastic else None
@@ -93,7 +97,7 @@ class Trainer:
         own = [one for one in (self.schedule, averaging) if one is not None] if self.stochastic else []
         hiding = (None, None) if self.fill is None else self._hiding()
         parts = averaging, difference, self.criterion, self.objective, hiding
-        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts)
+        self.net = build_net(self.network, config, [*own, *callbacks], self.valid, *parts, self.ranks)
         self.network.eval()
         judged = self.samples if self.valid is None else self.valid
         announce = None if self.objective is None else self.objective.begin_batch
@@ -120,7 +124,8 @@ class Trainer:
         if not config.regularizers:
             return None
         nat = self.criterion.nat(self.model.architecture.n_features, config.unexplained_variance_ratio)
-        return Objective(config.regularizers, config.seed, device, nat, self.samples.sample.X)
+        seed = self.ranks.seed(config.seed)
+        return Objective(config.regularizers, seed, device, nat, self.samples.sample.X)
 
     def _initialize_read_out(self) -> None:
         """Fit the outputs of a linear function of the codes to the codes of the start."""
@@ -137,7 +142,7 @@ class Trainer:
 
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
-        seed, device = self.config.seed, self.model.mean.device
+        seed, device = self.ranks.seed(self.config.seed), self.model.mean.device
         return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device)
 
     def _leave_start(self, perturbs: bool) -> None:
@@ -149,10 +154,11 @@ class Trainer:
             self.network.perturb_output_layers(self.config.unexplained_variance_ratio, generator)
         self.network.enable_inverse_link()
         device = self.model.mean.device
-        draws = Draws(self.config.seed, torch.device("cpu"), device)
+        seed = self.ranks.seed(self.config.seed)
+        draws = Draws(seed, torch.device("cpu"), device)
         for layer in self.network.modules():
             if isinstance(layer, SeededDropout):
-                layer.generator = seeded_generator(self.config.seed, device)
+                layer.generator = seeded_generator(seed, device)
             elif isinstance(layer, CustomModuleHalf):
                 layer.draws = draws
 
@@ -187,11 +193,66 @@ class Trainer:
         self.schedule.begin(n_epochs * self.n_batches, self.n_batches, regularization, rate_factor, position)
         if self.schedule.sets_rate and len(self.net.history) > 0:
             self.net.initialize_optimizer()
-        for _ in range(n_epochs):
+        run = self.number, self.n_runs
+        self.n_runs += 1
+        known = self.config.journal.load(run)
+        n_before = 0
+        if known is not None:
+            n_before, completed, state = known
+            self._restore(state)
+            if completed:
+                return
+        for n_done in range(n_before + 1, n_epochs + 1):
             before_epoch()
             self.epoch()
-            if after_epoch() or self.stopped:
+            completed = bool(self.ranks.first(after_epoch() or self.stopped)) or n_done == n_epochs
+            if completed:  # rounding may differ between machines
+                self.ranks.sync(trainable_state(self.network))
+            self.config.journal.save(run, n_done, completed, self._state)
+            if completed:
                 break
+
+    def _generators(self) -> list:
+        """Return all generators of random numbers of the training."""
+        found = [self.net.shuffler, self.schedule.noise.generator]
+        found += [] if self.schedule.nested is None else [self.schedule.nested.generator]
+        found += [one.generator for one in self.net.hiding if one is not None]
+        found += [] if self.objective is None else [*self.objective.generators]
+        for layer in self.network.modules():
+            if isinstance(layer, SeededDropout):
+                found.append(layer.generator)
+            elif isinstance(layer, CustomModuleHalf):
+                found += [] if layer.draws is None else layer.draws.generators.values()
+        return found
+
+    def _state(self) -> dict:
+        """Return all that an epoch changes, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.net.optimizer_.state_dict(),
+            "generators": [one.get_state() for one in self._generators()],
+            "history": [
+                {name: getattr(value, "tolist", lambda value=value: value)() for name, value in epoch.items()}
+                for epoch in epochs_of(self.net)
+            ],
+            "schedule": (self.schedule.step, list(self.schedule.peaks)),
+            "difference": self.schedule.difference.amount,  # that of the last step also moves the next batch
+            "n_epochs": 0 if self.objective is None else self.objective.n_epochs,
+            "stopped": self.stopped,
+        }
+
+    def _restore(self, state: dict) -> None:
+        """Restore what `_state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.net.optimizer_.load_state_dict(state["optimizer"])
+        for generator, value in zip(self._generators(), state["generators"], strict=True):
+            generator.set_state(value)
+        self.net.history_ = History({**epoch, "batches": []} for epoch in state["history"])
+        self.schedule.step, self.schedule.peaks = state["schedule"]
+        self.schedule.difference.amount = state["difference"]
+        if self.objective is not None:
+            self.objective.n_epochs = state["n_epochs"]
+        self.stopped = state["stopped"]
 
     def epoch(self) -> None:
         """Train for one epoch, and compute the loss of the held-out samples."""
@@ -207,7 +268,7 @@ class Trainer:
     @property
     def n_batches(self) -> int:
         """Number of steps in an epoch."""
-        return len(self.net.get_iterator(self.samples))
+        return len(self.net.get_iterator(self.samples, training=True))
 
     @property
     def train_losses(self) -> list[float]:
@@ -244,17 +305,17 @@ class Trainer:
 
     def _some_samples(self) -> Tensor:
         """Return some training samples, standardized and imputed."""
-        n_samples = len(self.samples)
-        return self.samples.take_filled(np.linspace(0, n_samples - 1, min(n_samples, JACOBIAN_SAMPLES), dtype=int))
+        return self.samples.few(JACOBIAN_SAMPLES)
 
     @torch.no_grad()
     def _largest_codes(self) -> Tensor:
         """Return the largest size of each code of the encoder over the training samples."""
         # A list of small tensors would fragment the memory between the batches.
-        largest = torch.zeros(())
+        largest = torch.zeros(self.scaled.architecture.n_components)
         for x, _ in SampleBatches(self.samples, self.config.batch_size):
             largest = torch.maximum(largest.to(x), self.network.encode(x).abs().amax(dim=0))
-        return largest
+        ranks = self.samples.sample.ranks
+        return largest if ranks.size == 1 else torch.from_numpy(ranks.max(largest.cpu().numpy()))
 
     def losses_of_mean(self) -> NDArray:
         """Compute the loss of each held-out sample if it were reconstructed as the mean."""
@@ -357,7 +418,5 @@ def _criterion(config: TrainingConfig, scaled: ScaledAutoEncoder, samples: Sampl
     """Return the criterion of a training, in units of the loss of the mean."""
     criterion = criterion_of(config.loss, scaled.mean, scaled.divisor)
     if isinstance(criterion, Criterion):
-        n_samples = len(samples)
-        positions = np.linspace(0, n_samples - 1, min(n_samples, REFERENCE_SAMPLES), dtype=int)
-        criterion.set_unit(samples.take_filled(positions))
+        criterion.set_unit(samples.few(REFERENCE_SAMPLES))
     return OfPresent(criterion) if config.incomplete else criterion
