@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 import torch
 import torch.distributed as dist
+from helpers import TwoLayers
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import KFold
@@ -266,12 +267,25 @@ def with_nan(X):
     return np.where(np.arange(X.shape[1]) == 7, np.nan, X)
 
 
+class Normalized(TwoLayers):
+    """A user's own network, with batch normalization."""
+
+    def __init__(self, n_features, n_components):
+        super().__init__(n_features, n_components)
+        self.inside.append(torch.nn.BatchNorm1d(n_components))
+
+
 WRONG = {
     "NaN": (SMALL, [DIGITS[:50], with_nan(DIGITS[50:90])], "contains NaN"),
     "features": (SMALL, [DIGITS[:50], DIGITS[50:90, 1:]], "features 64 on rank 0, but 63 on rank 1"),
     "shape": (SMALL, [DIGITS[:50], DIGITS[0]], "rank 1 must be of shape"),
     "one sample": (SMALL, [DIGITS[:1], None], "1 samples together"),
     "batch": (clone(SMALL).set_params(normalization="batch"), split(DIGITS[:90], [1, 1]), "batch normalization"),
+    "batch in a module": (
+        AutoEncoderTransformer(2, module=Normalized, max_epochs=2),
+        split(DIGITS, [1, 1]),
+        "module has batch normalization",
+    ),
     "sparse": (clone(SMALL).set_params(regularizer="sparse"), split(DIGITS[:90], [1, 1]), "of a batch"),
     "neighbors": (clone(SMALL).set_params(regularizer="neighbors"), split(DIGITS[:90], [1, 1]), "regularizer="),
     "splitter": (clone(SMALL).set_params(validation_split=KFold(3)), split(DIGITS[:90], [1, 1]), "splits all samples"),

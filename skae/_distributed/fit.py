@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
-from torch import nn
 
 from skae._autoencoder import AutoEncoderTransformer
 from skae._data.ranks import ALONE
@@ -99,7 +98,7 @@ def check_supported(estimator: Any) -> None:
         refused = f"regularizer={estimator.regularizer!r}", "compares all samples with each other or needs their labels"
     elif any(isinstance(one, Sparse) for one in as_regularizers(estimator.regularizer)):
         refused = f"regularizer={estimator.regularizer!r}", "compares the codes of all samples of a batch"
-    elif estimator.normalization == "batch" or _has_batch_statistics(estimator.module):
+    elif estimator.normalization == "batch":
         refused = "batch normalization", "normalizes by the samples of one process"
     elif hasattr(estimator.validation_split, "split"):
         refused = f"validation_split={estimator.validation_split!r}", "splits all samples in one process"
@@ -108,12 +107,6 @@ def check_supported(estimator: Any) -> None:
             f"{refused[0]} {refused[1]}, and is not available for samples in several processes. Choose another one, "
             'such as normalization="layer" or validation_split=None, or call the fit method with all samples.'
         )
-
-
-def _has_batch_statistics(module: Any) -> bool:
-    """Return whether a custom module normalizes by the batch. A class is tried when the network is built."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return isinstance(module, nn.Module) and any(isinstance(one, kinds) for one in module.modules())
 
 
 def _with_features(X: Any, ranks: GroupRanks) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.history import History
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
 from skae._data.sample import Sample
@@ -82,6 +82,12 @@ class Trainer:
         self.samples = self._dataset(sample)
         self.valid = None if valid is None else self._dataset(valid)
         self.ranks = sample.ranks
+        kinds = nn.modules.batchnorm._BatchNorm
+        if sample.spans_ranks and any(isinstance(one, kinds) for one in self.network.modules()):
+            raise ValueError(
+                "module has batch normalization, which normalizes by the samples of one process, and is not available "
+                "for samples in several. Use another normalization, or call the fit method with all samples."
+            )
         seed = self.ranks.seed(config.seed)  # of random numbers that differ between processes
         generator = seeded_generator(seed, model.mean.device)
         noise = GaussianNoise(math.sqrt(config.unexplained_variance_ratio) * self.network.output_gain, generator)
