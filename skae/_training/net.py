@@ -140,8 +140,8 @@ class ReconstructionNet(NeuralNet):
                 super()._set_training(True)
                 hold_statistics(self.module_)
             self.counts_: list[int] = []
-            if training and iterator is not None and not isinstance(self.optimizer_, torch.optim.LBFGS):
-                weights = [one for one in self.module_.parameters() if one.requires_grad]
+            weights = [one for one in self.module_.parameters() if one.requires_grad] if self.ranks.size > 1 else []
+            if training and weights and iterator is not None and not isinstance(self.optimizer_, torch.optim.LBFGS):
                 self.ranks.expect(len(iterator), sum(one.numel() for one in weights) + 2, weights[0].dtype)
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             if training and self.ranks.size > 1:  # the loss of an epoch weighs its batches by these
