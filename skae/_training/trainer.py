@@ -114,7 +114,7 @@ class Trainer:
             projection = model.projection.limited(JUDGING_STEPS)
             self.scaled.projection = projection
             judging = projection if projection.n_steps > 0 else None
-            self.start_losses, self.start_prefixes = self._losses(judging), self._prefix_losses(judging)
+            self.start_losses, self.start_floors = self._losses(judging), self._floor_losses(judging)
         self._leave_start(perturbs)
         self.network.code_dropout = nested
         if self.stochastic and not any(one.corrupts for one in config.regularizers):
@@ -289,6 +289,9 @@ class Trainer:
     def losses(self, prior_weight: float | None = 0.0) -> tuple[NDArray, NDArray]:
         """Compute the loss of each held-out sample, with penalties, after a few projection steps.
 
+        The second result has the losses that must not increase, of shape (n_samples, n_floors): that of the values that
+        are hidden from samples with missing values, if ``compares_hidden``, and those by the first codes alone.
+
         Parameters
         ----------
         prior_weight : float or None, default=0.0
@@ -299,7 +302,7 @@ class Trainer:
             if projection.n_steps > 0:
                 self.measure(self.scaled, projection, prior_weight)
             judging = projection if projection.n_steps > 0 else None
-            return self._losses(judging), self._prefix_losses(judging)
+            return self._losses(judging), self._floor_losses(judging)
 
     def measure(self, scaled: ScaledAutoEncoder, projection: Projection, prior_weight: float | None) -> None:
         """Set up the projection of a network by training samples."""
@@ -327,27 +330,38 @@ class Trainer:
         """Compute the loss of each held-out sample if it were reconstructed as the mean."""
         return self._over_samples(lambda x, target: self.criterion.per_sample(torch.zeros_like(x), target))
 
-    def _prefix_losses(self, projection: Projection | None) -> NDArray:
-        """Compute the loss of each sample by the first codes alone, of shape (n_samples, n_sizes)."""
+    @property
+    def compares_hidden(self) -> bool:
+        """Whether hidden values must be imputed as well as at the start."""
+        return self.fill is not None and self.scaled.architecture.linear_skip and not self.config.regularizers
+
+    def _floor_losses(self, projection: Projection | None) -> NDArray:
+        """Compute the losses of each sample that must not increase, of shape (n_samples, n_floors)."""
         architecture = self.scaled.architecture
         with_floor = self.config.nested is not None and architecture.linear_skip and not self.config.regularizers
         sizes = prefix_sizes(architecture.n_components) if with_floor else []
         # PCA of a size also imputes with as many components.
         fills = [None if self.fill is None else self.fill.truncated(size) for size in sizes]
-        losses = [
+        losses = [self._losses(projection, hidden_alone=True)] if self.compares_hidden else []
+        losses += [
             self._losses(projection, self.scaled.truncated(size), fill) for size, fill in zip(sizes, fills, strict=True)
         ]
         return np.stack(losses, axis=1) if losses else np.empty((len(self.judged.dataset), 0))
 
     def _losses(
-        self, projection: Projection | None, scaled: ScaledAutoEncoder | None = None, fill: PPCAImputer | None = None
+        self,
+        projection: Projection | None,
+        scaled: ScaledAutoEncoder | None = None,
+        fill: PPCAImputer | None = None,
+        hidden_alone: bool = False,
     ) -> NDArray:
-        """Compute the loss of each sample by projected codes, or else the objective."""
+        """Compute the loss of each sample, or of its hidden values, by projected codes, or else the objective."""
         scaled, fill = self.scaled if scaled is None else scaled, self.fill if fill is None else fill
         if self.objective is not None:
             self.objective.rewind()
 
         def loss(x: Tensor, target: Tensor) -> Tensor:
+            target = target.masked_fill(~x.isnan(), torch.nan) if hidden_alone else target
             if projection is not None:
                 z = scaled.project_standardized(x)
                 penalties = scaled.code_penalties(z)
