@@ -17,9 +17,9 @@ from skae._pca.exact import principal_components
 # Candidates for the smallest noise variance, which is underestimated from samples with many missing values. They are
 # compared on values that are hidden from up to this many samples or values, a fifth of those that are present; with the
 # last one, missing values are imputed by about the mean. The largest one is chosen whose squared error is at most two
-# standard errors above the lowest. On ten tables with 10 to 80 % of the values missing at random or in blocks, the mean
-# error of the imputed values is .794 (.824 with 0.6 for all, .783 with the best for each), and larger than that of the
-# mean by .01 in 2 of 80 cases (12 with 0.6 for all).
+# standard errors above the lowest. The best one depends on the data: of the digits with 10 % of the values missing, the
+# error of imputed values is .76 with the smallest, .63 with 4.8 and .71 with the largest (30 codes); of landsat with
+# half of them missing, it is .26, .46 and .69 (16 codes).
 MIN_NOISES = (0.15, 0.3, 0.6, 1.2, 2.4, 4.8, 10.0, 20.0)
 COMPARED_SAMPLES, COMPARED_VALUES = 1000, 100_000
 HIDDEN_FRACTION = 0.2

@@ -108,8 +108,8 @@ class Trainer:
         judged = self.samples if self.valid is None else self.valid
         announce = None if self.objective is None else self.objective.begin_batch
         self.judged = SampleBatches(judged, config.batch_size, hiding=hiding[1], imputes=False, announce=announce)
-        self._initialize_read_out()
         if compares:
+            self._initialize_read_out()
             # A fitted network from which training continues is compared by projected codes, too.
             projection = model.projection.limited(JUDGING_STEPS)
             self.scaled.projection = projection
