@@ -362,7 +362,8 @@ def test_torchrun(tmp_path):
     np.save(tmp_path / "X.npy", DIGITS[:300])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(RECIPES / "torchrun_fit.py"), str(tmp_path / "X.npy"), str(tmp_path / "model.skae"), "--max-epochs=2"]
-    subprocess.run([*command, *script], check=True, capture_output=True, timeout=100)
+    done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
     assert load(tmp_path / "model.skae").n_samples_ == 300
 
 
