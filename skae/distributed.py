@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+# Its functions have the default process group as a default value, so that a group that exists when torch first imports
+# it, as its optimizers do, is kept until the interpreter ends, when the threads of the group may abort the process.
+import torch.distributed.nn.functional  # noqa: F401
+
 from skae._autoencoder import AutoEncoderTransformer
 from skae._distributed.fit import fit_collectively
 from skae._distributed.launch import launch_on_one_machine

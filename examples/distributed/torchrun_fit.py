@@ -47,5 +47,4 @@ if __name__ == "__main__":
     fit(estimator, shard, snapshot=options.snapshot)
     if rank == 0:
         save(estimator, options.model)
-    dist.barrier()  # none ends while another one still needs it
     dist.destroy_process_group()
