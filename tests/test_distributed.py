@@ -34,14 +34,18 @@ def serve(pipe):
     torch.set_num_threads(1)
     while (job := pipe.recv()) is not None:
         function, path, rank, size, timeout, args = job
-        store = dist.FileStore(path, size)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
         try:
+            store = dist.FileStore(path, size)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+            dist.barrier()
+            if timeout is not None:  # not before all have joined, which may take long on a busy machine
+                dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout))
             result = function(rank, size, *args)
         except Exception as error:
             result = type(error)("".join([str(error), *getattr(error, "__notes__", [])]))
             result.trace = traceback.format_exc()
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
         pipe.send(result)
 
 
@@ -65,7 +69,7 @@ def run(processes, tmp_path):
     """Call a function in some processes, and return the results, or the errors, of all."""
     n_runs = 0
 
-    def call(function, size, *args, timeout=60, raises=False):
+    def call(function, size, *args, timeout=None, raises=False):
         nonlocal n_runs
         n_runs += 1
         for rank in range(size):

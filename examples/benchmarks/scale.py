@@ -42,11 +42,12 @@ class Clock(Callback):
 def count(method):
     """Count the time and the bytes of sums of gradients."""
 
-    def counted(self, values):
+    def counted(self, parts):
         started = time.perf_counter()
-        method(self, values)
+        summed = method(self, parts)
         exchanged["seconds"] += time.perf_counter() - started
-        exchanged["bytes"] = values.nbytes + 4
+        exchanged["bytes"] = summed.nbytes + 4
+        return summed
 
     return counted
 

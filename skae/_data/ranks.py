@@ -47,8 +47,9 @@ class Ranks:
     def expect(self, n_steps: int, n_values: int, dtype: torch.dtype) -> None:
         """Announce the sums of gradients of an epoch: their number, their length and their dtype."""
 
-    def sum_gradients(self, values: Tensor) -> None:
-        """Sum a flat tensor over the processes in place."""
+    def sum_gradients(self, parts: list[Tensor]) -> Tensor:
+        """Sum tensors over the processes, and return them as a flat one, which is valid until the next call."""
+        return torch.cat([one.flatten() for one in parts])
 
     def sync(self, tensors: list[Tensor]) -> None:
         """Overwrite tensors with those of the first process."""

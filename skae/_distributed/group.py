@@ -53,6 +53,7 @@ class GroupRanks(Ranks):
         self.seconds = 0.0
         self.where = "start"
         self.expected: tuple[int, int, torch.dtype] | None = None  # number, length and dtype of gradients to come
+        self.message: Tensor | None = None  # kept, because to get so much memory in each step takes time
         self.ended = False
         self.key = ""
 
@@ -116,20 +117,24 @@ class GroupRanks(Ranks):
     def expect(self, n_steps: int, n_values: int, dtype: torch.dtype) -> None:
         self.expected = (n_steps, n_values, dtype) if n_steps > 0 else None
 
-    def sum_gradients(self, values: Tensor) -> None:
+    def sum_gradients(self, parts: list[Tensor]) -> Tensor:
         started = time.perf_counter()
         self.n_steps += 1
+        n_values = sum(one.numel() for one in parts)
         if self.expected is None:  # a line search evaluates the loss an unknown number of times
-            self._check_in("gradient", len(values))
-        message = torch.cat([values, values.new_zeros(1)])
-        summed = self._exchanged(message, dist.ReduceOp.SUM)
+            self._check_in("gradient", n_values)
+        failed = parts[0].new_zeros(1)
+        if self.message is None or (len(self.message), self.message.dtype) != (n_values + 1, failed.dtype):
+            self.message = failed.new_empty(n_values + 1)
+        torch.cat([*(one.flatten() for one in parts), failed], out=self.message)
+        summed = self._exchanged(self.message, dist.ReduceOp.SUM)
         if self.expected is not None:
             self.expect(self.expected[0] - 1, *self.expected[1:])
         if float(summed[-1]) > 0:
             self._raise_shared(None)
-        values.copy_(summed[:-1])
-        self.n_bytes += message.nbytes
+        self.n_bytes += summed.nbytes
         self.seconds += time.perf_counter() - started
+        return summed[:-1]
 
     def _reduced(self, values: Any, operation: Any) -> Any:
         """Reduce numbers or arrays over the processes in 64 bits."""

@@ -174,15 +174,14 @@ class ReconstructionNet(NeuralNet):
         weights = [one for one in self.module_.parameters() if one.requires_grad]
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
         sums = torch.stack([loss.detach().to(weights[0]), weights[0].new_tensor(count)])
-        flat = torch.cat([*(one.flatten() for one in gradients), sums])
-        self.ranks.sum_gradients(flat)
+        flat = self.ranks.sum_gradients([*gradients, sums])
         total = max(float(flat[-1]), 1.0)
         flat /= total
         parts = flat[:-2].split([one.numel() for one in weights])
         for weight, part in zip(weights, parts, strict=True):
             weight.grad = part.view_as(weight)
         self.counts_.append(round(total))
-        return {"loss": flat[-2], "y_pred": x_hat}
+        return {"loss": flat[-2].clone(), "y_pred": x_hat}
 
     def infer(self, x: Tensor, **fit_params: Any) -> Any:
         """Return the reconstructions of a batch, with regularizers also their penalties."""
