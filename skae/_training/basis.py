@@ -66,13 +66,17 @@ class PrincipalBasis:
 
     def pca_of(self, sample: Sample, n_components: int) -> PrincipalComponents:
         """Return the principal components of samples in the basis, which are the unit vectors."""
-        X, ranks = sample[:].astype(np.float64, copy=False), sample.ranks
-        squares = sample.mean(np.square(X)) if ranks.size > 1 else [sample.mean(np.square(one)) for one in X.T]
+        X, ranks = sample[:], sample.ranks
+        if ranks.size > 1:
+            squares = sample.mean(np.square(X, dtype=np.float64))
+        else:  # a copy in double precision of one column at a time takes less memory
+            squares = np.array([sample.mean(np.square(one, dtype=np.float64)) for one in X.T])
+        largest = np.maximum(X.max(axis=0, initial=0.0), -X.min(axis=0, initial=0.0)).astype(np.float64)
         return replace(
             self.pca,
             mean=np.zeros(self.size),
             feature_std=np.sqrt(squares),
-            feature_max_abs=ranks.max(np.abs(X).max(axis=0, initial=0.0)),
+            feature_max_abs=ranks.max(largest),
             components=np.eye(n_components, self.size),
             explained_variance=self.pca.explained_variance[:n_components],
             code_max_abs=self.pca.code_max_abs[:n_components],
