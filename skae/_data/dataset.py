@@ -139,13 +139,13 @@ class Hiding:
         Seed of the selection.
     device : torch.device
         Device of the samples.
-    most : float, default=1.0
-        Largest fraction of the present values of a sample that are hidden.
+    for_training : bool, default=False
+        Whether more values are hidden from samples of which most values are present.
     """
 
-    def __init__(self, seed: int, device: torch.device, most: float = 1.0) -> None:
+    def __init__(self, seed: int, device: torch.device, for_training: bool = False) -> None:
         self.seed = seed
-        self.most = most
+        self.most = 1.0 if for_training else LEAST_LIMIT
         self.generator = seeded_generator(seed, device)
 
     def rewind(self) -> None:
@@ -179,11 +179,6 @@ class Hiding:
     def _drawn(self, like: Tensor) -> Tensor:
         """Draw uniform numbers in the shape of a tensor."""
         return torch.rand(like.shape, generator=self.generator, device=like.device)
-
-
-def n_hidden(present_fraction: float, n_features: int) -> float:
-    """Return the expected number of hidden values per held-out sample if values are missing at random."""
-    return n_features * present_fraction * min(1.0 - present_fraction, LEAST_LIMIT)
 
 
 @dataclass(frozen=True)

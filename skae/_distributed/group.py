@@ -37,10 +37,6 @@ class GroupRanks(Ranks):
     ----------
     n_steps : int
         Number of gradients that were summed.
-    n_bytes : int
-        Number of bytes that were given to sums of gradients.
-    seconds : float
-        Time that sums of gradients took, with the time until the last process was there.
     """
 
     def __init__(self, group: Any = None) -> None:
@@ -49,13 +45,11 @@ class GroupRanks(Ranks):
         self.source = 0 if group is None else dist.get_global_rank(group, 0)
         on_gpu = dist.get_backend(group) == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        self.n_steps = self.n_bytes = 0
-        self.seconds = 0.0
+        self.n_steps = 0
         self.where = "start"
         self.expected: tuple[int, int, torch.dtype] | None = None  # number, length and dtype of gradients to come
         self.message: Tensor | None = None  # kept, because to get so much memory in each step takes time
-        self.ended = False
-        self.key = ""
+        self.ended, self.key = False, ""
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -115,25 +109,21 @@ class GroupRanks(Ranks):
                     tensor.copy_(part.view_as(tensor))
 
     def expect(self, n_steps: int, n_values: int, dtype: torch.dtype) -> None:
-        self.expected = (n_steps, n_values, dtype) if n_steps > 0 else None
+        self.expected, self.message = (n_steps, n_values, dtype) if n_steps > 0 else None, None
 
     def sum_gradients(self, parts: list[Tensor]) -> Tensor:
-        started = time.perf_counter()
         self.n_steps += 1
-        n_values = sum(one.numel() for one in parts)
         if self.expected is None:  # a line search evaluates the loss an unknown number of times
-            self._check_in("gradient", n_values)
-        failed = parts[0].new_zeros(1)
-        if self.message is None or (len(self.message), self.message.dtype) != (n_values + 1, failed.dtype):
-            self.message = failed.new_empty(n_values + 1)
-        torch.cat([*(one.flatten() for one in parts), failed], out=self.message)
+            self._check_in("gradient", sum(one.numel() for one in parts))
+            self.message = None
+        flat = [*(one.flatten() for one in parts), parts[0].new_zeros(1)]  # the last value says whether one failed
+        self.message = torch.cat(flat, out=self.message)
         summed = self._exchanged(self.message, dist.ReduceOp.SUM)
         if self.expected is not None:
-            self.expect(self.expected[0] - 1, *self.expected[1:])
+            n_steps, n_values, dtype = self.expected
+            self.expected = (n_steps - 1, n_values, dtype) if n_steps > 1 else None
         if float(summed[-1]) > 0:
             self._raise_shared(None)
-        self.n_bytes += summed.nbytes
-        self.seconds += time.perf_counter() - started
         return summed[:-1]
 
     def _reduced(self, values: Any, operation: Any) -> Any:

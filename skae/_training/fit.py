@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._data.containers import ScaledSamples, exceeds_memory
-from skae._data.dataset import apply_in_batches, n_hidden
+from skae._data.dataset import LEAST_LIMIT, apply_in_batches
 from skae._data.duplicates import duplicate_groups, labels_by_first
 from skae._data.ranks import ALONE
 from skae._data.sample import Sample, joined
@@ -404,9 +404,9 @@ def held_out_parts(
     effective, of_variance = (
         _effective_sample_size(one, sample) for one in sample_losses(config.loss, model, sample).T
     )
-    n_compared = math.inf  # number of hidden values per fold, if these decide
-    if start.incomplete and pca.present_fraction <= 1.0 - MUCH_MISSING:
-        n_compared = validation.fraction * sample.count * n_hidden(pca.present_fraction, sample.shape[1])
+    n_compared = math.inf  # expected number of hidden values per fold, if these decide
+    if start.incomplete and (missing := 1.0 - pca.present_fraction) >= MUCH_MISSING:
+        n_compared = validation.fraction * sample.count * sample.shape[1] * (1.0 - missing) * min(missing, LEAST_LIMIT)
     n_folds_used = _n_folds_used(max(effective, of_variance), sample.count, n_compared) if linear_skip else 1
     parts = validation.parts(sample, config.seed, n_folds_used)
     too_few = min((train.count for train, _ in parts), default=0) <= start.architecture.n_components

@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 from skorch.history import History
 from torch import Tensor, nn
 
-from skae._data.dataset import (
-    LEAST_LIMIT,
-    Hiding,
-    PerSampleBuffer,
-    SampleBatches,
-    SampleDataset,
-    Standardizer,
-    apply_in_batches,
-)
+from skae._data.dataset import Hiding, PerSampleBuffer, SampleBatches, SampleDataset, Standardizer, apply_in_batches
 from skae._data.sample import Sample
 from skae._network.custom import CustomModuleHalf
 from skae._network.draws import Draws
@@ -157,7 +149,7 @@ class Trainer:
     def _hiding(self) -> tuple[Hiding | None, Hiding]:
         """Return what hides values in training and in evaluation. Training by L-BFGS hides none."""
         seed, device = self.ranks.seed(self.config.seed), self.model.mean.device
-        return Hiding(seed, device) if self.stochastic else None, Hiding(seed, device, LEAST_LIMIT)
+        return Hiding(seed, device, for_training=True) if self.stochastic else None, Hiding(seed, device)
 
     def _leave_start(self, perturbs: bool) -> None:
         """Prepare the first step, after the losses of the initial network have been computed."""
