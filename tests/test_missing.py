@@ -253,6 +253,15 @@ def test_too_few_values_to_hide_leave_pca():
     assert AutoEncoderTransformer(2, hidden_layer_sizes=8, allow_nan=True, random_state=0).fit(X).n_iter_ == 0
 
 
+def test_features_that_are_never_present_together_leave_pca():
+    """What a network makes of them cannot be compared with anything that is known."""
+    X = StandardScaler().fit_transform(load_digits().data[:, np.arange(64) % 8 > 1])
+    starts = np.random.RandomState(0).randint(X.shape[1], size=(len(X), 1))
+    hidden = (np.arange(X.shape[1]) - starts) % X.shape[1] < 0.8 * X.shape[1]
+    model = AutoEncoderTransformer(8, allow_nan=True, max_epochs=5, random_state=0).fit(np.where(hidden, np.nan, X))
+    assert model.n_iter_ == 0
+
+
 def test_one_missing_value_changes_little(curved):
     X = np.tile(curved, (3, 1))
     estimator = AutoEncoderTransformer(2, allow_nan=True, max_epochs=10, batch_size=32, random_state=0)

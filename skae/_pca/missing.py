@@ -27,6 +27,8 @@ HIDDEN_FRACTION = 0.2
 # they stop. No measurement of these values is recorded.
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-4
+# Largest number of features whose pairs are counted.
+PAIRED_FEATURES = 256
 
 
 class PPCAImputer(nn.Module):
@@ -194,3 +196,13 @@ def mean_of_present(sample: Sample) -> tuple[NDArray, float]:
     total, count = sample.ranks.sum(total), sample.ranks.sum(count)
     # All present values of a feature may be in held-out samples. It is then treated as constant in the others.
     return total / np.where(count > 0, count, 1), max(float(count.sum()) / (sample.total * sample.shape[1]), 1e-6)
+
+
+def never_together(sample: Sample) -> float:
+    """Return the fraction of the pairs of features that are never present in the same sample, for some features."""
+    features = np.linspace(0, sample.shape[1] - 1, min(sample.shape[1], PAIRED_FEATURES), dtype=int)
+    counts = np.zeros((len(features), len(features)))
+    for chunk in chunks_of(sample, CHECKED_VALUES):
+        present = (~np.isnan(sample[chunk][:, features])).astype(np.float32)
+        counts += present.T @ present
+    return float(np.mean(sample.ranks.sum(counts) == 0))

@@ -23,7 +23,7 @@ from skae._network.scaling import ScaledAutoEncoder, build
 from skae._objectives.losses import Loss, SquaredError
 from skae._pca.components import PrincipalComponents
 from skae._pca.exact import EXACT_SIZE, feature_mean, is_iterated, principal_components, squared_distances
-from skae._pca.missing import ImputedRows, mean_of_present, principal_components_of_incomplete
+from skae._pca.missing import ImputedRows, mean_of_present, never_together, principal_components_of_incomplete
 from skae._pca.robust import clip_wild_samples, directional_components
 from skae._training.basis import WIDE, PrincipalBasis, basis_sizes
 from skae._training.net import ReconstructionNet, TrainingConfig, epochs_of, of_every_training, predicting_net
@@ -51,6 +51,10 @@ LARGE_EFFECTIVE_SAMPLE_SIZE = 300
 MUCH_MISSING = 0.25
 MIN_HIDDEN_VALUES = 200
 MANY_HIDDEN_VALUES = 300
+# Fraction of the pairs of features that are never present together, above which PCA is kept: held-out samples have no
+# value to hide that is as far from the others as the missing ones. With four fifths of each row of Waveform missing in
+# one run, a network imputed with an error of 1.34 in place of .91, and of digits 1.13 in place of 1.08.
+MOST_NEVER_TOGETHER = 0.25
 # Number of samples from which a single fold is enough.
 LARGE_SAMPLE_SIZE = 20_000
 # Fraction of the loss of PCA below which training starts from components about zero. From PCA it usually ends at a
@@ -411,6 +415,7 @@ def held_out_parts(
     parts = validation.parts(sample, config.seed, n_folds_used)
     too_few = min((train.count for train, _ in parts), default=0) <= start.architecture.n_components
     too_few |= len(parts) * n_compared < MIN_HIDDEN_VALUES
+    too_few |= n_compared < math.inf and never_together(sample) > MOST_NEVER_TOGETHER
     if linear_skip and not config.regularizers and (too_few or effective < MIN_EFFECTIVE_SAMPLE_SIZE):
         return parts, False
     if not parts:
