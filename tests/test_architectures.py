@@ -200,3 +200,16 @@ def test_dropout_is_off_after_training():
     X = curved_rows()
     model = AutoEncoderTransformer(2, dropout=0.5, **TRAINED).fit(X)
     np.testing.assert_array_equal(model.transform(X), model.transform(X))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("regularizer", [None, "contractive"])
+def test_fast_products_train_as_those_of_torch_do(monkeypatch, regularizer):
+    X, codes = load_digits().data[:300].astype(np.float32), []
+    for fast in (True, False):
+        monkeypatch.setattr("skae._network.layers.HAS_FAST_PRODUCTS", fast)
+        model = AutoEncoderTransformer(4, linear_skip=False, regularizer=regularizer, random_state=0)
+        model.set_params(max_epochs=3, early_stopping=False, projection_steps=0).fit(X)
+        assert model.best_epoch_ == 3
+        codes.append(model.transform(X))
+    np.testing.assert_allclose(*codes, atol=1e-4 * codes[0].std())

@@ -23,6 +23,44 @@ CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], type[nn.Module]]
 }
 
 
+# Whether dense layers are trained by products of oneDNN in single precision, and the number of weights from which. On a
+# processor of AMD with AVX-512, which MKL does not use there, those of 256 samples with 64 x 256 to 784 x 256 weights
+# take .45 to .65 of the time; with fewer weights there is no difference.
+HAS_FAST_PRODUCTS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+LARGE_PRODUCT = 4096
+
+
+class Linear(nn.Linear):
+    """Dense layer that is trained by the faster one of the products that torch has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        fast = self.training and HAS_FAST_PRODUCTS and self.weight.numel() >= LARGE_PRODUCT
+        if fast and x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32:
+            return cast(Tensor, _Product.apply(x, self.weight, self.bias))
+        return super().forward(x)
+
+
+class _Product(torch.autograd.Function):
+    """``x @ weight.T + bias`` and its derivatives by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute the product."""
+        ctx.save_for_backward(x, weight)
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients, by this function so that they have derivatives, too."""
+        (gradient,), (x, weight), (of_x, of_weight, of_bias) = gradients, ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            cast(Tensor, _Product.apply(gradient, weight.T, None)) if of_x else None,
+            cast(Tensor, _Product.apply(gradient.T, x.T, None)) if of_weight else None,
+            gradient.sum(dim=0) if of_bias else None,
+        )
+
+
 class SeededDropout(nn.Module):
     """Dropout with a separate random generator, so that results do not depend on other threads.
 
@@ -55,9 +93,9 @@ def dense_stack(sizes: Sequence[int], architecture: Architecture, dtype: torch.d
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes[:-1]):
         # The initialization of a layer would draw its weights from the global generator of torch.
-        layers.append(nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype))
+        layers.append(nn.utils.skip_init(Linear, n_in, n_out, dtype=dtype))
         layers += activation_block(n_out, architecture, dtype)
-    layers.append(nn.utils.skip_init(nn.Linear, *sizes[-2:], dtype=dtype))
+    layers.append(nn.utils.skip_init(Linear, *sizes[-2:], dtype=dtype))
     return nn.Sequential(*layers)
 
 
