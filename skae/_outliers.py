@@ -321,9 +321,8 @@ class AutoEncoderOutlierDetector(FollowedMixin, Documented, OutlierMixin, BaseEs
     def _threshold(self, estimator: Any, fitted: Any, X: Any) -> float:
         """Determine the score below which samples are outliers."""
         if self.contamination != "auto":
-            return float(
-                np.percentile(to_numpy(_scores(fitted, X, self.codes_, self.n_neighbors_)), 100.0 * self.contamination)
-            )
+            scores = to_numpy(_scores(fitted, X, self.codes_, self.n_neighbors_))
+            return float(np.percentile(scores, 100.0 * self.contamination))
         # A network reconstructs its training samples better than other samples of the same distribution.
         random_state, n_samples = check_random_state(self.random_state), _num_samples(X)
         last, inputs = scorer_and_inputs(fitted, X)

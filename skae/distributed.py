@@ -89,12 +89,7 @@ def fit(
 
 
 def launch(
-    estimator: AutoEncoderTransformer,
-    shards: Any,
-    n_processes: int,
-    *,
-    max_restarts: int = 0,
-    timeout: float = 1800.0,
+    estimator: AutoEncoderTransformer, shards: Any, n_processes: int, *, max_restarts: int = 0, timeout: float = 1800.0
 ) -> AutoEncoderTransformer:
     """Fit an autoencoder in several processes of this machine.
 

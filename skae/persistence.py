@@ -206,9 +206,8 @@ def _dumped(value: Any) -> bytes:
 
 def _culprit(estimator: BaseEstimator) -> str:
     """Name the parameter or attribute that cannot be saved, of the innermost estimator."""
-    parts = estimator.get_params(deep=True)
-    by_depth = sorted(parts, key=lambda name: -name.count("__"))
-    for name, value in {**{name: parts[name] for name in by_depth}, **vars(estimator)}.items():
+    by_depth = sorted(estimator.get_params(deep=True).items(), key=lambda item: -item[0].count("__"))
+    for name, value in {**dict(by_depth), **vars(estimator)}.items():
         try:
             if name != "net_":
                 _dumped(value)

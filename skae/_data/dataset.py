@@ -75,13 +75,11 @@ class SampleDataset(torch.utils.data.Dataset):
     ) -> None:
         self.fill = fill
         self.sample = sample = X if isinstance(X, Sample) else Sample(X)
-        self.counts = sample.ranks.counts(len(sample))
+        self.count = sample.count
         # Sum of the weights of each process, in proportion to which they draw samples.
         self.totals = None
         if sample.spans_ranks and sample.weights is not None:
-            totals = np.zeros(sample.ranks.size)
-            totals[sample.ranks.rank] = sample.weights.sum()
-            self.totals = sample.ranks.sum(totals)
+            self.totals = sample.ranks.of_each(sample.weights.sum())
         self._standardize = standardize
         self._resident = None
         if standardize is not None:
@@ -109,11 +107,6 @@ class SampleDataset(torch.utils.data.Dataset):
             return self._resident.index_select(0, torch.from_numpy(positions).to(self._resident.device))
         samples = as_tensor(self.sample[positions])
         return samples if self._standardize is None else self._standardize(samples)
-
-    @property
-    def count(self) -> int:
-        """Number of samples of all processes."""
-        return int(self.counts.sum())
 
     def few(self, n_samples: int) -> Tensor:
         """Return up to ``n_samples`` samples at evenly spaced positions, with missing values imputed."""
@@ -238,12 +231,11 @@ class SampleBatches:
     @property
     def n_drawn(self) -> int:
         """Number of samples that this process draws in a pass, in proportion to the sum of their weights."""
-        sample = self.dataset.sample
-        if self.generator is None or sample.ranks.size == 1 or self.dataset.totals is None:
+        if self.generator is None or self.dataset.totals is None:
             return len(self.dataset)
         ends = np.cumsum(self.dataset.totals)
         ends = np.rint(ends * (self.dataset.count / ends[-1])).astype(int)
-        return int(ends[sample.ranks.rank] - (ends[sample.ranks.rank - 1] if sample.ranks.rank > 0 else 0))
+        return int(np.diff(ends, prepend=0)[self.dataset.sample.ranks.rank])
 
     def _drawn(self, generator: torch.Generator) -> NDArray:
         """Draw the positions of a shuffled pass, with weighted samples drawn in proportion to their weights."""

@@ -55,9 +55,8 @@ def duplicate_groups(sample: Sample) -> NDArray | None:
     # An error for values whose squares overflow is raised elsewhere.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         pairs = _near_copies(distinct)
-    if len(pairs) > 0:
-        edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(distinct), len(distinct)))
-        labels = connected_components(edges, directed=False)[1][labels]
+    edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(distinct), len(distinct)))
+    labels = connected_components(edges, directed=False)[1][labels]
     return None if labels.max() in (0, len(labels) - 1) else labels_by_first(labels)
 
 
@@ -109,8 +108,6 @@ def _near_copies(sample: Sample) -> NDArray:
     if tree.query_ball_point(projected.spread_out(N_QUERIES), radius, return_length=True).mean() > MAX_CANDIDATES:
         return none
     pairs = tree.query_pairs(radius, output_type="ndarray")
-    if len(pairs) == 0:
-        return none
 
     def distances(pairs: NDArray) -> NDArray:
         return np.linalg.norm(sample[pairs[:, 0]].astype(np.float64) - sample[pairs[:, 1]], axis=1)

@@ -65,11 +65,11 @@ class Ranks:
         """Return whether a condition holds in any process."""
         return bool(self.max(int(condition)))
 
-    def counts(self, count: int) -> NDArray:
-        """Return the count of each process."""
-        counts = np.zeros(self.size, dtype=np.int64)
-        counts[self.rank] = count
-        return self.sum(counts)
+    def of_each(self, number: float) -> NDArray:
+        """Return the number of each process, which is an integer or a float in all of them."""
+        numbers = np.zeros(self.size, dtype=np.result_type(number))
+        numbers[self.rank] = number
+        return self.sum(numbers)
 
     def seed(self, seed: int) -> int:
         """Return a seed of this process for numbers that must differ between processes."""

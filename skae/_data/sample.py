@@ -109,7 +109,7 @@ class Sample(WrappedSamples):
 
     def evenly_spaced(self, n_samples: int) -> NDArray:
         """Return the positions of those of this process among ``n_samples`` samples that are evenly spaced over all."""
-        ends = np.cumsum(self.ranks.counts(len(self)))
+        ends = np.cumsum(self.ranks.of_each(len(self)))
         first, count = ends[self.ranks.rank] - len(self), ends[-1]
         chosen = np.linspace(0, count - 1, min(count, n_samples), dtype=int)
         return chosen[(chosen >= first) & (chosen < first + len(self))] - first

@@ -10,15 +10,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from skae._data.array_api import check_kind, float_dtypes, to_numpy
-from skae._data.containers import (
-    Samples,
-    StoredSamples,
-    as_samples,
-    chunks_of,
-    is_large,
-    lies_in_file,
-    map_chunks,
-)
+from skae._data.containers import Samples, StoredSamples, as_samples, chunks_of, is_large, lies_in_file, map_chunks
 from skae._data.duplicates import N_BUCKETS
 from skae._data.ranks import ALONE, Ranks
 from skae._data.sample import Sample
@@ -43,8 +35,7 @@ def check_features(sample: Sample) -> None:
     observed = np.zeros(sample.shape[1], dtype=bool)
     for chunk in chunks_of(sample, CHECKED_VALUES):
         observed |= (~np.isnan(sample[chunk])).any(axis=0)
-    observed = sample.ranks.max(observed.astype(int)).astype(bool)
-    empty = np.flatnonzero(~observed)
+    empty = np.flatnonzero(sample.ranks.max(observed.astype(int)) == 0)
     if len(empty) > 0:
         raise ValueError(
             f"Feature {empty[0]} of X has no observed values, one of {len(empty)} such features among {len(observed)}. "

@@ -170,8 +170,7 @@ class LatentDisplay:
             If matplotlib is not installed.
         """
         n_axes = 1 if self.images is None else 2
-        size = 4.6 * n_axes + 1.0, 4.6
-        self.axes_ = canvas.axes_grid(self, ax, (1, n_axes), size, images=True)[0]
+        self.axes_ = canvas.axes_grid(self, ax, (1, n_axes), (4.6 * n_axes + 1.0, 4.6), images=True)[0]
         self.ax_ = self.axes_[0]
         self.figure_ = self.ax_.figure
         self.colorbar_ = self.grid_ = None

@@ -129,12 +129,9 @@ class ReconstructionErrorDisplay(FeatureGrid):
         errors = to_numpy(detector.reconstruction_errors(outliers))
         autoencoder, inputs = scorer_and_inputs(detector.estimator_, outliers)
         named = detector if inputs is outliers else detector.estimator_
-        display = cls(
-            errors=errors,
-            samples=lowest.tolist(),
-            feature_names=fitted.feature_names(named, feature_names, errors.shape[1]),
-            image_shape=canvas.resolved_image_shape(image_shape, autoencoder.input_shape, errors.shape[1]),
-        )
+        names = fitted.feature_names(named, feature_names, errors.shape[1])
+        sides = canvas.resolved_image_shape(image_shape, autoencoder.input_shape, errors.shape[1])
+        display = cls(errors=errors, samples=lowest.tolist(), feature_names=names, image_shape=sides)
         return display.plot(ax=ax, n_features=n_features, cmap=cmap)
 
     def _content(self) -> tuple[NDArray, str, list[str], bool]:

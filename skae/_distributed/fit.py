@@ -22,12 +22,7 @@ from skae._utils import draw_seed
 
 
 def fit_collectively(
-    estimator: AutoEncoderTransformer,
-    X_shard: Any,
-    sample_weight: Any = None,
-    groups: Any = None,
-    process_group: Any = None,
-    snapshot: str | Path | None = None,
+    estimator: AutoEncoderTransformer, X_shard: Any, weight: Any, groups: Any, group: Any, snapshot: str | Path | None
 ) -> AutoEncoderTransformer:
     """Fit an estimator as `skae.distributed.fit`."""
     if not (dist.is_available() and dist.is_initialized()):
@@ -35,7 +30,7 @@ def fit_collectively(
             "skae.distributed.fit needs a process group. Call torch.distributed.init_process_group first, as in a "
             "script that torchrun starts, or use skae.distributed.launch."
         )
-    ranks = GroupRanks(process_group)
+    ranks = GroupRanks(group)
     with ranks.together():
         check_supported(estimator)
         ranks.stage("reading of the shards")
@@ -49,8 +44,8 @@ def fit_collectively(
                     "Pass snapshot=None, or max_restarts=0 to skae.distributed.launch, or no callbacks."
                 )
             else:
-                journal = Snapshots(snapshot, ranks, (params, ranks.counts(np.shape(X)[0]).tolist()))
-            _validated_fit(estimator, X, None, sample_weight, groups, ranks if ranks.size > 1 else ALONE, journal)
+                journal = Snapshots(snapshot, ranks, (params, ranks.of_each(np.shape(X)[0]).tolist()))
+            _validated_fit(estimator, X, None, weight, groups, ranks if ranks.size > 1 else ALONE, journal)
         ranks.stage("end")
         _equalize(estimator, ranks)
         if journal is not None:
@@ -112,11 +107,9 @@ def check_supported(estimator: Any) -> None:
 def _with_features(X: Any, ranks: GroupRanks) -> Any:
     """Return the samples with the number of features and the dtype of all processes."""
     ranks.stage("comparison of the shards")
-    shape = np.shape(X)
-    n_features = shape[1] if len(shape) == 2 else 0
+    count, n_features = np.shape(X) if len(np.shape(X)) == 2 else (-1, 0)
     dtype = np.dtype(np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64)
     names = [str(name) for name in getattr(X, "columns", ())]
-    count = shape[0] if len(shape) == 2 else -1
     shards = ranks.gather_objects((count, n_features, dtype.name, names))
     if any(one[0] < 0 for one in shards):
         rank = next(rank for rank, one in enumerate(shards) if one[0] < 0)
@@ -137,9 +130,7 @@ def _with_features(X: Any, ranks: GroupRanks) -> Any:
     wanted = np.dtype("float32") if all(one[3] == "float32" for one in full) else np.dtype("float64")
     if count == 0:
         return np.empty((0, full[0][2]), wanted)
-    if dtype != wanted and hasattr(X, "astype"):
-        return X.astype(wanted)
-    return X
+    return X.astype(wanted) if dtype != wanted and hasattr(X, "astype") else X
 
 
 @contextmanager
@@ -151,7 +142,8 @@ def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[dict]:
     ValueError
         If the parameters of two processes differ.
     """
-    given = {name: value for name, value in estimator.get_params().items() if _is_plain(value)}
+    # Those that can be compared.
+    given = {name: one for name, one in estimator.get_params().items() if isinstance(one, int | float | str | None)}
     del given["verbose"]
     params = ranks.gather_objects(given)
     for rank, others in enumerate(params):
@@ -163,7 +155,7 @@ def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[dict]:
                 "with the same parameters to all processes."
             )
     if estimator.warm_start:
-        fitted = ranks.counts(int(hasattr(estimator, "net_")))
+        fitted = ranks.of_each(int(hasattr(estimator, "net_")))
         if fitted.any() and not fitted.all():
             raise ValueError(
                 f"warm_start=True, but the estimator is fitted on {fitted.sum()} of {ranks.size} ranks only. Pass the "
@@ -179,11 +171,6 @@ def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[dict]:
         yield {**given, "random_state": estimator.random_state}
     finally:
         estimator.random_state, estimator.verbose = random_state, verbose
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a parameter can be compared."""
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _equalize(estimator: Any, ranks: GroupRanks) -> None:

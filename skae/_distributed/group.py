@@ -75,10 +75,9 @@ class GroupRanks(Ranks):
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def gather(self, values: NDArray) -> NDArray:
-        ends = np.cumsum(self.counts(len(values)))
-        everything = np.zeros(
-            (ends[-1], *values.shape[1:]), dtype=np.int64 if values.dtype.kind in "iu" else values.dtype
-        )
+        ends = np.cumsum(self.of_each(len(values)))
+        dtype = np.int64 if values.dtype.kind in "iu" else values.dtype
+        everything = np.zeros((ends[-1], *values.shape[1:]), dtype=dtype)
         everything[ends[self.rank] - len(values) : ends[self.rank]] = values
         return self._exchanged(torch.from_numpy(everything), dist.ReduceOp.SUM).numpy()
 

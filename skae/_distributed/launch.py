@@ -1,7 +1,6 @@
 """Start the processes of a fit on one machine."""
 
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -29,37 +28,35 @@ def launch_on_one_machine(
     """Fit an estimator as `skae.distributed.launch`."""
     check_supported(estimator)
     shards = shards_of(shards, n_processes)
-    directory = tempfile.mkdtemp(prefix="skae-")
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=n_processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # a free port, so that several fits do not collide
-        local_addr="localhost",
-        max_restarts=max_restarts,
-        start_method="spawn",
-        logs_specs=DefaultLogsSpecs(log_dir=directory),
-    )
-    snapshot = os.path.join(directory, "snapshot") if max_restarts > 0 else None
-    try:
-        with _own_signals():
-            results = elastic_launch(config, _work)(estimator, shards, timeout, snapshot)
-    except SignalException as interrupt:
-        if interrupt.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        said = failure.message["message"] if isinstance(failure.message, dict) else failure.message
-        raise RuntimeError(
-            f"Rank {rank} of {n_processes} ended with exit code {failure.exitcode} after {max_restarts} restarts: "
-            f"{said}. With a larger max_restarts, all processes continue from the last epoch. If the memory was not "
-            "enough, use shards in files or fewer processes."
-        ) from None
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="skae-", ignore_cleanup_errors=True) as directory:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=n_processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # a free port, so that several fits do not collide
+            local_addr="localhost",
+            max_restarts=max_restarts,
+            start_method="spawn",
+            logs_specs=DefaultLogsSpecs(log_dir=directory),
+        )
+        snapshot = os.path.join(directory, "snapshot") if max_restarts > 0 else None
+        try:
+            with _own_signals():
+                results = elastic_launch(config, _work)(estimator, shards, timeout, snapshot)
+        except SignalException as interrupt:
+            if interrupt.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            said = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+            raise RuntimeError(
+                f"Rank {rank} of {n_processes} ended with exit code {failure.exitcode} after {max_restarts} restarts: "
+                f"{said}. With a larger max_restarts, all processes continue from the last epoch. If the memory was "
+                "not enough, use shards in files or fewer processes."
+            ) from None
     if isinstance(results[0], Exception):
         raise results[0]
     estimator.__dict__.update(vars(results[0]))
@@ -118,8 +115,7 @@ def _work(estimator: AutoEncoderTransformer, shards: list, timeout: float, snaps
     store: dist.Store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=limit)
     # The launcher keeps its store when all are started again, with the addresses of the processes before.
     store = dist.PrefixStore(f"skae/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    backend = "nccl" if on_gpus else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    dist.init_process_group("nccl" if on_gpus else "gloo", store=store, rank=rank, world_size=size, timeout=limit)
     try:
         fitted = fit_collectively(estimator, lambda: open_shard(shards[rank]), None, None, None, snapshot)
         return fitted if rank == 0 else None

@@ -1,6 +1,7 @@
 """Losses of tables whose columns are of different kinds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, Self
 
@@ -76,12 +77,9 @@ class CategoricalCrossEntropy(Loss):
         """Return the number of categories of each variable."""
         if self.n_categories is not None:
             sizes = tuple(self.n_categories)
-            check_parameter(
-                self,
-                "n_categories",
-                min(sizes, default=0) >= 1 and sum(sizes) == len(columns),
-                f"must be numbers of categories that sum to the number of columns, {len(columns)}",
-            )
+            valid = min(sizes, default=0) >= 1 and sum(sizes) == len(columns)
+            rule = f"must be numbers of categories that sum to the number of columns, {len(columns)}"
+            check_parameter(self, "n_categories", valid, rule)
             return sizes
         lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
         for chunk in chunks_of(sample, CHUNK_VALUES):
@@ -160,11 +158,7 @@ class ColumnLosses(Loss, _BaseComposition):
     """
 
     def __init__(
-        self,
-        losses: list,
-        *,
-        remainder: str | Loss | Callable = "squared_error",
-        loss_weights: dict | None = None,
+        self, losses: list, *, remainder: str | Loss | Callable = "squared_error", loss_weights: dict | None = None
     ) -> None:
         self.losses = losses
         self.remainder = remainder
@@ -224,16 +218,14 @@ class ColumnLosses(Loss, _BaseComposition):
             If an entry is not as described, columns are not found or have two losses, or values are invalid for a loss.
         """
         entries = [*self._entries(sample.shape[1], feature_names)]
-        weights = self.loss_weights or {}
-        unknown = sorted(set(weights) - {name for name, _, _ in entries})
-        if unknown or not all(weight > 0 for weight in weights.values()):
+        names, weights = [name for name, _, _ in entries], self.loss_weights or {}
+        if not set(weights).issubset(names) or not all(weight > 0 for weight in weights.values()):
             raise ValueError(
-                f"loss_weights={weights!r} must have positive weights by the names of losses, which are "
-                f"{[name for name, _, _ in entries]}."
+                f"loss_weights={weights!r} must have positive weights by the names of losses, which are {names}."
             )
         limits, mean = sample.ranks.extremes(extremes(sample.X)), mean_of_present(sample)[0]
         variances = _mean_over(sample, mean, lambda values: np.square(values - mean))
-        losses, columns, sizes, scales, factors = [], [], [], [], []
+        blocks = []
         feature_scale = np.ones(len(mean))
         for name, loss, chosen in entries:
             known = limits[:, [column for column in chosen if np.isfinite(limits[:, column]).all()]]
@@ -246,11 +238,8 @@ class ColumnLosses(Loss, _BaseComposition):
             n_variables, weight = len(of_loss) or len(chosen), float(weights.get(name, 1.0))
             scale = float(np.sqrt(variances[chosen].mean())) or 1.0
             feature_scale[chosen] = scale * np.sqrt(len(chosen) / (n_variables * weight))
-            losses.append(loss)
-            columns.append([int(column) for column in chosen])
-            sizes.append(list(of_loss))
-            scales.append(scale)
-            factors.append(weight * n_variables)
+            blocks.append((loss, chosen.tolist(), list(of_loss), scale, weight * n_variables))
+        losses, columns, sizes, scales, factors = map(list, zip(*blocks, strict=True))
         references = _losses_of_mean(losses, columns, scales, sample, mean)
         references = np.where(np.isfinite(references) & (references > 0), references, 1.0)
         return BoundLosses(losses, columns, sizes, scales, [*map(float, factors / references)], feature_scale)
@@ -273,6 +262,7 @@ class ColumnLosses(Loss, _BaseComposition):
             yield "remainder", as_column_loss(self.remainder, "remainder"), np.flatnonzero(~taken)
 
 
+@dataclass(eq=False, repr=False)
 class BoundLosses(Loss):
     """Losses of the columns of the samples of a fit.
 
@@ -292,21 +282,12 @@ class BoundLosses(Loss):
         What features are divided by before principal components are found.
     """
 
-    def __init__(
-        self,
-        losses: list[Loss],
-        columns: list[list[int]],
-        n_categories: list[list[int]],
-        scales: list[float],
-        factors: list[float],
-        feature_scale: NDArray,
-    ) -> None:
-        self.losses = losses
-        self.columns = columns
-        self.n_categories = n_categories
-        self.scales = scales
-        self.factors = factors
-        self.feature_scale = feature_scale
+    losses: list[Loss]
+    columns: list[list[int]]
+    n_categories: list[list[int]]
+    scales: list[float]
+    factors: list[float]
+    feature_scale: NDArray
 
     @property
     def _links(self) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]:

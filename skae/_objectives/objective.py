@@ -55,12 +55,7 @@ class Objective:
     """
 
     def __init__(
-        self,
-        regularizers: Sequence[Regularizer],
-        seed: int,
-        device: torch.device,
-        nat: float,
-        X: Samples,
+        self, regularizers: Sequence[Regularizer], seed: int, device: torch.device, nat: float, X: Samples
     ) -> None:
         self.regularizers = regularizers
         self.seed = seed

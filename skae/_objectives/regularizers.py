@@ -200,11 +200,8 @@ class Contractive(Regularizer):
             generator = context.generator
             signs = (torch.empty_like(codes).bernoulli_(0.5, generator=generator) for _ in range(int(n_probes)))
             probes = [2.0 * sign - 1.0 for sign in signs]
-        gradients = [
-            torch.autograd.grad((codes / spread.detach() * probe).sum(), x, create_graph=True)[0] * network.output_gain
-            for probe in probes
-        ]
-        squares = torch.stack([gradient.square().sum(dim=1) for gradient in gradients])
+        slopes = [torch.autograd.grad((codes / spread.detach() * one).sum(), x, create_graph=True)[0] for one in probes]
+        squares = torch.stack([(slope * network.output_gain).square().sum(dim=1) for slope in slopes])
         total = squares.sum(dim=0) if n_probes == 0 else squares.mean(dim=0)
         # The derivative of the penalty includes that of the spread, so that smaller codes do not reduce it.
         factor = (spread.detach() / spread).square().mean()
@@ -362,16 +359,14 @@ def as_regularizers(regularizer: Any) -> tuple[Regularizer, ...]:
     if regularizer is None:
         return ()
     entries: Sequence[Any] = regularizer if isinstance(regularizer, list | tuple) else [regularizer]
-    chosen = tuple(
-        REGULARIZERS[entry]() if isinstance(entry, str) and entry in REGULARIZERS else entry for entry in entries
-    )
-    for entry in chosen:
-        if not isinstance(entry, Regularizer):
+    chosen = tuple(REGULARIZERS[one]() if isinstance(one, str) and one in REGULARIZERS else one for one in entries)
+    for one in chosen:
+        if not isinstance(one, Regularizer):
             raise TypeError(
                 f"regularizer must be one of {', '.join(map(repr, REGULARIZERS))}, a Regularizer, or a list of these, "
-                f"got {entry!r}."
+                f"got {one!r}."
             )
-        entry.check()
+        one.check()
     return chosen
 
 

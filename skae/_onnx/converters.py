@@ -99,10 +99,8 @@ def _convert_detector(scope: Any, operator: Any, container: Any) -> None:
     detector = operator.raw_operator
     estimator = _autoencoder(detector)
     model = traceable(estimator.net_.module_)
-    samples, codes = (
-        torch.zeros((EXAMPLE_SAMPLES, width), dtype=torch.float64)
-        for width in (model.architecture.n_features, model.architecture.n_components)
-    )
+    samples = torch.zeros((EXAMPLE_SAMPLES, model.architecture.n_features), dtype=torch.float64)
+    codes = torch.zeros((EXAMPLE_SAMPLES, model.architecture.n_components), dtype=torch.float64)
 
     def present(x: Tensor) -> Tensor:
         return torch.ones_like(x) if model.filling is None else (~x.isnan()).to(x.dtype)

@@ -261,11 +261,8 @@ def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
     x = (x - model.mean) / model.divisor
     if model.filling is None:
         return x
-    missing, components, k = x.isnan(), model.filling.components, len(model.filling.components)
-    values = torch.where(missing, 0.0, x)
-    pairs = (components[:, None] * components).reshape(k * k, -1)
-    products = ((~missing).to(x.dtype) @ pairs.T).reshape(-1, k, k) + model.filling.ridge.diag()
-    return torch.where(missing, solve(products, values @ components.T) @ components, values)
+    missing = x.isnan()
+    return model.filling.imputed(missing, torch.where(missing, 0.0, x), solve)
 
 
 def decoder_model(module: ScaledAutoEncoder) -> Any:

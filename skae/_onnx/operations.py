@@ -44,9 +44,8 @@ def _reduction(kind: str) -> Callable:
 
 def _any(graph: Any, out: Any, x: Any, *options: Any) -> str:
     as_numbers = graph.cast(x, torch.int32)
-    return graph.cast(
-        _reduction("ReduceMax")(graph, torch.zeros((), dtype=torch.int32), as_numbers, *options), out.dtype
-    )
+    largest = _reduction("ReduceMax")(graph, torch.zeros((), dtype=torch.int32), as_numbers, *options)
+    return graph.cast(largest, out.dtype)
 
 
 def _extremes(graph: Any, out: Any, x: Any, k: int, dim: int = -1, largest: bool = True, in_order: bool = True) -> str:

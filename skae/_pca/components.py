@@ -55,11 +55,10 @@ class PrincipalComponents:
         """Return a copy with the first directions only."""
         return self._with_directions(lambda values: values[:n_components])
 
-    def _with_directions(self, change: Callable[[NDArray], NDArray]) -> "PrincipalComponents":
+    def _with_directions(self, change: Callable[[NDArray], Any]) -> "PrincipalComponents":
         """Return a copy in which the arrays that have one entry per direction are changed."""
         names = ("components", "explained_variance", "code_max_abs")
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
-        return replace(self, **changed)
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     @property
     def in_data_units(self) -> tuple[NDArray, NDArray, NDArray]:

@@ -1,5 +1,6 @@
 """Principal components of samples with missing values, and imputation by probabilistic PCA."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,13 +52,10 @@ class PPCAImputer(nn.Module):
        Society B 61 (1999) 611-622. :doi:`10.1111/1467-9868.00196`
     """
 
-    components: Tensor
-    ridge: Tensor
-
     def __init__(self, n_components: int, n_features: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.register_buffer("components", torch.zeros((n_components, n_features), dtype=dtype))
-        self.register_buffer("ridge", torch.ones(n_components, dtype=dtype))
+        self.components = nn.Buffer(torch.zeros((n_components, n_features), dtype=dtype))
+        self.ridge = nn.Buffer(torch.ones(n_components, dtype=dtype))
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents) -> None:
@@ -89,12 +87,14 @@ class PPCAImputer(nn.Module):
         if not missing.any():
             return x
         incomplete = missing.any(dim=1).nonzero()[:, 0]
-        present, samples = (~missing[incomplete]).to(x.dtype), x[incomplete].nan_to_num(0.0)
+        return x.index_copy(0, incomplete, self.imputed(missing[incomplete], x[incomplete].nan_to_num(0.0)))
+
+    def imputed(self, missing: Tensor, samples: Tensor, solve: Callable = torch.linalg.solve) -> Tensor:
+        """Return samples, which are zero where values are missing, with imputed values there."""
         n_components = len(self.components)
         pairs = (self.components[:, None] * self.components).reshape(n_components**2, -1)
-        products = (present @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
-        codes = torch.linalg.solve(products, samples @ self.components.T)
-        return x.index_copy(0, incomplete, torch.where(missing[incomplete], codes @ self.components, samples))
+        products = ((~missing).to(samples.dtype) @ pairs.T).reshape(-1, n_components, n_components) + self.ridge.diag()
+        return torch.where(missing, solve(products, samples @ self.components.T) @ self.components, samples)
 
 
 class ImputedRows(WrappedSamples):
