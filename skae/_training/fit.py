@@ -62,8 +62,10 @@ LARGE_SAMPLE_SIZE = 20_000
 CLEARLY_BETTER = 0.75
 # Number of steps of the first run; above FEW_SAMPLES it increases by a power of the number of samples.
 FIRST_STEPS, GROWTH = 300, 0.75
-# Largest number of steps of the search with up to MEDIUM_SAMPLES samples, and largest factor for more samples.
-MOST_STEPS, MEDIUM_SAMPLES, MOST_GROWTH = 1200, 5000, 4.0
+# Largest number of steps of the search with up to MEDIUM_SAMPLES samples, and largest factor for more samples. With a
+# factor of four at most, the score of 60,000 images and 16 codes is .868 in place of .875 (MNIST) and .882 in place of
+# .885 (Fashion-MNIST), in four fifths of the time.
+MOST_STEPS, MEDIUM_SAMPLES, MOST_GROWTH = 1200, 5000, 8.0
 # Number of steps of the tuning on all samples, as a fraction of that of the search, and its minimum.
 TUNING_FRACTION, LEAST_TUNING = 0.2, 100
 # Learning rate of the tuning, relative to that of the search.
