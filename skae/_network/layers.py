@@ -23,11 +23,11 @@ CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], type[nn.Module]]
 }
 
 
-# Whether dense layers are trained by products of oneDNN in single precision, and the number of weights from which. On a
-# processor of AMD with AVX-512, which MKL does not use there, those of 256 samples with 64 x 256 to 784 x 256 weights
-# take .45 to .65 of the time; with fewer weights there is no difference.
+# Whether dense layers are trained by products of oneDNN in single precision, and from how many multiplications on. With
+# 256 samples and 64 x 256 to 784 x 256 weights, they take .45 to .65 of the time of those of MKL on a processor of AMD
+# with AVX-512, which MKL does not use there. For smaller ones, the calls of `_Product` take more than they save.
 HAS_FAST_PRODUCTS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-LARGE_PRODUCT = 4096
+LARGE_PRODUCT = 4_000_000
 
 
 class Linear(nn.Linear):
@@ -35,29 +35,33 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
-        fast = self.training and HAS_FAST_PRODUCTS and self.weight.numel() >= LARGE_PRODUCT
+        fast = HAS_FAST_PRODUCTS and self.training and len(x) * self.weight.numel() >= LARGE_PRODUCT
         if fast and x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32:
             return cast(Tensor, _Product.apply(x, self.weight, self.bias))
         return super().forward(x)
 
 
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute ``x @ weight.T + bias`` by oneDNN."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
 class _Product(torch.autograd.Function):
-    """``x @ weight.T + bias`` and its derivatives by oneDNN."""
+    """``x @ weight.T + bias`` and its gradients by oneDNN."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Compute the product."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the gradients, by this function so that they have derivatives, too."""
-        (gradient,), (x, weight), (of_x, of_weight, of_bias) = gradients, ctx.saved_tensors, ctx.needs_input_grad
+        (gradient,), (x, weight), (of_x, of_weight, *of_bias) = gradients, ctx.saved_tensors, ctx.needs_input_grad
+        product = _Product.apply if torch.is_grad_enabled() else _product  # the first one has derivatives
         return (
-            cast(Tensor, _Product.apply(gradient, weight.T, None)) if of_x else None,
-            cast(Tensor, _Product.apply(gradient.T, x.T, None)) if of_weight else None,
-            gradient.sum(dim=0) if of_bias else None,
+            product(gradient, weight.T) if of_x else None,
+            product(gradient.T, x.T) if of_weight else None,
+            *(gradient.sum(dim=0) if wanted else None for wanted in of_bias),
         )
 
 
