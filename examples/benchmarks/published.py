@@ -51,7 +51,7 @@ PUBLISHED = {
 # Samples that choose the number of neighbours and their weights.
 TUNING_ROWS = 10_000
 # Epochs of the convolutional network, of which the paper took fifty, and of R1's.
-CONV_EPOCHS, R1_EPOCHS = 6, 72
+CONV_EPOCHS, R1_EPOCHS = 40, 72
 # Sainburg et al.'s layers.
 SAINBURG = {"architecture": "conv", "input_shape": (1, 28, 28), "hidden_layer_sizes": (64, 128, 512)}
 
