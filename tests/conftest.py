@@ -6,6 +6,7 @@ os.environ["SCIPY_ARRAY_API"] = "1"  # read by scipy and scikit-learn when they 
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT, curved_rows, tiny
@@ -13,6 +14,12 @@ from helpers import ROOT, curved_rows, tiny
 from skae import save
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start NumPy's global generator, which random_state=None reads, from the same state in every test."""
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")
