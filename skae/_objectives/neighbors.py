@@ -25,8 +25,10 @@ A, B = 1.577, 0.895
 # repels; those of McInnes et al.
 N_PASSES, FEW_PASSES, MANY_SAMPLES = 500, 200, 10_000
 N_NEGATIVES = 5
-# Number of parts into which the edges of a pass are divided: the positions are the same during a part.
-N_PARTS = 8
+# Largest number of parts into which the edges of a pass are divided, during each of which the positions are the same,
+# and number of edges in a part where there are fewer. On iris, wine and 64 to 500 digits, two parts keep as many of the
+# five nearest neighbors as eight do (.959 to .990), in half of the time.
+N_PARTS, PART_EDGES = 8, 1000
 # Largest component of a force, and extent of the layout at the start; those of McInnes et al.
 LARGEST_FORCE, EXTENT = 4.0, 10.0
 # Distance of a code from its position, in standard deviations of the layout, up to which the penalty is about
@@ -181,12 +183,13 @@ def layout(graph: csr_array, start: NDArray, seed: int) -> NDArray:
     """
     n_samples, edges, generator = len(start), graph.tocoo(), seeded_generator(seed)
     n_passes = N_PASSES if n_samples <= MANY_SAMPLES else FEW_PASSES
+    n_parts = min(max(edges.nnz // PART_EDGES, 2), N_PARTS)
     positions, weights = torch.tensor(start, dtype=torch.float32), torch.tensor(edges.data / edges.data.max())
     heads, tails = (torch.from_numpy(ends.astype(np.int64)) for ends in edges.coords)
     for number in range(n_passes):
         rate = 1.0 - number / n_passes
         drawn = (torch.rand(len(weights), generator=generator) < weights).nonzero()[:, 0]
-        for part in drawn[torch.randperm(len(drawn), generator=generator)].chunk(N_PARTS):
+        for part in drawn[torch.randperm(len(drawn), generator=generator)].chunk(n_parts):
             head, tail = heads[part], tails[part]
             away = positions[head] - positions[tail]
             squares = away.square().sum(dim=1, keepdim=True).clamp(min=1e-6)
