@@ -161,9 +161,10 @@ class AutoEncoderTransformer(
         compared with PCA. ``regularizer="nested"`` puts more weight on the first codes, and "neighbors" does not order
         codes.
     projection_steps : "auto" or int, default="auto"
-        Largest number of steps from the code of the encoder, or of PCA, to that of the nearest point of the decoder's
-        manifold in `transform`. "auto" is 16, of which most samples need four to six. With 0, codes are those of the
-        encoder, which takes a fraction of a millisecond for a single sample.
+        Largest number of steps from the code of the encoder, of PCA or, with up to three codes, of a training sample,
+        to that of the nearest point of the decoder's manifold in `transform`. "auto" is 16, of which most samples need
+        four to six. With 0, codes are those of the encoder, which takes a fraction of a millisecond for a single
+        sample.
     optimizer : {"adam", "adamw", "sgd", "lbfgs"} or torch optimizer class, default="adam"
         Optimizer of the weights. "lbfgs" uses all samples in each step.
     optimizer_params : dict or None, default=None

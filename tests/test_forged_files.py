@@ -85,7 +85,7 @@ POSITION = "random_state.content.content.state.content.pos"
 GONE = object()
 # What is saved, where in its schema a value is exchanged, for what, and what is said to it.
 WRONG = [
-    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 4: fit again"),
+    (tiny, "_format_version", number(99), "was saved in format 99 by skae 0.1.*reads format 5: fit again"),
     (tiny, "n_features_in_", number(6), "n_features_in_ is 6, but the network has 5"),
     (tiny, "n_components_", number(1.0), "n_components_ must be an int of at least 0, got 1.0"),
     (tiny, "n_iter_", number(6), "best_epoch_=10, n_iter_=6 and 10 values in loss_curve_ do not belong together"),
@@ -104,7 +104,7 @@ WRONG = [
     (tiny, KIND + "module", number("os"), "has module='os', but allowed are"),
     (tiny, KIND + "linear_skip", number(1), "has linear_skip=1, but allowed are"),
     (tiny, KIND + "dropout", number(1.0), "has dropout=1.0, but allowed are floats from 0 to below 1"),
-    (tiny, KIND + "n_features", number(10**12), "has n_features=1000000000000, .* are sizes up to the 81 values"),
+    (tiny, KIND + "n_features", number(10**12), "has n_features=1000000000000, .* are sizes up to the 337 values"),
     (tiny, KIND + "encoder_sizes.content", [number(4)], "encoder.0.weight' has .*asks for .'float64', .4, 5.."),
     (tiny, KIND + "encoder_sizes.content", [number(2)] * 99, "has encoder_sizes=.*, but allowed are sizes"),
     # Numpy believes the position, and would read beyond its memory.

@@ -316,7 +316,7 @@ def test_states_of_another_version(make, version, how, path, monkeypatch):
     with monkeypatch.context() as patched, open(path, "wb") as file:
         patched.setattr("skae._network.state.FORMAT_VERSION", version)
         how.dump(estimator, file)
-    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 4: fit"
+    message = rf"this AutoEnc\w+ was saved in format {version} by skae 0.1.*, but this skae, 0.1.*, reads format 5: fit"
     with open(path, "rb") as file, pytest.raises(ValueError, match=message):
         how.load(file)
 

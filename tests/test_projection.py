@@ -101,6 +101,16 @@ def test_no_sample_has_a_larger_loss_than_by_a_code_that_was_guessed(fit, codes)
     assert by_projection.mean() < by_guess.mean()
 
 
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_the_nearest_fold_is_found(n_components):
+    """With few codes, no sample has a larger error than by the code of any training sample."""
+    X, fresh = wide_rows(), wide_rows(90, seed=1)
+    estimator = AutoEncoderTransformer(n_components, **TRAINED).fit(X)
+    points = estimator.inverse_transform(encoder_codes(estimator, X))
+    nearest = np.square(fresh[:, np.newaxis] - points).mean(axis=2).min(axis=1)
+    assert (-estimator.score_samples(fresh) <= nearest * (1 + 1e-6)).all()  # rounding of the training samples
+
+
 def test_more_steps_come_nearer(fit):
     """Each step only lowers the loss of a sample, so that no number of steps is worse than a smaller one."""
     _, estimator, X = fit

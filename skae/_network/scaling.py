@@ -27,6 +27,14 @@ from skae._objectives.regularizer import Regularizer
 from skae._pca.components import PrincipalComponents
 from skae._pca.missing import PPCAImputer
 
+# Number of anchors, codes of training samples, from the nearest of which a projection also starts, and largest number
+# of codes for which it does: a manifold of few codes is folded. Fits of usps, letter and spambase (three seeds)
+# explain .016, .012 and .028 more of the variance at k = 2, .005, .002 and .005 more at 3, and letter .006 less at 4.
+# With 1,000 anchors in place of 256, it is .002 more at 2.
+N_ANCHORS, MOST_ANCHORED = 256, 3
+# Largest number of features for which the reconstructions of the anchors are kept (8 MB). A single sample otherwise
+# takes twice as long.
+MOST_KEPT = 4096
 # Added to the diagonal of the covariance of codes, as a fraction of its mean.
 SPREAD_RIDGE = 1e-3
 
@@ -80,6 +88,7 @@ class ScaledAutoEncoder(AutoEncoder):
         self.pca_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.code_unit = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.metric = nn.Buffer(torch.zeros((n_components, n_components), dtype=dtype))
+        self.anchors = nn.Buffer(torch.zeros((N_ANCHORS, min(n_components, MOST_ANCHORED)), dtype=dtype))
         self.code_rms = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.loss_unit = nn.Buffer(torch.ones((), dtype=dtype))
         self.filling = PPCAImputer(sizes.bottleneck, n_features, dtype) if sizes.fills else None
@@ -89,6 +98,7 @@ class ScaledAutoEncoder(AutoEncoder):
             self.code_shrinkage = nn.Buffer(torch.ones(n_components, dtype=dtype))
         self.projection = Projection()
         self._exact: tuple = ()
+        self._points: tuple = ()
 
     @torch.no_grad()
     def init_from_pca(self, pca: PrincipalComponents, generator: torch.Generator) -> None:
@@ -113,10 +123,12 @@ class ScaledAutoEncoder(AutoEncoder):
         for name, values in self.named_buffers(recurse=False):
             if name in ("pca_unit", "code_unit", "code_rms", "code_mean", "code_shrinkage"):
                 short._buffers[name] = values[:n_components]
+            elif name == "anchors":
+                short._buffers[name] = values[:, :n_components]
             elif name in ("metric", "code_precision"):
                 short._buffers[name] = _leading_block(values, n_components)
         short.projection = self.projection if most_steps is None else self.projection.limited(most_steps)
-        short._exact = ()
+        short._exact = short._points = ()
         return short
 
     @torch.no_grad()
@@ -165,6 +177,7 @@ class ScaledAutoEncoder(AutoEncoder):
         """
         z = self.network.encode(x)
         gauss_newton = mean_gauss_newton(self.network.decode, z)
+        self.anchors.copy_(z[torch.arange(N_ANCHORS) % len(z), :MOST_ANCHORED])
         self.code_rms.copy_(z.square().mean(dim=0).sqrt())
         self.loss_unit.fill_(loss_unit)
         self.projection = replace(projection, incomplete=prior_weight is not None)
@@ -232,11 +245,13 @@ class ScaledAutoEncoder(AutoEncoder):
             return copy.deepcopy(self).double()
 
     def keep_double(self) -> None:
-        """Keep a copy in double precision for `in_double`, which is used for as long as no weight changes."""
+        """Keep a copy in double precision for `in_double`, and its anchors, for as long as no weight changes."""
         self._exact = ()
         exact = self.in_double()
         if exact is not self:
             self._exact = (self._versions(), exact)
+        if self._is_anchored and len(self.mean) <= MOST_KEPT:
+            exact._points = (exact._versions(), exact._anchor_points())
 
     def _versions(self) -> list:
         """Say which state the weights are in."""
@@ -273,9 +288,26 @@ class ScaledAutoEncoder(AutoEncoder):
         return project(loss, self.starts(x), self.metric, self.projection.n_steps)
 
     def starts(self, x: Tensor) -> list[Tensor]:
-        """Return the codes of the encoder and of PCA for standardized samples without missing values."""
-        z = self.network.encode(x)
-        return [z, self.network.encode_linear(x)] if self.architecture.linear_skip else [z]
+        """Return the codes of the encoder, of PCA and of the nearest anchor, for standardized and imputed samples."""
+        found = [self.network.encode(x)]
+        if self.architecture.linear_skip:
+            found.append(self.network.encode_linear(x))
+        if self._is_anchored:
+            points, squares = self._anchor_points()
+            found.append(self.anchors[(squares - 2.0 * x @ points.T).argmin(dim=1)])
+        return found
+
+    @property
+    def _is_anchored(self) -> bool:
+        return self.architecture.n_components <= MOST_ANCHORED and self.projection.n_steps > 0
+
+    @torch.no_grad()
+    def _anchor_points(self) -> tuple[Tensor, Tensor]:
+        """Return the reconstructions of the anchors and their squared norms."""
+        if self._points and self._points[0] == self._versions():
+            return self._points[1]
+        points = self.network.decode(self.anchors)
+        return points, points.square().sum(dim=1)
 
     def standardized(self, x: Tensor) -> Tensor:
         """Standardize samples, and impute missing values."""

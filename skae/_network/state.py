@@ -20,7 +20,7 @@ from skae._objectives.losses import Loss
 from skae._objectives.regularizer import Regularizer
 
 # Increased whenever the content or the meaning of states changes.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 VERSION, WRITER = "_format_version", "_skae_version"
 # Whether a state is for `skae.save`, which saves neither callbacks nor the array library of X in `fit`.
 IN_FILE: ContextVar[bool] = ContextVar("IN_FILE", default=False)

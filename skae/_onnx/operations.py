@@ -142,6 +142,7 @@ OPERATIONS: dict[Any, Callable] = {
     **dict.fromkeys((aten.index_select, aten.select), _gather),
     aten.sym_size: lambda graph, out, x, dim: graph.op("Shape", x, start=dim, end=dim + 1),
     aten.any: _any,
+    aten.argmin: lambda graph, out, x, dim: graph.op("ArgMin", x, axis=dim, keepdims=0),
     aten.clamp: _clamp,
     aten.topk: _extremes,
     operator.getitem: lambda graph, out, values, index: {0: values}[index],  # without the indices of extremes

@@ -133,6 +133,7 @@ class PrincipalBasis:
         outer.code_limit.copy_(inner.code_limit)
         model.code_unit.copy_(small.code_unit)
         model.code_rms.copy_(small.code_rms)
+        model.anchors.copy_(small.anchors)
         model.metric.copy_(small.metric * (ratio**2 * outer.architecture.n_features / self.size))
         model.projection = small.projection
         return model
