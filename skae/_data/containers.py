@@ -46,8 +46,7 @@ class WrappedSamples:
 
     def __getitem__(self, key: Any) -> NDArray:
         """Return the samples, or the samples and features if the key is a pair, as a dense array."""
-        samples, features = key if isinstance(key, tuple) else (key, slice(None))
-        return self._read(samples, features)
+        return self._read(*key) if isinstance(key, tuple) else self._read(key, slice(None))
 
     def _read(self, samples: Any, features: slice) -> NDArray:
         """Return some features of some samples as a dense array."""

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 # Stride between the seeds of the random numbers of two ranks, far more than the number of folds.
 SEED_STRIDE = 1_000_003
@@ -47,11 +46,11 @@ class Ranks:
     def expect(self, n_steps: int, n_values: int, dtype: torch.dtype) -> None:
         """Announce the sums of gradients of an epoch: their number, their length and their dtype."""
 
-    def sum_gradients(self, parts: list[Tensor]) -> Tensor:
+    def sum_gradients(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """Sum tensors over the processes, and return them as a flat one, which is valid until the next call."""
         return torch.cat([one.flatten() for one in parts])
 
-    def sync(self, tensors: list[Tensor]) -> None:
+    def sync(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first process."""
 
     def stage(self, name: str) -> None:

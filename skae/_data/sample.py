@@ -1,6 +1,5 @@
 """Selection and weighting of samples of X."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -94,14 +93,12 @@ class Sample(WrappedSamples):
     @cached_property
     def total(self) -> float:
         """Sum of the weights, which is the number of samples without weights."""
-        own = len(self) if self.weights is None else float(self.weights.sum())
-        return self.ranks.sum(own)
+        return self.ranks.sum(len(self) if self.weights is None else float(self.weights.sum()))
 
     def take(self, positions: NDArray) -> "Sample":
         """Select the samples at the given positions of the selection."""
-        indices = self.numbers_at(positions)
         weights, groups = (None if one is None else one[positions] for one in (self.weights, self.groups))
-        return Sample(self.X, indices, weights, groups, self.ranks)
+        return Sample(self.X, self.numbers_at(positions), weights, groups, self.ranks)
 
     def of(self, X: Samples) -> "Sample":
         """Apply the selection, weights and groups to other data of the same length."""
@@ -128,9 +125,7 @@ class Sample(WrappedSamples):
 
     def weighted_sum(self, values: NDArray, positions: slice = slice(None)) -> NDArray:
         """Return the weighted sum of values computed for the samples of this process at the given positions."""
-        if self.weights is None:
-            return values.sum(axis=0, dtype=np.float64)
-        return self.weights[positions] @ values
+        return values.sum(axis=0, dtype=np.float64) if self.weights is None else self.weights[positions] @ values
 
     def sum(self, values: NDArray) -> NDArray:
         """Return the weighted sum of values computed for all samples."""
@@ -172,8 +167,7 @@ def weighted_sample(X: Samples, weights: NDArray | None, ranks: Ranks = ALONE) -
         return Sample(X, ranks=ranks)
     largest = ranks.max(weights.max(initial=0.0))
     used = np.flatnonzero((weights > 0) & (weights >= NEGLIGIBLE * largest))
-    chosen = weights[used].astype(np.float64)
-    chosen /= largest
+    chosen = weights[used].astype(np.float64) / largest
     mean = ranks.sum(chosen.sum()) / ranks.sum(len(chosen)) if ranks.size > 1 else chosen.mean()
     if not ranks.any(np.any(weights != np.rint(weights))) and largest * mean <= MOST_REPETITIONS:
         samples, relative = np.repeat(used, weights[used].astype(int)), None
@@ -265,7 +259,7 @@ class Reservoir:
     .. [2] C. Aggarwal, "On biased reservoir sampling in the presence of stream evolution", VLDB 2006.
     """
 
-    def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike, lifetime: float = math.inf) -> None:
+    def __init__(self, n_samples: int, n_features: int, dtype: DTypeLike, lifetime: float = np.inf) -> None:
         self.n_samples = n_samples
         self.lifetime = max(lifetime, n_samples)
         self.n_offered = 0

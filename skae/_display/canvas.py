@@ -71,8 +71,7 @@ def axes_grid(
     caller, n_axes = f"{type(display).__name__}.plot", math.prod(shape)
     plt = pyplot(caller)
     if ax is None:
-        layout = "compressed" if images else "constrained"
-        return plt.subplots(*shape, figsize=size, squeeze=False, layout=layout)[1]
+        return plt.subplots(*shape, figsize=size, squeeze=False, layout="compressed" if images else "constrained")[1]
     if isinstance(ax, plt.Axes) and n_axes > 1:
         spec = ax.get_subplotspec()
         if spec is None:
@@ -81,8 +80,7 @@ def axes_grid(
                 f"created by plt.subplots, or an array of {n_axes} axes."
             )
         ax.set_axis_off()
-        cells = spec.subgridspec(*shape)
-        ax = [ax.figure.add_subplot(cells[index]) for index in range(n_axes)]
+        ax = [ax.figure.add_subplot(cell) for cell in spec.subgridspec(*shape)]
     axes = np.asarray(ax, dtype=object)
     if axes.size != n_axes:
         raise ValueError(
@@ -143,8 +141,7 @@ def resolved_image_shape(image_shape: Any, input_shape: Any, n_features: int) ->
     if shape is None or (is_auto and np.size(shape) == 2):  # channels and length of series
         return None
     sides = tuple(int(side) for side in shape) if np.ndim(shape) == 1 else ()
-    is_image = len(sides) > 1 and sides[:-2] in ((), (1,), (3,)) and min(sides) > 0
-    if is_image and math.prod(sides) == n_features:
+    if len(sides) > 1 and sides[:-2] in ((), (1,), (3,)) and min(sides) > 0 and math.prod(sides) == n_features:
         return sides[-2:] if sides[:-2] == (1,) else sides
     if is_auto:
         return None

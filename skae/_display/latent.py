@@ -171,8 +171,7 @@ class LatentDisplay:
         """
         n_axes = 1 if self.images is None else 2
         self.axes_ = canvas.axes_grid(self, ax, (1, n_axes), (4.6 * n_axes + 1.0, 4.6), images=True)[0]
-        self.ax_ = self.axes_[0]
-        self.figure_ = self.ax_.figure
+        self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
         self.colorbar_ = self.grid_ = None
         codes = np.asarray(self.codes)
         self._plot_codes(codes)

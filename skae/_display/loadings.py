@@ -161,25 +161,20 @@ class LatentLoadingsDisplay:
         """
         canvas.pyplot(f"{cls.__name__}.from_estimator")
         before, autoencoder = fitted.parts(estimator)
-        n_features = autoencoder.n_features_in_
+        n_codes, n_features = autoencoder.n_components_, autoencoder.n_features_in_
         if average not in COLORMAPS:
             raise ValueError(f"average={average!r} must be 'mean' or 'rms'.")
         if step not in ("spread", "unit"):
             raise ValueError(f"step={step!r} must be 'spread' or 'unit'.")
         canvas.check_count("n_samples", n_samples)
-        n_codes = autoencoder.n_components_
-        selected = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
-        feature_names = fitted.feature_names(estimator, feature_names, n_features)
+        codes = canvas.selected_codes(range(n_codes) if components is None else components, n_codes)
+        names = fitted.feature_names(estimator, feature_names, n_features)
         indices = np.unique(np.linspace(0, _num_samples(X) - 1, n_samples).round().astype(int))
         samples = before.transform(_safe_indexing(X, indices))
-        encoder, decoder = _loadings(autoencoder, samples, average == "mean", step)[:, :, selected]
+        encoder, decoder = _loadings(autoencoder, samples, average == "mean", step)[:, :, codes]
+        sides = canvas.resolved_image_shape(image_shape, autoencoder.input_shape, n_features)
         return cls(
-            encoder=encoder,
-            decoder=decoder,
-            average=average,
-            components=selected,
-            feature_names=feature_names,
-            image_shape=canvas.resolved_image_shape(image_shape, autoencoder.input_shape, n_features),
+            encoder=encoder, decoder=decoder, average=average, components=codes, feature_names=names, image_shape=sides
         ).plot(ax=ax, cmap=cmap)
 
     def plot(self, ax: Any = None, *, cmap: Any = None) -> "LatentLoadingsDisplay":

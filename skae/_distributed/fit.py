@@ -36,14 +36,13 @@ def fit_collectively(
         ranks.stage("reading of the shards")
         X = _with_features(own_samples(X_shard), ranks)
         with _agreed_parameters(estimator, ranks) as params:
-            if snapshot is None:
-                journal = None
-            elif estimator.callbacks:
-                raise ValueError(
-                    f"callbacks={estimator.callbacks!r} have a state of their own, which snapshots do not contain. "
-                    "Pass snapshot=None, or max_restarts=0 to skae.distributed.launch, or no callbacks."
-                )
-            else:
+            journal = None
+            if snapshot is not None:
+                if estimator.callbacks:
+                    raise ValueError(
+                        f"callbacks={estimator.callbacks!r} have a state of their own, which snapshots do not contain. "
+                        "Pass snapshot=None, or max_restarts=0 to skae.distributed.launch, or no callbacks."
+                    )
                 journal = Snapshots(snapshot, ranks, (params, ranks.of_each(np.shape(X)[0]).tolist()))
             _validated_fit(estimator, X, None, weight, groups, ranks if ranks.size > 1 else ALONE, journal)
         ranks.stage("end")
@@ -61,13 +60,10 @@ def _validated_fit(estimator: AutoEncoderTransformer, *args: Any) -> None:
 
 def own_samples(X_shard: Any) -> Any:
     """Return the samples of this process: a function returns them, chunks are concatenated, and None is none."""
-    if callable(X_shard):
-        X_shard = X_shard()
-    if X_shard is None:
-        return np.empty((0, 0))
-    if not isinstance(X_shard, Iterator):
-        return X_shard
-    chunks = list(X_shard)
+    X = X_shard() if callable(X_shard) else X_shard
+    if X is not None and not isinstance(X, Iterator):
+        return X
+    chunks = [] if X is None else list(X)
     if not chunks:
         return np.empty((0, 0))
     return scipy.sparse.vstack(chunks).tocsr() if scipy.sparse.issparse(chunks[0]) else np.concatenate(chunks)
@@ -109,8 +105,7 @@ def _with_features(X: Any, ranks: GroupRanks) -> Any:
     ranks.stage("comparison of the shards")
     count, n_features = np.shape(X) if len(np.shape(X)) == 2 else (-1, 0)
     dtype = np.dtype(np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64)
-    names = [str(name) for name in getattr(X, "columns", ())]
-    shards = ranks.gather_objects((count, n_features, dtype.name, names))
+    shards = ranks.gather_objects((count, n_features, dtype.name, [str(name) for name in getattr(X, "columns", ())]))
     if any(one[0] < 0 for one in shards):
         rank = next(rank for rank, one in enumerate(shards) if one[0] < 0)
         raise ValueError(f"X_shard of rank {rank} must be of shape (n_samples, n_features). Reshape it.")
@@ -147,13 +142,12 @@ def _agreed_parameters(estimator: Any, ranks: GroupRanks) -> Iterator[dict]:
     del given["verbose"]
     params = ranks.gather_objects(given)
     for rank, others in enumerate(params):
-        different = [name for name in given if name in others and others[name] != params[0].get(name)]
-        if different:
-            name = different[0]
-            raise ValueError(
-                f"{name}={others[name]!r} on rank {rank}, but {params[0].get(name)!r} on rank 0. Pass an estimator "
-                "with the same parameters to all processes."
-            )
+        for name in given:
+            if name in others and others[name] != params[0].get(name):
+                raise ValueError(
+                    f"{name}={others[name]!r} on rank {rank}, but {params[0].get(name)!r} on rank 0. Pass an estimator "
+                    "with the same parameters to all processes."
+                )
     if estimator.warm_start:
         fitted = ranks.of_each(int(hasattr(estimator, "net_")))
         if fitted.any() and not fitted.all():

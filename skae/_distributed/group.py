@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,7 @@ class GroupRanks(Ranks):
         self.source = 0 if group is None else dist.get_global_rank(group, 0)
         on_gpu = dist.get_backend(group) == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        self.n_steps = 0
-        self.where = "start"
+        self.n_steps, self.where = 0, "start"
         self.expected: tuple[int, int, torch.dtype] | None = None  # number, length and dtype of gradients to come
         self.message: Tensor | None = None  # kept, because to get so much memory in each step takes time
         self.ended, self.key = False, ""
@@ -85,15 +83,14 @@ class GroupRanks(Ranks):
         """Return small objects of all processes."""
         self._check_in("objects")
         values: list = [None] * self.size
-        self._guarded(lambda: dist.all_gather_object(values, value, group=self.group))
+        self._guarded(dist.all_gather_object, values, value)
         return values
 
     def first(self, values: Any) -> Any:
         array = np.array(values)
         self._check_in("first", array.shape, array.dtype.name)
-        sent = array.astype(np.uint8) if array.dtype == bool else array
-        tensor = torch.from_numpy(sent).to(self.device)
-        self._guarded(lambda: dist.broadcast(tensor, self.source, group=self.group))
+        tensor = torch.from_numpy(array.astype(np.uint8) if array.dtype == bool else array).to(self.device)
+        self._guarded(dist.broadcast, tensor, self.source)
         received = tensor.cpu().numpy().astype(array.dtype)
         return received if array.ndim else received.item()
 
@@ -102,7 +99,7 @@ class GroupRanks(Ranks):
         for dtype in sorted({one.dtype for one in tensors}, key=str):
             chosen = [one for one in tensors if one.dtype == dtype]
             flat = torch.cat([one.detach().flatten() for one in chosen]).to(self.device)
-            self._guarded(partial(dist.broadcast, flat, self.source, group=self.group))
+            self._guarded(dist.broadcast, flat, self.source)
             with torch.no_grad():
                 for tensor, part in zip(chosen, flat.split([one.numel() for one in chosen]), strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -150,13 +147,13 @@ class GroupRanks(Ranks):
     def _exchanged(self, values: Tensor, operation: Any) -> Tensor:
         """Reduce a tensor over the processes. The order of summation is fixed, so runs do not differ."""
         moved = values.to(self.device)
-        self._guarded(lambda: dist.all_reduce(moved, operation, group=self.group))
+        self._guarded(dist.all_reduce, moved, operation)
         return moved.to(values.device)
 
-    def _guarded(self, exchange: Any) -> None:
+    def _guarded(self, exchange: Any, *args: Any) -> None:
         """Call an exchange, and name the process that did not take part in it."""
         try:
-            exchange()
+            exchange(*args, group=self.group)
         except RuntimeError as error:
             self.ended = True
             raise self._absence(error) from error
@@ -177,7 +174,7 @@ class GroupRanks(Ranks):
         self.ended = True
         values: list = [None] * self.size
         own = None if error is None else (_pickled(error), f"{type(error).__name__}: {error}")
-        self._guarded(lambda: dist.all_gather_object(values, own, group=self.group))
+        self._guarded(dist.all_gather_object, values, own)
         rank, (dumped, text) = next((rank, value) for rank, value in enumerate(values) if value is not None)
         if rank == self.rank and error is not None:
             raised = error

@@ -1,6 +1,5 @@
 """Files with the state of a fit, from which it continues after an interruption."""
 
-import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -51,7 +50,7 @@ class Snapshots(Journal):
     def save(self, run: tuple[int, int], n_epochs: int, completed: bool, state: Callable[[], Any]) -> None:
         path = self._path(run, n_epochs)
         torch.save({"completed": completed, "state": state()}, path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        path.with_suffix(".new").replace(path)
         for epoch in self._epochs(run):
             if epoch < n_epochs - 1:
                 self._path(run, epoch).unlink()

@@ -77,9 +77,8 @@ class CategoricalCrossEntropy(Loss):
         """Return the number of categories of each variable."""
         if self.n_categories is not None:
             sizes = tuple(self.n_categories)
-            valid = min(sizes, default=0) >= 1 and sum(sizes) == len(columns)
             rule = f"must be numbers of categories that sum to the number of columns, {len(columns)}"
-            check_parameter(self, "n_categories", valid, rule)
+            check_parameter(self, "n_categories", min(sizes, default=0) >= 1 and sum(sizes) == len(columns), rule)
             return sizes
         lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
         for chunk in chunks_of(sample, CHUNK_VALUES):
@@ -202,8 +201,7 @@ class ColumnLosses(Loss, _BaseComposition):
 
     @_named.setter
     def _named(self, pairs: list) -> None:
-        columns = [one[2] for one in self.losses]
-        self.losses = [(*pair, chosen) for pair, chosen in zip(pairs, columns, strict=True)]
+        self.losses = [(*pair, columns) for pair, (_, _, columns) in zip(pairs, self.losses, strict=True)]
 
     def elementwise(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Raise an error, because the columns are found in `fit`."""

@@ -90,8 +90,7 @@ class Objective:
             corrupted = regularizer.corrupt(corrupted, network, self)
         if network.training and network.corruption is not None:
             corrupted = network.corruption(corrupted)
-        z = network.encode(corrupted)
-        drawn = z
+        z = drawn = network.encode(corrupted)
         if any(regularizer.variational for regularizer in self.regularizers):
             noise = torch.empty_like(z).normal_(generator=self.generator)
             drawn = torch.addcmul(z, noise, (0.5 * network.log_variance(corrupted)).exp())

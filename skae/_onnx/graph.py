@@ -54,8 +54,7 @@ class Graph:
         key = (kind, *names, repr(attributes))
         if key not in self._known:
             self._known[key] = next(self._names)
-            others = [next(self._names) for _ in range(results - 1)]
-            self.add(kind, names, [self._known[key], *others], **attributes)
+            self.add(kind, names, [self._known[key], *itertools.islice(self._names, results - 1)], **attributes)
         return self._known[key]
 
     def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
@@ -92,8 +91,7 @@ class Graph:
         sizes = [sizes] if isinstance(sizes, int | str) else sizes
         if all(isinstance(size, int) for size in sizes):
             return self.constant(torch.tensor(sizes, dtype=torch.int64))
-        parts = (size if isinstance(size, str) else self.shape(size) for size in sizes)
-        return self.op("Concat", *parts, axis=0)
+        return self.op("Concat", *(size if isinstance(size, str) else self.shape(size) for size in sizes), axis=0)
 
     def call(self, function: Callable, names: Sequence[str], examples: Sequence[Tensor]) -> list[str]:
         """Add a function of some values.
@@ -259,10 +257,7 @@ def add_codes(graph: Graph, model: ScaledAutoEncoder, x: str) -> str:
 def _standardized(model: ScaledAutoEncoder, x: Tensor) -> Tensor:
     """Standardize and impute, without a choice that depends on values."""
     x = (x - model.mean) / model.divisor
-    if model.filling is None:
-        return x
-    missing = x.isnan()
-    return model.filling.imputed(missing, torch.where(missing, 0.0, x), solve)
+    return x if model.filling is None else model.filling.imputed(x.isnan(), torch.where(x.isnan(), 0.0, x), solve)
 
 
 def decoder_model(module: ScaledAutoEncoder) -> Any:

@@ -26,8 +26,7 @@ def _binary(kind: str) -> Callable:
         compares = dtype_of(out) == torch.bool and kind not in ("And", "Or")
         dtype = torch.float64 if compares else dtype_of(out)
         x, y = graph.casts([x, y], dtype)
-        y = y if alpha == 1 else graph.op("Mul", y, graph.cast(alpha, dtype))
-        return graph.op(kind, x, y)
+        return graph.op(kind, x, y if alpha == 1 else graph.op("Mul", y, graph.cast(alpha, dtype)))
 
     return translate
 
@@ -95,8 +94,7 @@ def _same(graph: Any, out: Any, x: Any, **options: Any) -> str:
 
 
 def _expand(graph: Any, out: Any, x: Any, sizes: list, **options: Any) -> str:
-    sizes = [1 if size == -1 else size for size in sizes]
-    return graph.op("Expand", graph.cast(x, out.dtype), graph.shape(sizes))
+    return graph.op("Expand", graph.cast(x, out.dtype), graph.shape([1 if size == -1 else size for size in sizes]))
 
 
 def _like(graph: Any, out: Any, x: Any, value: Any, **options: Any) -> str:

@@ -1,6 +1,5 @@
 """Trace functions of samples, with their derivatives, into graphs of torch's operations."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.testing import assert_close
 from torch.utils._python_dispatch import _disable_current_modes
 
-from skae._onnx.operations import OPERATIONS
+from skae._onnx.operations import OPERATIONS, aten
 
 # The error function is one in double precision from here on.
 ERF_IS_ONE = 6.0
@@ -93,8 +92,7 @@ def erf(x: Tensor) -> Tensor:
     coefficients = chebyshev.cheb2poly(chebyshev.chebinterpolate(scaled_complement, ERF_DEGREE))
     size = x.abs().clamp(max=ERF_IS_ONE)
     t: Any = size / (size + ERF_BEND) * (2.0 / last) - 1.0
-    value: Any = polynomial.polyval(t, coefficients)
-    return torch.sign(x) * (1.0 - torch.exp(-size * size) * value)
+    return torch.sign(x) * (1.0 - torch.exp(-size * size) * polynomial.polyval(t, coefficients))
 
 
 def var_mean(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -138,7 +136,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
         # Which value each tap of a filter meets, or 0 for none: a filter that has only this tap returns its number.
         numbers = torch.arange(1.0, x[0, 0].numel() + 1.0, dtype=torch.float64).reshape(1, 1, *x.shape[2:])
         taps = torch.eye(n_taps, dtype=torch.float64).reshape(n_taps, 1, *weight.shape[2:])
-        met = torch.ops.aten.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *places, 1)
+        met = aten.convolution(numbers, taps.transpose(0, 1) if transposed else taps, None, *places, 1)
         sides, index = met.shape[2:], met.flatten(2)[0].T.flatten().round().long()
     values = torch.nn.functional.pad(x.flatten(2).transpose(1, 2), (0, 0, 1, 0)).index_select(1, index)
     values = values.reshape(-1, n_taps, groups, x.shape[1] // groups).permute(2, 0, 1, 3)
@@ -164,7 +162,6 @@ def convolution_backward(
 @cache
 def _decompositions() -> dict:
     """Return how operations are computed by simpler ones, by those that onnxruntime has in double precision."""
-    aten = torch.ops.aten
     more = [aten._softmax, aten.elu, aten.gelu, aten.hardtanh, aten.huber_loss, aten.leaky_relu, aten.softplus]
     more += [aten.linalg_vector_norm, aten.native_group_norm, aten.native_layer_norm, aten.split_with_sizes]
     simpler = {**core_aten_decompositions(), **get_decompositions(more)}
@@ -175,7 +172,7 @@ def _decompositions() -> dict:
         aten.as_strided.default: as_strided,
         aten.convolution.default: convolution,
         aten.convolution_backward.default: convolution_backward,
-        aten.cos.default: lambda x: (x + 0.5 * math.pi).sin(),
+        aten.cos.default: lambda x: (x + 0.5 * torch.pi).sin(),
         aten.erf.default: erf,
         aten.expm1.default: lambda x: x.exp() - 1.0,
         aten.index_put.default: index_put,

@@ -1,7 +1,6 @@
 """Principal components for losses that depend less on outliers or on lengths than the squared error."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def clip_wild_samples(sample: Sample) -> Sample:
         The samples, with outliers moved. It is the same object if there are none.
     """
     center = np.nan_to_num(np.nanmedian(sample.spread_out(MEDIAN_SAMPLES).astype(np.float64), axis=0), nan=0.0)
-    distances = map_chunks(partial(distances_from, center), sample, CHECKED_VALUES)
+    distances = map_chunks(lambda samples: distances_from(center, samples), sample, CHECKED_VALUES)
     furthest = sample.ranks.max(distances.max(initial=0.0))
     if sample.spans_ranks:
         distances = distances_from(center, sample.spread_out(MEDIAN_SAMPLES))
