@@ -284,7 +284,7 @@ class ScaledAutoEncoder(AutoEncoder):
         return z
 
     def _from_starts(self, loss: CodeLoss, x: Tensor) -> Tensor:
-        """Project from the codes of encoder and PCA."""
+        """Project from the best start."""
         return project(loss, self.starts(x), self.metric, self.projection.n_steps)
 
     def starts(self, x: Tensor) -> list[Tensor]:
